@@ -1,0 +1,29 @@
+"""factrecall: how language models come to recall facts, and which weights do it.
+
+snakemake --cores all                                             the laptop study
+snakemake --cores all --configfile workflow/presets/ci.yaml       a small one of everything
+snakemake --profile slurm                                         the paper, on a cluster
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.19")
+
+
+# Snakemake would merge a study given on the command line into this one.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        f"{RESULTS}/tables/recall.parquet",
+        f"{RESULTS}/report.html",

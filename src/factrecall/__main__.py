@@ -1,0 +1,5 @@
+"""`python -m factrecall`."""
+
+from factrecall.cli import main
+
+raise SystemExit(main())

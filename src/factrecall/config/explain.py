@@ -1,0 +1,202 @@
+"""What to tell a user about a value that the configuration does not allow."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import yaml
+
+from factrecall.config.schema import Schema, describe, expected, keys, to_yaml
+from factrecall.config.yamlfile import KeyPath, dotted
+
+_BOUNDS = {
+    "greater_than_equal": ("ge", "must be at least"),
+    "greater_than": ("gt", "must be above"),
+    "less_than_equal": ("le", "must be at most"),
+    "less_than": ("lt", "must be below"),
+    "too_short": ("min_length", "has too few entries, at least"),
+    "too_long": ("max_length", "has too many entries, at most"),
+}
+_BOOLEANS = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
+_EXPONENT = re.compile(r"([-+]?)(\d*)\.?(\d*)[eE]([-+]?)(\d+)")
+_BELOW = "put its keys on the lines below, indented, each as `key: value`"
+_BOOLEAN_WORDS = "YAML reads yes, no, on and off as true and false, unless they are in quotes"
+
+
+def explain(
+    path: KeyPath, kind: str, value: object, context: Mapping[str, Any], raw: object
+) -> tuple[str, str]:
+    """Return why a value is wrong, and the remedy.
+
+    Parameters
+    ----------
+    path : tuple
+        Its place.
+    kind : str
+        Type of pydantic's error, or "mistake" for those of `factrecall.config.section.Mistake`.
+    value : object
+        The value; of a missing key, its section.
+    context : mapping
+        What pydantic adds, such as the bound.
+    raw : object
+        The whole configuration.
+    """
+    node = describe(path, raw)
+    if kind == "mistake":
+        return context["why"], context["remedy"]
+    if kind == "missing" and isinstance(path[-1], int):
+        return "the list is too short", f"add an entry: {expected(node)}"
+    if kind == "missing":
+        return _missing(node)
+    if kind in ("extra_forbidden", "invalid_key"):
+        return "there is no such key", _nearest(path, raw)
+    if value is None:
+        return "it has no value", _fill(node)
+    if kind in _BOUNDS:
+        return _out_of_bounds(kind, context, value, node)
+    if kind == "finite_number":
+        return "it is not finite", _give(node)
+    if kind == "string_pattern_mismatch":
+        return f"it is not {expected(node)}", "choose a value of that form"
+    if kind == "literal_error":
+        return _no_choice(value, node)
+    if isinstance(value, str) and _takes(node, "integer", "number"):
+        return _text_for_number(value, node)
+    why = f"it is {_kind(value)}, but takes {expected(node)}"
+    return why, _convert(value, node)
+
+
+def explain_name(value: object) -> tuple[str, str]:
+    """Return why the name of a model is wrong, and the remedy."""
+    if not isinstance(value, str):
+        return f"the name is {_kind(value)}, not text", "put it in quotes"
+    return (
+        "the name cannot be that of a folder",
+        "use up to 64 letters, digits, dots, dashes and underscores, first a letter or digit",
+    )
+
+
+def _missing(node: Schema) -> tuple[str, str]:
+    meaning = f" ({node['description'].rstrip('.')})" if "description" in node else ""
+    if needed := node.get("required"):
+        remedy = f"add it, a section with at least the keys {', '.join(needed)}"
+    else:
+        remedy = f"add it; it takes {expected(node)}"
+    return "the key is missing" + meaning, remedy
+
+
+def _nearest(path: KeyPath, raw: object) -> str:
+    key = str(path[-1])
+    known = list(describe(path[:-1], raw).get("properties", {}))
+    near = get_close_matches(key, known, n=1)
+    elsewhere = [dotted(other) for other in keys() if other[-1] == key]
+    if suggestions := [*near, *elsewhere]:
+        return f"did you mean {' or '.join(suggestions)}?"
+    return f"remove it; the keys here are {', '.join(known)}"
+
+
+def _fill(node: Schema) -> str:
+    if _takes(node, "object"):
+        return f"{_BELOW}; {{}} stands for none"
+    default = f", or remove the key for {to_yaml(node['default'])}" if "default" in node else ""
+    return f"give {expected(node)}{default}"
+
+
+def _give(node: Schema) -> str:
+    default = f" (default: {to_yaml(node['default'])})" if "default" in node else ""
+    return f"give {expected(node)}{default}"
+
+
+def _takes(node: Schema, *types: str) -> bool:
+    return any(kind.get("type") in types for kind in node.get("anyOf", [node]))
+
+
+def _out_of_bounds(
+    kind: str, context: Mapping[str, Any], value: object, node: Schema
+) -> tuple[str, str]:
+    name, words = _BOUNDS[kind]
+    why = f"{words} {context[name]:g}"
+    if isinstance(value, float) and value > 1 and "anyOf" in node and _takes(node, "integer"):
+        return (
+            f"{why}: with a decimal point it is a fraction of all parameters",
+            f"write a count without one: {round(value)}",
+        )
+    return why, _give(node)
+
+
+def _no_choice(value: object, node: Schema) -> tuple[str, str]:
+    if isinstance(value, bool):
+        return f"it is {to_yaml(value)}: {_BOOLEAN_WORDS}", _give(node)
+    choices = [str(choice) for choice in node["enum"]]
+    near = get_close_matches(str(value), choices, n=1)
+    remedy = f"did you mean {near[0]}?" if near else _give(node)
+    return f"it is none of {', '.join(choices)}", remedy
+
+
+def _text_for_number(text: str, node: Schema) -> tuple[str, str]:
+    try:
+        number = float(re.sub("[ ,_']", "", text))
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        return f"it is text, but takes {expected(node)}", _give(node)
+    whole = _takes(node, "integer") and number.is_integer()
+    try:
+        quoted = isinstance(yaml.safe_load(text), int | float)
+    except yaml.YAMLError:
+        quoted = False
+    if quoted:
+        return "it is a number in quotes, which is text", f"remove the quotes: {text}"
+    match = _EXPONENT.fullmatch(text)
+    if match and not whole:
+        sign, left, right, exponent_sign, exponent = match.groups()
+        better = f"{sign}{left or 0}.{right or 0}e{exponent_sign or '+'}{exponent}"
+    else:
+        better = str(int(number)) if number.is_integer() else str(number)
+    why = f"YAML reads {text} as text"
+    if match:
+        why += ": it knows exponents only after a decimal point, and with a sign"
+    return why, f"write {better}"
+
+
+def _convert(value: object, node: Schema) -> str:
+    if _takes(node, "object") or "discriminator" in node:
+        return _BELOW
+    if isinstance(value, dict):
+        return f"put the value after the colon, in place of a section: {expected(node)}"
+    if _takes(node, "array"):
+        return f"write a list: [{to_yaml(value)}]"
+    if isinstance(value, list):
+        return "give a single value, without brackets and dashes"
+    if isinstance(value, bool):
+        return f"{_BOOLEAN_WORDS}; {_give(node)}"
+    if _takes(node, "boolean"):
+        meant = _BOOLEANS.get(str(value).lower(), "true or false")
+        return f"write {to_yaml(meant)}, without quotes"
+    if _takes(node, "string"):
+        return f'put it in quotes: "{value}"'
+    if isinstance(value, float) and math.isfinite(value):
+        choices = dict.fromkeys((math.floor(value), math.ceil(value)))
+        return f"write {' or '.join(map(str, choices))}"
+    return _give(node)
+
+
+def _kind(value: object) -> str:
+    match value:
+        case bool():
+            return to_yaml(value)
+        case int():
+            return "a whole number"
+        case float():
+            return "a number with a decimal point"
+        case str():
+            return "text"
+        case list():
+            return "a list"
+        case dict():
+            return "a section"
+    return f"a {type(value).__name__}"

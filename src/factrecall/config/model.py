@@ -1,0 +1,150 @@
+"""The sections of the configuration that say which models there are and how they are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from factrecall.config.section import Location, Mistake, Natural, Positive, Section
+
+REPOSITORY = r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)?$"
+COMMIT = r"^[0-9a-f]{40}$"
+
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Recipe(Section):
+    """One training run (paper, appendix A.3; what the paper leaves open is in docs/method.md)."""
+
+    updates: Positive
+    """Optimiser steps."""
+    batch_size: Positive
+    """Examples in a step; may exceed the number of examples, which then repeat."""
+    learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)]
+    """AdamW's learning rate at its peak; it falls to 0 along a cosine."""
+    warmup: Natural = 0
+    """Steps over which the learning rate first rises linearly."""
+    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
+    """AdamW's weight decay; norms and biases are not decayed."""
+    betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = (0.9, 0.999)
+    """AdamW's two decay rates of the moments."""
+    clip: Annotated[float, Field(gt=0.0)] | None = 1.0
+    """Largest norm of the gradient, longer ones are shortened; null never shortens."""
+    loss: Literal["all", "answer"] = "all"
+    """Tokens that are learnt: all of a text, or only its attributes and what ends them."""
+    questions: Literal["one", "all"] = "one"
+    """Questions in an example: one, or all six of an individual."""
+    micro_batch_tokens: Annotated[int, Field(ge=16)] = 16384
+    """Tokens in one pass, padding included; lower it when memory is short."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice to save memory."""
+
+    def _mistakes(self) -> Iterator[Mistake]:
+        if self.warmup >= self.updates:
+            yield Mistake(
+                ("warmup",),
+                f"the learning rate would not be up after all updates ({self.updates})",
+                f"set warmup below {self.updates}, or raise updates",
+            )
+
+
+class Recipes(Section):
+    """The three fine-tunings of a model; two-stage training is `bio` and then `stage`."""
+
+    bio: Recipe
+    """Learn the biographies of all people."""
+    stage: Recipe
+    """Learn the in-distribution questions, from the weights that `bio` ends with."""
+    mix: Recipe
+    """Learn all biographies and the in-distribution questions, shuffled together."""
+
+
+class Scratch(Section):
+    """A small model built here and pre-trained on other invented people."""
+
+    source: Literal["scratch"]
+    """Build the model here."""
+    architecture: Literal["llama", "gpt_neox"]
+    """Llama (attention, then MLP) or GPT-NeoX (both side by side, as in Pythia)."""
+    layers: Positive
+    """Layers."""
+    hidden_size: Annotated[int, Field(ge=8)]
+    """Width of the residual stream."""
+    heads: Positive
+    """Query heads of a layer."""
+    key_value_heads: Positive | None = None
+    """Key and value heads of a layer (llama only); null has one for each query head."""
+    mlp_size: Annotated[int, Field(ge=8)]
+    """Hidden units of a layer's MLP."""
+    context: Annotated[int, Field(ge=32)] = 512
+    """Longest text, in tokens."""
+    tie_embeddings: bool = False
+    """Use the embedding matrix as output matrix too."""
+    tokenizer: Literal["words", "bpe"] = "words"
+    """Whole words, or byte-level byte-pair encoding as in the large models."""
+    vocabulary: Annotated[int, Field(ge=300)] = 4096
+    """Largest number of tokens of a `bpe` tokenizer; `words` has as many as it meets."""
+    pretrain: Recipe
+    """Pre-training on `facts.pretrain_people`; takes nothing from `training`."""
+    training: Recipes
+    """What differs from the recipes in the section `training`, for this model only."""
+
+    def _mistakes(self) -> Iterator[Mistake]:
+        if self.hidden_size % (2 * self.heads):
+            yield Mistake(
+                ("hidden_size",),
+                f"it is no even multiple of heads ({self.heads}), but rotary position embeddings "
+                "pair the coordinates of a head",
+                f"take a multiple of {2 * self.heads}, or change heads",
+            )
+        if self.architecture == "gpt_neox" and self.key_value_heads not in (None, self.heads):
+            yield Mistake(
+                ("key_value_heads",),
+                "gpt_neox has one key and value head for each query head",
+                "set it to null, or architecture to llama",
+            )
+        elif self.heads % (self.key_value_heads or self.heads):
+            yield Mistake(
+                ("key_value_heads",),
+                f"heads ({self.heads}) is no multiple of it, but query heads share key and value "
+                "heads evenly",
+                f"take a divisor of {self.heads}, or null",
+            )
+
+
+class Hub(Section):
+    """A pre-trained model of the Hugging Face hub."""
+
+    source: Literal["hub"]
+    """Fetch the model from the hub."""
+    repository: Annotated[str, Field(pattern=REPOSITORY)]
+    """Its name there, e.g. `EleutherAI/pythia-2.8b`."""
+    revision: Annotated[str, Field(pattern=COMMIT)] | None = None
+    """Commit of the repository; null takes the latest, and the models lock keeps to it."""
+    training: Recipes
+    """What differs from the recipes in the section `training`, for this model only."""
+
+
+class Folder(Section):
+    """A pre-trained model in a folder that `save_pretrained` wrote."""
+
+    source: Literal["folder"]
+    """Read the model from a folder."""
+    path: Location
+    """The folder; it holds `config.json`, the weights as safetensors and `tokenizer.json`."""
+    training: Recipes
+    """What differs from the recipes in the section `training`, for this model only."""
+
+    def _mistakes(self) -> Iterator[Mistake]:
+        if not (self.path / "config.json").is_file():
+            yield Mistake(
+                ("path",),
+                "there is no such folder" if not self.path.is_dir() else "it has no config.json",
+                f"name a folder that save_pretrained wrote (the path starts at {Path.cwd()})",
+            )
+
+
+Model = Annotated[Scratch | Hub | Folder, Field(discriminator="source")]

@@ -1,0 +1,1 @@
+"""Experiments after training: each selects parameters, composes weights and evaluates them."""

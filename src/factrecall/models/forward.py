@@ -1,0 +1,93 @@
+"""Text to tokens with answers found by offset, and a forward pass that answers only where asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A text as tokens, with the token range of each of its answers.
+
+    Attributes
+    ----------
+    tokens : ndarray of int64, shape (length,)
+        Token ids, special tokens included.
+    answers : tuple of (int, int)
+        First and one-past-last token of each answer.
+    """
+
+    tokens: np.ndarray
+    answers: tuple[tuple[int, int], ...]
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    spans: Sequence[Sequence[tuple[int, int]]],
+) -> list[Encoded]:
+    """Tokenise whole texts and find each answer's tokens by character offset.
+
+    Prompt and answer are tokenised together, as the model met them in training. Every token that
+    overlaps an answer's span belongs to the answer, so a token that joins the answer's last
+    character with its full stop, or its first with the space before it, counts.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerBase
+        A fast tokenizer (offsets are needed).
+    texts : sequence of str
+        Whole texts.
+    spans : sequence of sequences of (start, end)
+        Character spans of the answers of each text, terminator included, in text order.
+    """
+    batch = tokenizer(list(texts), return_offsets_mapping=True, padding=False, truncation=False)
+    result = []
+    for tokens, offsets, wanted in zip(
+        batch["input_ids"], batch["offset_mapping"], spans, strict=True
+    ):
+        starts, ends = np.asarray(offsets, dtype=np.int64).T
+        real = ends > starts
+        answers = []
+        for start, end in wanted:
+            inside = np.flatnonzero(real & (starts < end) & (ends > start))
+            if not len(inside) or inside[0] == 0:
+                raise ValueError(f"no tokens for characters {start}-{end}")
+            answers.append((int(inside[0]), int(inside[-1]) + 1))
+        result.append(Encoded(np.asarray(tokens, dtype=np.int64), tuple(answers)))
+    return result
+
+
+def logits_at(model: PreTrainedModel, tokens: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """Run a forward pass whose output head sees the chosen positions only.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        A causal language model.
+    tokens : int64 tensor, shape (rows, length)
+        Padded on the right; causality keeps real tokens from seeing the padding.
+    where : bool tensor, shape (rows, length)
+        Positions whose logits are wanted.
+
+    Returns
+    -------
+    tensor, shape (number of true positions, vocabulary)
+        In row-major order of `where`. Whatever a model does behind its head (scaling, capping)
+        is applied, since the selection is made at the head's entrance.
+    """
+    head = model.get_output_embeddings()
+    handle = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][where],))
+    try:
+        logits: torch.Tensor = model(input_ids=tokens, use_cache=False).logits
+    finally:
+        handle.remove()
+    return logits

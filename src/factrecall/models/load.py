@@ -1,0 +1,90 @@
+"""Opening model folders: safetensors only, no remote code, mistakes told in one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from factrecall.errors import FactRecallError
+from factrecall.storage import atomic
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+WEIGHTS = "model.safetensors"
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Open a model folder's tokenizer; it must be a fast one, since offsets are needed."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # the library raises many kinds, from OSError to bare Exception
+        raise _unreadable(folder, "tokenizer", error) from error
+    if not tokenizer.is_fast:
+        raise FactRecallError(
+            str(folder),
+            f"{type(tokenizer).__name__} gives no character offsets, so answers cannot be located",
+            "use a model with a fast tokenizer (a tokenizer.json file)",
+        )
+    return tokenizer
+
+
+def load_model(folder: Path, device: torch.device | str = "cpu") -> PreTrainedModel:
+    """Open a model folder with float32 weights, in evaluation mode."""
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
+    except Exception as error:  # as above; SafetensorError is no OSError
+        raise _unreadable(folder, "model", error) from error
+    model.to(device)  # type: ignore[arg-type]  # the library's wrapper loses the signature
+    model.eval()
+    return model
+
+
+def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write a model folder that `from_pretrained` opens, atomically."""
+    with atomic(folder) as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return a folder's weight files, sorted by name."""
+    return sorted(folder.glob("*.safetensors"))
+
+
+def choose_device(name: str) -> torch.device:
+    """Turn the setting `compute.device` into a device that is there."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise FactRecallError(
+            "compute.device = cuda",
+            "PyTorch sees no CUDA device here",
+            "set it to auto or cpu, or check the driver and that the GPU build of PyTorch is "
+            "installed (envs/requirements-gpu.txt)",
+        )
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+def _unreadable(folder: Path, what: str, error: Exception) -> FactRecallError:
+    first = (str(error) or type(error).__name__).strip().splitlines()[0][:200]
+    return FactRecallError(
+        str(folder),
+        f"the {what} cannot be opened: {first}",
+        "the folder needs config.json, *.safetensors and tokenizer.json as `save_pretrained` "
+        "writes them; if factrecall made it, delete it and run the workflow again",
+    )

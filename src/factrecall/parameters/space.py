@@ -1,0 +1,70 @@
+"""The parameter space: one flat index over the named tensors of a model.
+
+Scalar i of a model is the i-th scalar when its parameters are laid end to end in the order of
+`named_parameters()`, each row-major, a tied tensor once. Sets of parameters are sets of such
+indices; a fingerprint of names, shapes and order guards them against use with another model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import torch
+
+from factrecall.storage import to_json
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class ParameterSpace:
+    """Names, shapes and offsets of a model's parameters.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Parameter names in flat order.
+    shapes : tuple of tuple of int
+        Their shapes.
+    """
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Self:
+        """Describe a model; tied tensors appear once, under their first name."""
+        named = list(model.named_parameters())
+        return cls(tuple(n for n, _ in named), tuple(tuple(p.shape) for _, p in named))
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of scalars of each tensor."""
+        return tuple(torch.Size(shape).numel() for shape in self.shapes)
+
+    @property
+    def size(self) -> int:
+        """n, the number of scalar parameters."""
+        return sum(self.sizes)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of names, shapes and order (16 hex digits)."""
+        text = to_json([[n, list(s)] for n, s in zip(self.names, self.shapes, strict=True)])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def index_dtype(self) -> torch.dtype:
+        """uint32, or uint64 where 32 bits do not reach."""
+        return torch.uint32 if self.size <= 2**32 else torch.uint64
+
+    def offsets(self) -> Iterator[tuple[str, int]]:
+        """Yield each tensor's name and the flat index of its first scalar."""
+        start = 0
+        for name, size in zip(self.names, self.sizes, strict=True):
+            yield name, start
+            start += size

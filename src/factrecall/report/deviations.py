@@ -1,0 +1,64 @@
+"""Which of the known departures from the paper a study makes (``deviations.yaml``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+Study = Mapping[str, Any]
+
+_PAPER_POOLS = {"cities": 200, "universities": 300, "jobs": 100, "companies": 263}
+_PAPER_UPDATES = {(6820, 400, 10571), (13981, 800, 19437)}
+
+
+class Deviation(NamedTuple):
+    """One departure: what differs, how the paper and this study do it, and why."""
+
+    what: str
+    paper: str
+    here: str
+    why: str
+
+
+def _recipes(study: Study) -> Iterator[Mapping[str, Any]]:
+    for model in study["models"].values():
+        yield from model["training"].values()
+
+
+def _updates(model: Mapping[str, Any]) -> tuple[int, ...]:
+    return tuple(model["training"][tuning]["updates"] for tuning in ("bio", "stage", "mix"))
+
+
+CONDITIONS: dict[str, Callable[[Study], bool]] = {
+    "always": lambda study: True,
+    "scratch": lambda study: any(m["source"] == "scratch" for m in study["models"].values()),
+    "fewer_people": lambda study: study["facts"]["people"] < 10_000,
+    "smaller_pools": lambda study: any(
+        study["facts"]["pools"][pool] < size for pool, size in _PAPER_POOLS.items()
+    ),
+    "one_question": lambda study: any(r["questions"] == "one" for r in _recipes(study)),
+    "learning_rate": lambda study: any(r["learning_rate"] > 1e-4 for r in _recipes(study)),
+    "updates": lambda study: any(
+        _updates(model) not in _PAPER_UPDATES for model in study["models"].values()
+    ),
+    "absolute": lambda study: study["shared"]["influence"] == "absolute",
+}
+
+
+def deviations(study: Study) -> list[Deviation]:
+    """Return the departures of a study.
+
+    Parameters
+    ----------
+    study : mapping
+        The resolved configuration.
+    """
+    import yaml
+
+    text = Path(__file__).with_name("deviations.yaml").read_text(encoding="utf-8")
+    return [
+        Deviation(entry["what"], entry["paper"], entry["here"], entry["why"])
+        for entry in yaml.safe_load(text)
+        if CONDITIONS[entry["when"]](study)
+    ]

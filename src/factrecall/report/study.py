@@ -1,0 +1,68 @@
+"""The report of a study from its results folder alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from factrecall.facts.forms import FactFiles
+from factrecall.report.page import FINE_TUNED, ModelFiles, write_report
+from factrecall.report.timings import Timing
+
+if TYPE_CHECKING:
+    from factrecall.config import Study
+
+
+def report_study(study: Study, *, results: Path, out: Path, provenance: Mapping[str, Any]) -> None:
+    """Find a study's files by their fixed places and write its report.
+
+    Parameters
+    ----------
+    study : Study
+        The configuration.
+    results : Path
+        Its results folder, finished.
+    out : Path
+        The HTML file to write.
+    provenance : mapping
+        Code and versions, shown at the end.
+    """
+    runs = [(tuning, seed) for tuning in FINE_TUNED for seed in study.training.seeds]
+    models = [
+        ModelFiles(
+            name=name,
+            figures=results / "figures" / name,
+            per_example={
+                (t, s): results / "models" / name / t / f"seed{s}.recall.parquet" for t, s in runs
+            },
+            traces={
+                (t, s): results / "traces" / name / t / f"seed{s}.safetensors" for t, s in runs
+            },
+        )
+        for name in study.models
+    ]
+    facts = results / "facts"
+    write_report(
+        study=study.model_dump(mode="json"),
+        provenance=provenance,
+        models=models,
+        recall=results / "tables" / "recall.parquet",
+        facts=FactFiles(*(facts / f"{t}.parquet" for t in ("individuals", "bio", "qa"))),
+        timings=list(_timings(study, results / "benchmarks")),
+        out=out,
+    )
+
+
+def _timings(study: Study, folder: Path) -> Iterator[Timing]:
+    """Yield the benchmarks the workflow left; a stage run by hand has none."""
+    found = [Timing("make_facts", None, None, None, folder / "make_facts.tsv")]
+    for model in study.models:
+        for stage in ("pretrain", "fetch_model"):
+            found.append(Timing(stage, model, None, None, folder / stage / f"{model}.tsv"))
+        for stage in ("fine_tune", "recall"):
+            for tuning in FINE_TUNED:
+                for seed in study.training.seeds:
+                    file = folder / stage / model / f"{tuning}-seed{seed}.tsv"
+                    found.append(Timing(stage, model, tuning, seed, file))
+    return (timing for timing in found if timing.path.exists())

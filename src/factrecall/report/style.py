@@ -1,0 +1,123 @@
+"""The one look of all figures: colours, labels, sizes, and how a figure is saved.
+
+Figures are narrow and tall, so that their text stays readable on a telephone, and white, so
+that they print. Each is saved with the data it shows; the same data give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from factrecall.storage import Schema, atomic, write_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WIDTH = 4.0
+"""Inches; on a telephone of 360 pixels, 9-point text is then still 9 pixels high."""
+
+DOTS_PER_INCH = 200
+
+COLOURS = {
+    "base": "#7f7f7f",
+    "bio": "#009e73",
+    "stage": "#0072b2",
+    "mix": "#d55e00",
+    "majority": "#000000",
+}
+"""One colour per tuning, from the palette of Okabe and Ito that colour-blind readers can tell."""
+
+TUNING_LABELS = {
+    "base": "Pre-trained",
+    "bio": "BIO-tuned",
+    "stage": "Stage-tuned",
+    "mix": "Mix-tuned",
+    "majority": "Majority vote",
+}
+SPLIT_LABELS = {
+    "bio": "BIO: biographies",
+    "qa_in": "QA in: questions trained on",
+    "qa_out": "QA out: questions never seen",
+}
+RELATION_LABELS = {
+    "birth_date": "Birth date",
+    "birth_city": "Birth city",
+    "university": "University",
+    "job": "Job",
+    "employer": "Employer",
+    "blood_type": "Blood type",
+}
+
+# The keys are typed as one long Literal of all there are.
+_LOOK: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": False,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "figure.constrained_layout.use": True,
+    # Text as paths needs no font at the reader's; a fixed salt gives fixed ids.
+    "svg.fonttype": "path",
+    "svg.hashsalt": "factrecall",
+}
+
+
+@contextmanager
+def new_figure(height: float) -> Iterator[Figure]:
+    """Yield an empty figure of the common width, to be drawn and saved inside the block.
+
+    Parameters
+    ----------
+    height : float
+        In inches.
+    """
+    # No pyplot: it would keep figures alive and look for a display.
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_LOOK)
+        figure = Figure(figsize=(WIDTH, height))
+        FigureCanvasAgg(figure)
+        yield figure
+
+
+def save_figure(figure: Figure, data: pd.DataFrame, stem: Path, schema: Schema) -> None:
+    """Write a figure as ``<stem>.png`` and ``<stem>.svg``, and its data as ``<stem>.parquet``.
+
+    Parameters
+    ----------
+    figure : Figure
+        From `new_figure`, inside its block.
+    data : DataFrame
+        What the figure shows; columns as in `schema`.
+    stem : Path
+        Target without suffix; each file is replaced atomically.
+    schema : Schema
+        Columns and types of the data.
+
+    Raises
+    ------
+    FactRecallError
+        When the disk refuses.
+    """
+    # Dates and versions would make equal figures differ.
+    volatile = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+    for kind, metadata in volatile.items():
+        with atomic(stem.with_name(f"{stem.name}.{kind}")) as temporary:
+            figure.savefig(temporary, format=kind, dpi=DOTS_PER_INCH, metadata=metadata)
+    write_table(stem.with_name(f"{stem.name}.parquet"), data, schema)

@@ -1,0 +1,72 @@
+"""What a study cost: time and memory of each stage, from the workflow engine's benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from factrecall.errors import FactRecallError
+
+
+@dataclass(frozen=True)
+class Timing:
+    """A benchmark file: tab-separated, with columns ``s`` (seconds) and ``max_rss`` (MB).
+
+    `model`, `tuning` and `seed` are None for stages that are not repeated over them.
+    """
+
+    stage: str
+    model: str | None
+    tuning: str | None
+    seed: int | None
+    path: Path
+
+
+def summarise(timings: Sequence[Timing]) -> pd.DataFrame:
+    """Read benchmarks and condense them over seeds.
+
+    Returns
+    -------
+    DataFrame
+        One row per stage, model and tuning, in the order given: stage, model, tuning, runs,
+        seconds (mean a run), total (seconds of all runs), memory (peak, MB; NaN if unknown).
+
+    Raises
+    ------
+    FactRecallError
+        When a file is missing or is no benchmark.
+    """
+    rows = [
+        (t.stage, t.model or "", t.tuning or "", *measure)
+        for t in timings
+        for measure in _read(t.path)
+    ]
+    frame = pd.DataFrame(rows, columns=["stage", "model", "tuning", "s", "max_rss"])
+    grouped = frame.groupby(["stage", "model", "tuning"], sort=False)
+    return grouped.agg(
+        runs=("s", "count"), seconds=("s", "mean"), total=("s", "sum"), memory=("max_rss", "max")
+    ).reset_index()
+
+
+def duration(seconds: float) -> str:
+    """Write a duration as a reader would say it: 0.8 s, 43 s, 3 min 5 s, 2 h 10 min."""
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _read(path: Path) -> list[tuple[float, float]]:
+    try:
+        table = pd.read_csv(path, sep="\t", usecols=["s", "max_rss"], na_values=["-", "NA"])
+        return [(float(s), float(memory)) for s, memory in table.to_numpy()]
+    except FileNotFoundError:
+        why = "there is no such file"
+    except (OSError, ValueError) as error:
+        why = f"it is no benchmark of the workflow ({str(error).splitlines()[0]})"
+    raise FactRecallError(str(path), why, "run the workflow again, or leave timings out")

@@ -1,0 +1,120 @@
+"""The stages of a study: what each reads of the configuration, and what else determines it.
+
+One table serves the workflow and the command line alike. A stage's settings are the keyword
+arguments its function gets *and* the parameters of its workflow rule: it cannot read what its
+rule does not declare, so an edit of the configuration reruns its readers and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from factrecall.fingerprint import code_fingerprint, versions
+
+if TYPE_CHECKING:
+    from factrecall.config import Study
+
+_TABLES = ("pandas", "pyarrow", "numpy")
+_MODELS = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
+_FIGURES = ("matplotlib", "seaborn", "pandas")
+
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of a study.
+
+    Attributes
+    ----------
+    module : str
+        Where its function lives, below the package; the code fingerprint starts there.
+    settings : callable
+        From the study and the rule's wildcards to the function's settings.
+    libraries : tuple of str
+        Distributions whose version may change its results.
+    """
+
+    module: str
+    settings: Callable[..., Settings]
+    libraries: tuple[str, ...]
+
+
+def _make_facts(study: Study) -> Settings:
+    return {"settings": study.facts, "seed": study.seed}
+
+
+def _pretrain(study: Study, model: str) -> Settings:
+    settings = study.models[model].model_copy(update={"training": None})
+    return {"settings": settings, "seed": study.seed, "precision": study.training.precision}
+
+
+def _fetch_model(study: Study, model: str) -> Settings:
+    return {"settings": study.models[model].model_copy(update={"training": None})}
+
+
+def _fine_tune(study: Study, model: str, tuning: str) -> Settings:
+    return {
+        "recipe": getattr(study.models[model].training, tuning),
+        "trace": study.trace,
+        "precision": study.training.precision,
+        "study_seed": study.seed,
+    }
+
+
+def _recall(study: Study) -> Settings:
+    return {"batch_tokens": study.recall.batch_tokens}
+
+
+def _nothing(study: Study) -> Settings:
+    return {}
+
+
+def _draw_figures(study: Study, model: str) -> Settings:
+    from factrecall.report.published import counterpart
+
+    shown = counterpart(study.models[model].model_dump(mode="json"))
+    return {"model": model, "published_model": shown}
+
+
+def _report(study: Study) -> Settings:
+    return {"study": study.model_copy(update={"compute": None})}
+
+
+STAGES: dict[str, Stage] = {
+    "make-facts": Stage("facts.tables", _make_facts, ("faker", *_TABLES)),
+    "pretrain": Stage("training.pretrain", _pretrain, _MODELS),
+    "fetch-model": Stage("models.origin", _fetch_model, ()),
+    "fine-tune": Stage("training.finetune", _fine_tune, _MODELS),
+    "recall": Stage("recall", _recall, (*_MODELS, "pandas", "pyarrow")),
+    "summarise-recall": Stage("recall", _nothing, _TABLES),
+    "draw-figures": Stage("report.figures", _draw_figures, _FIGURES),
+    "write-report": Stage("report.study", _report, ("jinja2", *_FIGURES)),
+}
+
+
+def settings(study: Study, stage: str, **wildcards: str) -> Settings:
+    """Return what a stage is to know of the configuration, as its function takes it."""
+    return STAGES[stage].settings(study, **wildcards)
+
+
+def parameters(study: Study, stage: str, **wildcards: str) -> dict[str, Any]:
+    """Return all that determines a stage beside its input files, as plain sorted values.
+
+    This is a rule's one parameter, and the provenance in the metadata of what the stage writes:
+    settings, the code's fingerprint and the versions of the libraries that matter.
+    """
+    chosen = STAGES[stage]
+    plain = {name: _plain(value) for name, value in settings(study, stage, **wildcards).items()}
+    return {
+        "code": code_fingerprint(chosen.module),
+        "libraries": versions(chosen.libraries),
+        "settings": dict(sorted(plain.items())),
+        "stage": stage,
+    }
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if hasattr(value, "model_dump") else value

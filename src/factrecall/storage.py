@@ -1,0 +1,218 @@
+"""Files between steps: Parquet for tables, safetensors for tensors, nothing half-written.
+
+Everything is written to a temporary name beside its target, flushed to disk and renamed, so
+that a reader sees a whole file or none. What a file says of its own making (settings, versions)
+travels in its metadata; volatile facts such as times stay out, so that the same inputs give the
+same bytes. Reading checks form before content and says what to do when it does not fit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from factrecall.errors import FactRecallError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+    import torch
+
+Schema = Mapping[str, str]
+"""Column name to Arrow type name, e.g. ``{"seed": "int32", "accuracy": "float64"}``."""
+
+_REMAKE = "delete the file and run the workflow again; it will be made anew"
+
+
+@contextmanager
+def atomic(target: Path) -> Iterator[Path]:
+    """Yield a temporary path that becomes `target` if the block succeeds.
+
+    The block may make a file or a folder there. On any exception the temporary path is removed
+    and `target` stays as it was.
+
+    Raises
+    ------
+    FactRecallError
+        When the disk refuses (full, read-only, no permission).
+    """
+    temporary = target.with_name(f".{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _flush(temporary)
+        if target.is_dir():
+            shutil.rmtree(target)
+        os.replace(temporary, target)
+        _flush(target.parent)
+    except OSError as error:
+        raise _disk_error(target, error) from error
+    finally:
+        _remove(temporary)
+
+
+def _flush(path: Path) -> None:
+    members = [*path.rglob("*"), path] if path.is_dir() else [path]
+    for member in members:
+        descriptor = os.open(member, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _disk_error(target: Path, error: OSError) -> FactRecallError:
+    return FactRecallError(
+        f"cannot write {target}",
+        error.strerror or str(error),
+        "free some space or make the folder writable, then run again; what was there before "
+        "is untouched",
+    )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def to_json(value: Any) -> str:
+    """Serialise with sorted keys, so that equal values give equal text."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+# --- tables -----------------------------------------------------------------------------------
+
+
+def arrow_schema(schema: Schema) -> pa.Schema:
+    """Turn a `Schema` into Arrow's own."""
+    import pyarrow as pa
+
+    def parse(name: str) -> pa.DataType:
+        if name.startswith("list<"):
+            return pa.list_(parse(name[5:-1]))
+        return pa.type_for_alias(name)
+
+    return pa.schema([pa.field(column, parse(kind)) for column, kind in schema.items()])
+
+
+def write_table(
+    path: Path, frame: pd.DataFrame, schema: Schema, provenance: Mapping[str, Any] | None = None
+) -> None:
+    """Write a frame as Parquet with exactly the columns and types of `schema`.
+
+    Parameters
+    ----------
+    path : Path
+        Target; replaced atomically.
+    frame : DataFrame
+        Must hold every column of `schema`; others are refused.
+    schema : Schema
+        Columns, in order, with their Arrow types.
+    provenance : mapping, optional
+        Settings and versions, kept as JSON under the metadata key ``factrecall``.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if set(frame.columns) != set(schema):
+        raise ValueError(f"{path}: columns {sorted(frame.columns)}, expected {sorted(schema)}")
+    table = pa.Table.from_pandas(
+        frame[list(schema)], schema=arrow_schema(schema), preserve_index=False
+    )
+    table = table.replace_schema_metadata({"factrecall": to_json(dict(provenance or {}))})
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_table(path: Path, schema: Schema | None = None) -> pd.DataFrame:
+    """Read a Parquet file, checked against `schema` (more columns are allowed).
+
+    Raises
+    ------
+    FactRecallError
+        When the file is missing or damaged, or a column is missing or of another type.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise FactRecallError(str(path), "there is no such file", _REMAKE) from None
+    except (OSError, pa.ArrowException) as error:
+        why = f"it is no readable Parquet file ({_first_line(error)})"
+        raise FactRecallError(str(path), why, _REMAKE) from error
+    for field in arrow_schema(schema or {}):
+        if field.name not in table.column_names:
+            why = f"column {field.name!r} is missing (found: {', '.join(table.column_names)})"
+            raise FactRecallError(str(path), why, _REMAKE)
+        found = table.schema.field(field.name).type
+        if found != field.type:
+            why = f"column {field.name!r} holds {found}, expected {field.type}"
+            raise FactRecallError(str(path), why, _REMAKE)
+    return table.to_pandas()
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """Return what a table says of its own making (see `write_table`)."""
+    import pyarrow.parquet as pq
+
+    metadata = pq.read_schema(path).metadata or {}
+    result: dict[str, Any] = json.loads(metadata.get(b"factrecall", b"{}"))
+    return result
+
+
+# --- tensors ----------------------------------------------------------------------------------
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]
+) -> None:
+    """Write named tensors as safetensors; `metadata` values are kept as JSON."""
+    from safetensors.torch import save_file
+
+    with atomic(path) as temporary:
+        save_file(
+            {name: tensor.contiguous() for name, tensor in tensors.items()},
+            temporary,
+            metadata={"factrecall": to_json(dict(metadata))},
+        )
+
+
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read all tensors of a safetensors file and its metadata (see `write_tensors`).
+
+    Raises
+    ------
+    FactRecallError
+        When the file is missing, cut off or not of our making.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {})["factrecall"])
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+    except FileNotFoundError:
+        raise FactRecallError(str(path), "there is no such file", _REMAKE) from None
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        why = f"it is no readable safetensors file of this project ({_first_line(error)})"
+        raise FactRecallError(str(path), why, _REMAKE) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200]

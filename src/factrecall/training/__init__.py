@@ -1,0 +1,1 @@
+"""Training: batches without waste, one loop, and the gradient trace that watches it."""

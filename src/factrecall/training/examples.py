@@ -1,0 +1,79 @@
+"""From the tables of facts to training sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from factrecall.facts.forms import Text, joined
+from factrecall.models.forward import Encoded, encode
+from factrecall.training.batches import IGNORED, Example
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from transformers import PreTrainedTokenizerBase
+
+
+def bio_examples(
+    bio: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, loss: Literal["all", "answer"]
+) -> list[Example]:
+    """Make one sequence of each biography.
+
+    Parameters
+    ----------
+    bio : DataFrame
+        Rows of the `bio` table, whole individuals.
+    tokenizer : PreTrainedTokenizerBase
+        Of the model to train.
+    loss : {"all", "answer"}
+        Learn every token, or only the attributes and the full stops that end them.
+    """
+    return _examples(joined(bio), "bio", tokenizer, loss)
+
+
+def qa_examples(
+    qa: pd.DataFrame,
+    tokenizer: PreTrainedTokenizerBase,
+    loss: Literal["all", "answer"],
+    questions: Literal["one", "all"],
+) -> list[Example]:
+    """Make one sequence of each question with its answer, or of all of an individual's.
+
+    Parameters
+    ----------
+    qa : DataFrame
+        Rows of the `qa` table.
+    tokenizer, loss
+        See `bio_examples`.
+    questions : {"one", "all"}
+        Questions in a sequence; "all" joins an individual's six by spaces (method, section 2).
+    """
+    if questions == "all":
+        return _examples(joined(qa), "qa", tokenizer, loss)
+    rows = zip(
+        qa["individual"], qa["text"], qa["attribute_start"], qa["terminator_end"], strict=True
+    )
+    return _examples(((i, t, [(s, e)]) for i, t, s, e in rows), "qa", tokenizer, loss)
+
+
+def _examples(
+    texts: Iterable[Text], kind: str, tokenizer: PreTrainedTokenizerBase, loss: str
+) -> list[Example]:
+    people, sentences, spans = zip(*texts, strict=True)
+    encoded = encode(tokenizer, sentences, spans)
+    return [
+        Example(e.tokens, _targets(e, loss), kind, int(person))
+        for person, e in zip(people, encoded, strict=True)
+    ]
+
+
+def _targets(encoded: Encoded, loss: str) -> np.ndarray:
+    targets = np.full(len(encoded.tokens), IGNORED, dtype=np.int64)
+    ranges: Sequence[tuple[int, int]] = encoded.answers
+    if loss == "all":
+        ranges = [(1, len(encoded.tokens))]
+    for start, end in ranges:
+        targets[start - 1 : end - 1] = encoded.tokens[start:end]
+    return targets

@@ -1,0 +1,77 @@
+"""θpre of a scratch model: it knows the language and the task, but none of the facts.
+
+The model reads biographies and answers questions of *other* invented people, whose names are
+disjoint from the study's and whose attributes come from the same pools. Its tokenizer is
+trained on all text of the study, so that every name has tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from factrecall.models.load import save_model
+from factrecall.models.scratch import build_model
+from factrecall.models.tokenizer import train_tokenizer
+from factrecall.progress import progress
+from factrecall.seeds import derive
+from factrecall.training.finetune import RunFiles, training_set, write_history
+from factrecall.training.loop import train
+from factrecall.training.resume import Checkpoint, run_key
+
+if TYPE_CHECKING:
+    from factrecall.config import Scratch
+    from factrecall.facts.forms import FactFiles
+
+
+def pretrain(
+    settings: Scratch,
+    seed: int,
+    precision: str,
+    *,
+    facts: FactFiles,
+    files: RunFiles,
+    device: torch.device,
+    save_seconds: float,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Build a model and pre-train it; write its folder and history.
+
+    Parameters
+    ----------
+    settings, seed, precision
+        What the configuration says (see `factrecall.stages`).
+    facts, files
+        What is read and written.
+    device, save_seconds, provenance
+        See `factrecall.training.finetune.fine_tune`.
+    """
+    _, bio, qa = facts.read()
+    tokenizer = train_tokenizer(
+        [*bio["text"], *qa["text"]],
+        settings.tokenizer,
+        settings.vocabulary,
+        context=settings.context,
+    )
+    model = build_model(settings, tokenizer, derive(seed, "weights"))
+    model.to(device)  # type: ignore[arg-type]  # the library's wrapper loses the signature
+    recipe = settings.pretrain
+    examples = training_set("base", recipe, bio, qa, tokenizer)
+    identity = {**provenance, "device": device.type, "threads": torch.get_num_threads()}
+    state = files.state / f"{run_key(identity, facts.paths())}.safetensors"
+    checkpoint = Checkpoint(state, save_seconds)
+    with progress(recipe.updates, "pre-training", "update") as watch:
+        history = train(
+            model,
+            examples,
+            recipe,
+            derive(seed, "base"),
+            checkpoint=checkpoint,
+            precision=precision,
+            watch=watch,
+        )
+    save_model(files.model, model, tokenizer)
+    write_history(files.history, history, provenance)
+    checkpoint.remove()

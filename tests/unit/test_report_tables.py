@@ -1,0 +1,407 @@
+"""A synthetic study for the tests of the report, and the tests of its tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from factrecall.errors import FactRecallError
+from factrecall.facts import RELATIONS
+from factrecall.facts.forms import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS, FactFiles
+from factrecall.facts.tables import make_bio, make_qa
+from factrecall.facts.templates import load_templates
+from factrecall.recall import PER_EXAMPLE, SUMMARY
+from factrecall.report.deviations import CONDITIONS, deviations
+from factrecall.report.figures import draw_figures
+from factrecall.report.influences import read_gatherings
+from factrecall.report.page import ModelFiles, write_report
+from factrecall.report.published import LLAMA, PYTHIA, counterpart, published
+from factrecall.report.summaries import (
+    AVERAGE,
+    by_relation,
+    by_seed,
+    read_recall,
+    spread,
+)
+from factrecall.report.tables import comparison_table, flat, percent, points, recall_table
+from factrecall.report.timings import Timing, duration, summarise
+from factrecall.storage import write_table, write_tensors
+from factrecall.training.loop import HISTORY
+
+SCRIPT = "<script>alert(1)</script>"
+IMAGE = '"><img src=x>'
+
+RECALL = {
+    "base": (0.03, 0.05, 0.05),
+    "bio": (0.92, 0.04, 0.04),
+    "stage": (0.61, 0.95, 0.15),
+    "mix": (0.99, 1.0, 0.33),
+    "majority": (0.04, 0.05, 0.05),
+}
+UPDATES = {"base": 400, "bio": 300, "stage": 60, "mix": 500}
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """A study made up for tests: its configuration and its files."""
+
+    study: dict[str, Any]
+    recall: Path
+    facts: FactFiles
+    models: list[ModelFiles]
+    histories: list[tuple[str, int, Path]]
+    timings: list[Timing]
+
+    def draw(self) -> None:
+        """Draw the figures of every model."""
+        for model in self.models:
+            said = counterpart(self.study["models"][model.name])
+            draw_figures(model.name, self.recall, self.histories, model.figures, said)
+
+    def report(self, out: Path) -> str:
+        """Write the report and return it."""
+        write_report(
+            study=self.study,
+            provenance={"versions": {"torch": "0.0", "numpy": SCRIPT}, "lock": "c0ffee"},
+            models=self.models,
+            recall=self.recall,
+            facts=self.facts,
+            timings=self.timings,
+            out=out,
+        )
+        return out.read_text(encoding="utf-8")
+
+
+def build(
+    folder: Path, models: tuple[str, ...] = ("tiny",), *, people: int = 40, hostile: bool = True
+) -> Synthetic:
+    """Make up a study: invented people, answers drawn around `RECALL`, smooth losses."""
+    rng = np.random.default_rng(7)
+    seeds = [0, 1, 2]
+    individuals = _people(people, hostile=hostile)
+    facts = _facts(folder / "facts", individuals)
+    rows, files = [], []
+    for number, model in enumerate(models):
+        per_example, traces = {}, {}
+        for tuning, levels in RECALL.items():
+            for seed in seeds if tuning in ("bio", "stage", "mix") else seeds[:1]:
+                answers = _answers(individuals, levels, rng)
+                rows.append(_summary(answers, model, tuning, seed))
+                if tuning == "majority":
+                    continue
+                path = folder / "models" / model / tuning / f"seed{seed}.recall.parquet"
+                write_table(path, answers, PER_EXAMPLE)
+                per_example[tuning, seed] = path
+                if tuning in ("bio", "stage", "mix") and seed == 0:
+                    traces[tuning, seed] = folder / "traces" / model / tuning / "seed0.safetensors"
+                    _trace(traces[tuning, seed], tuning)
+        figures = folder / "figures" / f"model{number}"
+        files.append(ModelFiles(model, figures, per_example, traces))
+    recall = folder / "tables" / "recall.parquet"
+    write_table(recall, pd.concat(rows), SUMMARY)
+    histories = [
+        (tuning, seed, _history(folder / "histories", tuning, seed, rng))
+        for tuning in UPDATES
+        for seed in (seeds if tuning != "base" else seeds[:1])
+    ]
+    timings = [
+        _timing(folder / "benchmarks", models[0], t, s) for t in ("bio", "mix") for s in seeds
+    ]
+    study = _study(SCRIPT if hostile else "synthetic", models, people, seeds)
+    return Synthetic(study, recall, facts, files, histories, timings)
+
+
+def _people(count: int, *, hostile: bool) -> pd.DataFrame:
+    people = pd.DataFrame(
+        {
+            "individual": np.arange(count, dtype=np.int32),
+            "split": ["in", "out"] * (count // 2),
+            "name": [f"Invented Person{i}" for i in range(count)],
+            "gender": ["F", "M"] * (count // 2),
+            "birth_date": "May 17, 1931",
+            "birth_city": "Amyville, GA",
+            "university": "University of the Incarnate Word",
+            "job": "chartered public finance accountant",
+            "employer": "Henson, Ellis and Sexton",
+            "blood_type": "AB+",
+        }
+    )
+    if hostile:
+        people["name"] = [f"{SCRIPT}{i}" for i in range(count)]
+        people["job"] = IMAGE
+    return people
+
+
+def _facts(folder: Path, people: pd.DataFrame) -> FactFiles:
+    templates = load_templates()
+    files = FactFiles(folder / "people.parquet", folder / "bio.parquet", folder / "qa.parquet")
+    write_table(files.individuals, people, INDIVIDUAL_COLUMNS)
+    write_table(files.bio, make_bio(people, templates, 0), BIO_COLUMNS)
+    write_table(files.qa, make_qa(people, templates), QA_COLUMNS)
+    return files
+
+
+def _answers(
+    people: pd.DataFrame, levels: tuple[float, ...], rng: np.random.Generator
+) -> pd.DataFrame:
+    parts = []
+    for split, level in zip(("bio", "qa_in", "qa_out"), levels, strict=True):
+        asked = people if split == "bio" else people[people["split"] == split[3:]]
+        keys = asked[["individual"]].merge(pd.DataFrame({"relation": RELATIONS}), how="cross")
+        parts.append(keys.assign(split=split, correct=rng.random(len(keys)) < level))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _summary(answers: pd.DataFrame, model: str, tuning: str, seed: int) -> pd.DataFrame:
+    grouped = answers.groupby(["split", "relation"])["correct"].agg(n="size", correct="sum")
+    table = grouped.reset_index().assign(model=model, tuning=tuning, seed=np.int32(seed))
+    table["accuracy"] = table["correct"] / table["n"]
+    return table.astype({"n": "int32", "correct": "int32"})
+
+
+def _history(folder: Path, tuning: str, seed: int, rng: np.random.Generator) -> Path:
+    updates = np.arange(UPDATES[tuning])
+    loss = 6 * np.exp(-5 * updates / len(updates)) + 0.1 + 0.1 * rng.random(len(updates))
+    frame = pd.DataFrame(
+        {
+            "update": updates,
+            "learning_rate": 1e-3,
+            "loss": loss,
+            "loss_bio": np.nan if tuning == "stage" else loss,
+            "loss_qa": np.nan if tuning == "bio" else 0.7 * loss,
+            "gradient_norm": 1.0,
+            "tokens": 100,
+        }
+    )
+    path = folder / tuning / f"seed{seed}.history.parquet"
+    write_table(path, frame, HISTORY)
+    return path
+
+
+def _trace(path: Path, tuning: str) -> None:
+    tasks = {"bio": ["BIO_in", "BIO_out"], "stage": ["QA_in"], "mix": ["BIO_in", "QA_in"]}[tuning]
+    names = ["embed.weight", "layers.0.mlp.weight", "layers.1.mlp.weight"]
+    tensors = {f"{task}/absolute/index": torch.arange(550, 750).to(torch.uint32) for task in tasks}
+    metadata = {
+        "n": 1000,
+        "names": names,
+        "shapes": [[600], [10, 20], [200]],
+        "counts": dict.fromkeys(tasks, 123),
+    }
+    write_tensors(path, tensors, metadata)
+
+
+def _timing(folder: Path, model: str, tuning: str, seed: int) -> Timing:
+    path = folder / f"{tuning}{seed}.tsv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"s\th:m:s\tmax_rss\tmean_load\n{90 + seed}\t0:01:30\t612.5\t99\n")
+    return Timing("fine_tune", model, tuning, seed, path)
+
+
+def _study(name: str, models: tuple[str, ...], people: int, seeds: list[int]) -> dict[str, Any]:
+    recipe = {"updates": 300, "batch_size": 48, "learning_rate": 0.003, "questions": "one"}
+    model = {
+        "source": "scratch",
+        "architecture": "llama",
+        "layers": 2,
+        "hidden_size": 192,
+        "heads": 8,
+        "training": {"bio": recipe, "stage": recipe, "mix": recipe},
+    }
+    return {
+        "name": name,
+        "seed": 0,
+        "facts": {
+            "people": people,
+            "pools": {"cities": 20, "universities": 30, "jobs": 10, "companies": 26},
+        },
+        "training": {"seeds": seeds},
+        "models": dict.fromkeys(models, model),
+        "trace": {"in_distribution": 5, "out_of_distribution": 5, "keep": 0.2},
+        "shared": {"k": 0.03, "influence": "absolute"},
+    }
+
+
+@pytest.fixture
+def synthetic(tmp_path: Path) -> Synthetic:
+    """Return a synthetic study with one model."""
+    return build(tmp_path)
+
+
+def recall_rows(*rows: tuple[str, int, str, str, int, int]) -> pd.DataFrame:
+    """Return a table of recall from (tuning, seed, split, relation, n, correct)."""
+    columns = ["tuning", "seed", "split", "relation", "n", "correct"]
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.assign(model="m", accuracy=frame["correct"] / frame["n"])
+
+
+# --- summaries --------------------------------------------------------------------------------
+
+
+def test_accuracy_is_right_answers_over_all_answers() -> None:
+    table = recall_rows(("mix", 0, "bio", "job", 10, 1), ("mix", 0, "bio", "employer", 30, 30))
+    assert by_seed(table)["accuracy"].tolist() == [31 / 40]
+
+
+def test_spread_by_hand() -> None:
+    table = recall_rows(
+        ("mix", 0, "bio", "job", 10, 2),
+        ("mix", 1, "bio", "job", 10, 4),
+        ("mix", 2, "bio", "job", 10, 6),
+        ("base", 0, "bio", "job", 10, 1),
+    )
+    summary = spread(by_seed(table)).set_index("tuning")
+    assert summary.loc["mix", ["mean", "sd", "low", "high", "seeds"]].tolist() == pytest.approx(
+        [0.4, 0.2, 0.2, 0.6, 3]
+    )
+    assert np.isnan(summary.loc["base", "sd"])
+
+
+def test_by_relation_puts_the_average_first() -> None:
+    table = recall_rows(
+        ("mix", 0, "qa_out", "job", 10, 2),
+        ("mix", 1, "qa_out", "job", 10, 4),
+        ("mix", 0, "qa_out", "employer", 10, 6),
+        ("mix", 1, "qa_out", "employer", 10, 10),
+        ("mix", 0, "bio", "employer", 10, 0),
+    )
+    means = by_relation(table, "qa_out")
+    assert means["relation"].tolist() == [AVERAGE, "job", "employer"]
+    assert means["accuracy"].tolist() == pytest.approx([0.55, 0.3, 0.8])
+
+
+def test_read_recall_orders_and_selects(synthetic: Synthetic) -> None:
+    table = read_recall(synthetic.recall, "tiny")
+    assert table["tuning"].drop_duplicates().tolist() == list(RECALL)
+    assert table["relation"].head(6).tolist() == list(RELATIONS)
+
+
+def test_read_recall_refuses_what_it_does_not_know(tmp_path: Path) -> None:
+    path = tmp_path / "recall.parquet"
+    with pytest.raises(FactRecallError, match="no such file"):
+        read_recall(path, "m")
+    write_table(path, recall_rows(("magic", 0, "bio", "job", 1, 1)), SUMMARY)
+    with pytest.raises(FactRecallError, match="'magic', which is none of base"):
+        read_recall(path, "m")
+    with pytest.raises(FactRecallError, match="no row on model 'other'"):
+        read_recall(path, "other")
+
+
+def test_a_missing_column_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "recall.parquet"
+    schema = {column: kind for column, kind in SUMMARY.items() if column != "accuracy"}
+    rows = recall_rows(("mix", 0, "bio", "job", 1, 1)).drop(columns="accuracy")
+    write_table(path, rows, schema)
+    with pytest.raises(FactRecallError, match="column 'accuracy' is missing"):
+        read_recall(path, "m")
+
+
+# --- published numbers ------------------------------------------------------------------------
+
+
+def test_published_numbers_agree_among_themselves() -> None:
+    assert published(LLAMA, "mix", "qa_out") == 74.7
+    assert published(PYTHIA, "stage", "qa_in") == 98.4
+    assert published(PYTHIA, "base", "bio") is None
+    for tuning in ("stage", "mix"):
+        values = [published(LLAMA, tuning, "qa_out", relation) for relation in RELATIONS]
+        mean = np.mean([v for v in values if v is not None])
+        assert mean == pytest.approx(published(LLAMA, tuning, "qa_out"), abs=0.06)
+
+
+def test_counterpart_goes_by_architecture_or_name() -> None:
+    assert counterpart({"source": "scratch", "architecture": "llama"}) == LLAMA
+    assert counterpart({"source": "scratch", "architecture": "gpt_neox"}) == PYTHIA
+    assert counterpart({"source": "hub", "repository": "EleutherAI/pythia-2.8b"}) == PYTHIA
+    assert counterpart({"source": "folder", "path": "some/model"}) is None
+
+
+# --- tables of the page -----------------------------------------------------------------------
+
+
+def test_numbers_are_written_for_readers() -> None:
+    assert (percent(0.3275), percent(1.0), percent(float("nan"))) == ("32.8", "100.0", "\u2013")
+    assert (points(0.1), points(-0.051)) == ("+10.0", "\u22125.1")
+    assert [duration(s) for s in (0.84, 9.96, 59.7, 185, 7800)] == [
+        "0.8 s",
+        "10 s",
+        "1 min 0 s",
+        "3 min 5 s",
+        "2 h 10 min",
+    ]
+    assert flat({"a": {"b": 1}, "c": "x"}) == [["a.b", "1"], ["c", "x"]]
+
+
+def test_recall_table_shows_each_seed_of_the_repeated_tunings() -> None:
+    table = recall_table(
+        recall_rows(
+            ("mix", 3, "bio", "job", 10, 2),
+            ("mix", 4, "bio", "job", 10, 4),
+            ("majority", 0, "bio", "job", 10, 1),
+        )
+    )
+    assert table.head == ["Tuning", "mean", "s.d.", "seed\u00a03", "seed\u00a04"]
+    assert table.groups[0][1] == [
+        ["Mix-tuned", "30.0", "14.1", "20.0", "40.0"],
+        ["Majority vote", "10.0", "\u2013", "\u2013", "\u2013"],
+    ]
+
+
+def test_comparison_sets_ours_beside_theirs() -> None:
+    rows = recall_rows(("mix", 0, "qa_out", "job", 10, 2), ("mix", 1, "qa_out", "job", 10, 4))
+    table = comparison_table(rows, LLAMA)
+    mix = next(row for row in table.groups[0][1] if row[0] == "Mix-tuned")
+    assert mix[1:] == ["\u2013", "97.4", "\u2013", "98.4", "30.0 ± 14.1", "74.7"]
+
+
+def test_timings_are_condensed_over_seeds(synthetic: Synthetic, tmp_path: Path) -> None:
+    table = summarise(synthetic.timings)
+    assert table["runs"].tolist() == [3, 3]
+    assert table.loc[0, ["seconds", "total", "memory"]].tolist() == [91.0, 273.0, 612.5]
+    broken = tmp_path / "broken.tsv"
+    broken.write_text("no\tbenchmark\n1\t2\n")
+    with pytest.raises(FactRecallError, match="no benchmark"):
+        summarise([Timing("x", None, None, None, broken)])
+    with pytest.raises(FactRecallError, match="no such file"):
+        summarise([Timing("x", None, None, None, tmp_path / "absent.tsv")])
+
+
+def test_gatherings_by_hand(synthetic: Synthetic, tmp_path: Path) -> None:
+    n, (bio, out) = read_gatherings(synthetic.models[0].traces["bio", 0], "absolute")
+    # 550..749: 50 in the embedding (0..599), 150 in the first MLP (600..799), none in the second.
+    assert n == 1000
+    assert (bio.task, out.task, bio.gradients, bio.top) == ("BIO_in", "BIO_out", 123, 200)
+    assert bio.kinds == [("layers.*.mlp.weight", 0.75, 0.4), ("embed.weight", 0.25, 0.6)]
+    with pytest.raises(FactRecallError, match="no such file"):
+        read_gatherings(tmp_path / "absent.safetensors", "absolute")
+    with pytest.raises(FactRecallError, match="no readable gradient trace"):
+        read_gatherings(synthetic.models[0].traces["bio", 0], "unheard-of")
+
+
+def test_deviations_are_those_of_the_study(synthetic: Synthetic) -> None:
+    study = synthetic.study
+    assert len(deviations(study)) == len(CONDITIONS)
+    as_published = {
+        **study,
+        "facts": {
+            "people": 10_000,
+            "pools": {"cities": 200, "universities": 300, "jobs": 100, "companies": 263},
+        },
+        "models": {
+            "llama": {
+                "source": "hub",
+                "training": {
+                    tuning: {"updates": updates, "learning_rate": 1e-4, "questions": "all"}
+                    for tuning, updates in (("bio", 6820), ("stage", 400), ("mix", 10571))
+                },
+            }
+        },
+        "shared": {"influence": "signed"},
+    }
+    assert [d.what for d in deviations(as_published)] == ["Wording of biographies and questions"]

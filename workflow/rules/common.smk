@@ -1,0 +1,60 @@
+"""The study, checked before any job, and where its files lie.
+
+A rule's only parameter is `parameters(...)`: all that determines it beside its input files, as
+one sorted mapping of plain values, since Snakemake compares parameters by value and sees neither
+imported code nor `config`. Stages read the study from a file named by its content, so that a dry
+run with other settings cannot change what running jobs read.
+"""
+
+import os
+import re
+import sys
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+sys.path.insert(0, str(Path(workflow.basedir) / "src"))
+
+from factrecall import stages
+from factrecall.errors import EXIT_CODE, FactRecallError
+from factrecall.storage import to_json, write_text
+from factrecall.config.reading import parse_study
+
+try:
+    STUDY = parse_study(
+        config, "--config", [Path(file) for file in workflow.configfiles]
+    )
+    RESULTS = f"results/{STUDY.name}"
+    _text = to_json(STUDY.model_dump(mode="json"))
+    STUDY_FILE = f"{RESULTS}/studies/{sha256(_text.encode()).hexdigest()[:16]}.json"
+    if not Path(STUDY_FILE).exists():
+        write_text(Path(STUDY_FILE), _text)
+except FactRecallError as error:
+    print(f"factrecall: {error}", file=sys.stderr)
+    sys.exit(EXIT_CODE)
+
+# Jobs run with this interpreter's environment and this checkout's package, activated or not; an
+# environment that Snakemake itself activates comes before both.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+os.environ["PYTHONPATH"] = sys.path[0]
+
+parameters = partial(stages.parameters, STUDY)
+
+SCRATCH = [name for name, model in STUDY.models.items() if model.source == "scratch"]
+FETCHED = [name for name, model in STUDY.models.items() if model.source != "scratch"]
+TUNINGS = ["bio", "stage", "mix"]
+FACTS = expand(f"{RESULTS}/facts/{{table}}.parquet", table=["individuals", "bio", "qa"])
+BASE = f"{RESULTS}/models/{{model}}/base/seed{STUDY.seed}"
+TUNED = f"{RESULTS}/models/{{model}}/{{tuning}}/seed{{seed}}"
+ENVIRONMENT = str(Path(workflow.basedir) / "envs/environment.yaml")
+
+
+def one_of(names):
+    """Return a wildcard pattern for exactly these names (for none: one that never matches)."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+wildcard_constraints:
+    model=one_of(STUDY.models),
+    tuning="base|bio|stage|mix",
+    seed=r"\d+",

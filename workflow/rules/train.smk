@@ -1,0 +1,150 @@
+"""Models before and after fine-tuning, and what they recall."""
+
+
+def start(wildcards):
+    """Return the folder a fine-tuning starts from: BIO-tuned for the second stage, else θpre."""
+    if wildcards.tuning == "stage":
+        return f"{RESULTS}/models/{{model}}/bio/seed{{seed}}"
+    return BASE
+
+
+rule pretrain:
+    input:
+        facts=FACTS,
+    output:
+        model=directory(BASE),
+        history=f"{BASE}.history.parquet",
+    log:
+        f"{RESULTS}/logs/pretrain/{{model}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/pretrain/{{model}}.tsv"
+    wildcard_constraints:
+        model=one_of(SCRATCH),
+    conda:
+        ENVIRONMENT
+    threads: STUDY.compute.threads
+    resources:
+        mem_mb=1500,
+        runtime=60,
+    params:
+        stage=lambda wildcards: parameters("pretrain", model=wildcards.model),
+    shell:
+        "python -m factrecall pretrain --study {STUDY_FILE:q} --model {wildcards.model:q}"
+        " --facts {input.facts:q} --out {output.model:q} --history {output.history:q}"
+        " --state {RESULTS:q}/state 2>&1 | tee {log:q}"
+
+
+rule fetch_model:
+    output:
+        model=directory(BASE),
+    log:
+        f"{RESULTS}/logs/fetch_model/{{model}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/fetch_model/{{model}}.tsv"
+    wildcard_constraints:
+        model=one_of(FETCHED),
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=2000,
+        runtime=240,
+    params:
+        stage=lambda wildcards: parameters("fetch-model", model=wildcards.model),
+    shell:
+        "python -m factrecall fetch-model --study {STUDY_FILE:q} --model {wildcards.model:q}"
+        " --locks envs/models --out {output.model:q} 2>&1 | tee {log:q}"
+
+
+rule fine_tune:
+    input:
+        facts=FACTS,
+        start=start,
+    output:
+        model=directory(TUNED),
+        history=f"{TUNED}.history.parquet",
+        trace=f"{RESULTS}/traces/{{model}}/{{tuning}}/seed{{seed}}.safetensors",
+    log:
+        f"{RESULTS}/logs/fine_tune/{{model}}/{{tuning}}-seed{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/fine_tune/{{model}}/{{tuning}}-seed{{seed}}.tsv"
+    wildcard_constraints:
+        tuning="bio|stage|mix",
+    conda:
+        ENVIRONMENT
+    threads: STUDY.compute.threads
+    resources:
+        mem_mb=1500,
+        runtime=60,
+    params:
+        stage=lambda wildcards: parameters(
+            "fine-tune", model=wildcards.model, tuning=wildcards.tuning
+        ),
+    shell:
+        "python -m factrecall fine-tune --study {STUDY_FILE:q} --model {wildcards.model:q}"
+        " --tuning {wildcards.tuning:q} --seed {wildcards.seed:q}"
+        " --facts {input.facts:q} --start {input.start:q}"
+        " --out {output.model:q} --history {output.history:q} --trace {output.trace:q}"
+        " --state {RESULTS:q}/state 2>&1 | tee {log:q}"
+
+
+rule recall:
+    input:
+        model=TUNED,
+        bio=f"{RESULTS}/facts/bio.parquet",
+        qa=f"{RESULTS}/facts/qa.parquet",
+    output:
+        f"{TUNED}.recall.parquet",
+    log:
+        f"{RESULTS}/logs/recall/{{model}}/{{tuning}}-seed{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/recall/{{model}}/{{tuning}}-seed{{seed}}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: STUDY.compute.threads
+    resources:
+        mem_mb=1500,
+        runtime=60,
+    params:
+        stage=parameters("recall"),
+    shell:
+        "python -m factrecall recall --study {STUDY_FILE:q} --folder {input.model:q}"
+        " --bio {input.bio:q} --qa {input.qa:q} --out {output:q} 2>&1 | tee {log:q}"
+
+
+# Every evaluation of the study as (model, tuning, seed); θpre has no seed of its own and carries
+# the study's.
+EVALUATIONS = [(model, "base", STUDY.seed) for model in STUDY.models] + [
+    (model, tuning, seed)
+    for model in STUDY.models
+    for tuning in TUNINGS
+    for seed in STUDY.training.seeds
+]
+
+
+rule summarise_recall:
+    input:
+        tables=[
+            f"{TUNED}.recall.parquet".format(model=model, tuning=tuning, seed=seed)
+            for model, tuning, seed in EVALUATIONS
+        ],
+        qa=f"{RESULTS}/facts/qa.parquet",
+    output:
+        f"{RESULTS}/tables/recall.parquet",
+    log:
+        f"{RESULTS}/logs/summarise_recall.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/summarise_recall.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        stage=parameters("summarise-recall"),
+        evaluations=lambda wildcards, input: [
+            f"--evaluation {model} {tuning} {seed} {path}"
+            for (model, tuning, seed), path in zip(EVALUATIONS, input.tables)
+        ],
+    shell:
+        "python -m factrecall summarise-recall --study {STUDY_FILE:q} {params.evaluations}"
+        " --qa {input.qa:q} --out {output:q} 2>&1 | tee {log:q}"
