@@ -50,7 +50,7 @@ def _validate(options: argparse.Namespace) -> None:
 
 
 def _make_facts(options: argparse.Namespace) -> None:
-    study, settings, provenance = _open(options)
+    _, settings, provenance = _open(options)
     from factrecall.facts.forms import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS
     from factrecall.facts.tables import make_facts
     from factrecall.storage import write_table
@@ -140,7 +140,7 @@ def _draw_figures(options: argparse.Namespace) -> None:
 
 
 def _write_report(options: argparse.Namespace) -> None:
-    study, settings, provenance = _open(options)
+    _, settings, provenance = _open(options)
     from factrecall.report.study import report_study
 
     del provenance["settings"]  # the report shows the configuration itself
@@ -154,8 +154,8 @@ def _open(
     options: argparse.Namespace, **wildcards: str
 ) -> tuple[Study, dict[str, Any], dict[str, Any]]:
     """Read the study; return it with the command's settings and provenance."""
-    from factrecall.stages import parameters, settings
     from factrecall.config.reading import read_study
+    from factrecall.stages import parameters, settings
 
     study = read_study(options.study)
     model = wildcards.get("model")

@@ -19,8 +19,8 @@ ROOT = Path(__file__).parent
 PACKAGE = ROOT.name
 
 SILENT = frozenset({"config", "errors", "progress"})
-"""Modules and packages that cannot change a result: settings reach a rule's parameters by value, the others
-only speak to the user."""
+"""Modules and packages that cannot change a result: settings reach a rule's parameters by value,
+the others only speak to the user."""
 
 DATA_SUFFIXES = (".yaml", ".txt", ".j2", ".css")
 
@@ -32,6 +32,7 @@ def code_fingerprint(module: str) -> str:
     ----------
     module : str
         Dotted name below the package, e.g. ``"training.finetune"``.
+
     Returns
     -------
     str

@@ -35,8 +35,11 @@ except FactRecallError as error:
 
 # Jobs run with this interpreter's environment and this checkout's package, activated or not; an
 # environment that Snakemake itself activates comes before both.
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-os.environ["PYTHONPATH"] = sys.path[0]
+os.environ.update(
+    PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.getenv('PATH', '')}",
+    PYTHONPATH=sys.path[0],
+    FACTRECALL_STUDY=STUDY_FILE,
+)
 
 parameters = partial(stages.parameters, STUDY)
 
@@ -52,6 +55,13 @@ ENVIRONMENT = str(Path(workflow.basedir) / "envs/environment.yaml")
 def one_of(names):
     """Return a wildcard pattern for exactly these names (for none: one that never matches)."""
     return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def start(wildcards):
+    """Return the folder a fine-tuning starts from: BIO-tuned for the second stage, else θpre."""
+    if wildcards.tuning == "stage":
+        return f"{RESULTS}/models/{{model}}/bio/seed{{seed}}"
+    return BASE
 
 
 wildcard_constraints:

@@ -18,6 +18,6 @@ rule make_facts:
     params:
         stage=parameters("make-facts"),
     shell:
-        "python -m factrecall make-facts --study {STUDY_FILE:q}"
+        'python -m factrecall make-facts --study "$FACTRECALL_STUDY"'
         " --individuals {output.individuals:q} --bio {output.bio:q} --qa {output.qa:q}"
         " 2>&1 | tee {log:q}"

@@ -31,9 +31,9 @@ rule draw_figures:
             f"--history {tuning} {seed} {path}"
             for (tuning, seed), path in zip(HISTORIES, input.histories)
         ],
-        folder=lambda wildcards, output: Path(output[0]).parent,
+        folder=subpath(output[0], parent=True),
     shell:
-        "python -m factrecall draw-figures --study {STUDY_FILE:q} --model {wildcards.model:q}"
+        'python -m factrecall draw-figures --study "$FACTRECALL_STUDY" --model {wildcards.model:q}'
         " --recall {input.recall:q} {params.histories} --out {params.folder:q}"
         " 2>&1 | tee {log:q}"
 
@@ -62,6 +62,7 @@ rule write_report:
         runtime=10,
     params:
         stage=parameters("write-report"),
+        results=subpath(output[0], parent=True),
     shell:
-        "python -m factrecall write-report --study {STUDY_FILE:q} --results {RESULTS:q}"
+        'python -m factrecall write-report --study "$FACTRECALL_STUDY" --results {params.results:q}'
         " --out {output:q} 2>&1 | tee {log:q}"

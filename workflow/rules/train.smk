@@ -1,13 +1,6 @@
 """Models before and after fine-tuning, and what they recall."""
 
 
-def start(wildcards):
-    """Return the folder a fine-tuning starts from: BIO-tuned for the second stage, else θpre."""
-    if wildcards.tuning == "stage":
-        return f"{RESULTS}/models/{{model}}/bio/seed{{seed}}"
-    return BASE
-
-
 rule pretrain:
     input:
         facts=FACTS,
@@ -28,10 +21,11 @@ rule pretrain:
         runtime=60,
     params:
         stage=lambda wildcards: parameters("pretrain", model=wildcards.model),
+        state=f"{RESULTS}/state",
     shell:
-        "python -m factrecall pretrain --study {STUDY_FILE:q} --model {wildcards.model:q}"
+        'python -m factrecall pretrain --study "$FACTRECALL_STUDY" --model {wildcards.model:q}'
         " --facts {input.facts:q} --out {output.model:q} --history {output.history:q}"
-        " --state {RESULTS:q}/state 2>&1 | tee {log:q}"
+        " --state {params.state:q} 2>&1 | tee {log:q}"
 
 
 rule fetch_model:
@@ -51,7 +45,7 @@ rule fetch_model:
     params:
         stage=lambda wildcards: parameters("fetch-model", model=wildcards.model),
     shell:
-        "python -m factrecall fetch-model --study {STUDY_FILE:q} --model {wildcards.model:q}"
+        'python -m factrecall fetch-model --study "$FACTRECALL_STUDY" --model {wildcards.model:q}'
         " --locks envs/models --out {output.model:q} 2>&1 | tee {log:q}"
 
 
@@ -79,12 +73,13 @@ rule fine_tune:
         stage=lambda wildcards: parameters(
             "fine-tune", model=wildcards.model, tuning=wildcards.tuning
         ),
+        state=f"{RESULTS}/state",
     shell:
-        "python -m factrecall fine-tune --study {STUDY_FILE:q} --model {wildcards.model:q}"
+        'python -m factrecall fine-tune --study "$FACTRECALL_STUDY" --model {wildcards.model:q}'
         " --tuning {wildcards.tuning:q} --seed {wildcards.seed:q}"
         " --facts {input.facts:q} --start {input.start:q}"
         " --out {output.model:q} --history {output.history:q} --trace {output.trace:q}"
-        " --state {RESULTS:q}/state 2>&1 | tee {log:q}"
+        " --state {params.state:q} 2>&1 | tee {log:q}"
 
 
 rule recall:
@@ -107,7 +102,7 @@ rule recall:
     params:
         stage=parameters("recall"),
     shell:
-        "python -m factrecall recall --study {STUDY_FILE:q} --folder {input.model:q}"
+        'python -m factrecall recall --study "$FACTRECALL_STUDY" --folder {input.model:q}'
         " --bio {input.bio:q} --qa {input.qa:q} --out {output:q} 2>&1 | tee {log:q}"
 
 
@@ -146,5 +141,5 @@ rule summarise_recall:
             for (model, tuning, seed), path in zip(EVALUATIONS, input.tables)
         ],
     shell:
-        "python -m factrecall summarise-recall --study {STUDY_FILE:q} {params.evaluations}"
+        'python -m factrecall summarise-recall --study "$FACTRECALL_STUDY" {params.evaluations}'
         " --qa {input.qa:q} --out {output:q} 2>&1 | tee {log:q}"

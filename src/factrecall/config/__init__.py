@@ -81,6 +81,8 @@ class Facts(Section):
     """People of the study; with `individuals`, the number of rows of that file."""
     pretrain_people: Natural = 0
     """Other invented people, on whom models built from scratch are pre-trained."""
+    pretrain_biographies: Positive = 1
+    """Biographies of each of them, which tell the same facts in other words."""
     in_distribution: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
     """Share of the people whose questions are trained on; the others' are only asked."""
     pools: Pools = Pools()

@@ -43,6 +43,7 @@ INDIVIDUAL_COLUMNS = {
 BIO_COLUMNS = {
     "individual": "int32",
     "split": "string",
+    "biography": "int32",
     "relation": "string",
     "template": "int32",
     "text": "string",
@@ -87,7 +88,7 @@ stops."""
 
 
 def joined(table: pd.DataFrame) -> Iterator[Text]:
-    """Join the sentences (or questions) of each individual by spaces.
+    """Join the sentences of each biography (or an individual's questions) by spaces.
 
     Parameters
     ----------
@@ -97,7 +98,7 @@ def joined(table: pd.DataFrame) -> Iterator[Text]:
     Yields
     ------
     Text
-        One an individual, in the order of the table; spans in characters of the whole text.
+        One a biography, in the order of the table; spans in characters of the whole text.
 
     Raises
     ------

@@ -59,15 +59,22 @@ def make_facts(settings: Facts, seed: int) -> FactTables:
         people = sample_people(settings, seed)
     else:
         people = read_people(settings.individuals, settings, seed)
-    return FactTables(people, make_bio(people, templates, seed), make_qa(people, templates))
+    bio = make_bio(people, templates, seed, settings.pretrain_biographies)
+    return FactTables(people, bio, make_qa(people, templates))
 
 
-def make_bio(people: pd.DataFrame, templates: Templates, seed: int) -> pd.DataFrame:
+def make_bio(
+    people: pd.DataFrame, templates: Templates, seed: int, pretrain_biographies: int = 1
+) -> pd.DataFrame:
     """Write the biographies: one row a sentence, its template drawn uniformly.
 
     `text` is the sentence as it stands in the biography (sentences joined by one space), which
-    it enters at `start`; `short` is the same sentence with the full name (BIO_short).
+    it enters at `start`; `short` is the same sentence with the full name (BIO_short). A person of
+    the study has one biography, a person of pre-training `pretrain_biographies`, which tell the
+    same facts in other words and are numbered by the column `biography`.
     """
+    told = np.where(people["split"] == "pretrain", pretrain_biographies, 1)
+    people = people.loc[people.index.repeat(told)].reset_index(drop=True)
     chosen = _draw_templates(people, templates, seed)
     long, short = [], []
     for row, person in enumerate(people.itertuples(index=False)):
@@ -81,6 +88,7 @@ def make_bio(people: pd.DataFrame, templates: Templates, seed: int) -> pd.DataFr
     lengths = np.array([len(sentence.text) for sentence in long], dtype=np.int32)
     ends = np.cumsum(lengths.reshape(len(people), len(RELATIONS)) + 1, axis=1).ravel()
     table = _keys(people)
+    table["biography"] = np.repeat(_numbers(told), len(RELATIONS))
     table["template"] = chosen.ravel()
     table["text"] = [sentence.text for sentence in long]
     table["start"] = (ends - lengths - 1).astype(np.int32)
@@ -116,6 +124,11 @@ def _draw_templates(people: pd.DataFrame, templates: Templates, seed: int) -> ND
             draw = generator(seed, group, "template", relation)
             chosen[rows, column] = draw.integers(count, size=int(rows.sum()))
     return chosen
+
+
+def _numbers(told: np.ndarray) -> np.ndarray:
+    """Count from 0 within each person, given how many biographies each has."""
+    return np.concatenate([np.arange(count, dtype=np.int32) for count in told])
 
 
 def _keys(people: pd.DataFrame) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -52,10 +52,20 @@ def qa_examples(
     """
     if questions == "all":
         return _examples(joined(qa), "qa", tokenizer, loss)
-    rows = zip(
-        qa["individual"], qa["text"], qa["attribute_start"], qa["terminator_end"], strict=True
-    )
-    return _examples(((i, t, [(s, e)]) for i, t, s, e in rows), "qa", tokenizer, loss)
+    return _examples(_single(qa), "qa", tokenizer, loss)
+
+
+def short_examples(
+    bio: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, loss: Literal["all", "answer"]
+) -> list[Example]:
+    """Make one sequence of each sentence of a biography, with the full name (BIO_short)."""
+    return _examples(_single(bio, "short_", "short"), "bio", tokenizer, loss)
+
+
+def _single(table: pd.DataFrame, prefix: str = "", text: str = "text") -> Iterator[Text]:
+    columns = ["individual", text, f"{prefix}attribute_start", f"{prefix}terminator_end"]
+    for person, sentence, start, end in table[columns].itertuples(index=False):
+        yield person, sentence, [(start, end)]
 
 
 def _examples(

@@ -15,7 +15,7 @@ from factrecall.models.load import load_model, load_tokenizer, save_model, weigh
 from factrecall.progress import progress
 from factrecall.seeds import derive, generator
 from factrecall.storage import write_table, write_tensors
-from factrecall.training.examples import bio_examples, qa_examples
+from factrecall.training.examples import bio_examples, qa_examples, short_examples
 from factrecall.training.loop import HISTORY, train
 from factrecall.training.resume import Checkpoint, run_key
 from factrecall.training.trace import GradientTrace
@@ -48,17 +48,19 @@ def training_set(
 ) -> list[Example]:
     """Return the examples of a tuning, biographies first.
 
-    `bio` learns all biographies, `stage` the in-distribution questions, `mix` both; `base`
-    (pre-training) both of other people, all of whose questions are asked.
+    `bio` learns all biographies, `stage` the in-distribution questions, `mix` both. `base`
+    (pre-training) learns other people: their biographies, each sentence by itself with the full
+    name, and all their questions.
     """
-    people = ["pretrain"] if tuning == "base" else ["in", "out"]
-    asked = ["pretrain"] if tuning == "base" else ["in"]
+    told = bio[(bio["split"] == "pretrain") == (tuning == "base")]
+    asked = qa[qa["split"] == ("pretrain" if tuning == "base" else "in")]
     examples: list[Example] = []
     if tuning != "stage":
-        examples += bio_examples(bio[bio["split"].isin(people)], tokenizer, recipe.loss)
+        examples += bio_examples(told, tokenizer, recipe.loss)
+    if tuning == "base":
+        examples += short_examples(told, tokenizer, recipe.loss)
     if tuning != "bio":
-        rows = qa[qa["split"].isin(asked)]
-        examples += qa_examples(rows, tokenizer, recipe.loss, recipe.questions)
+        examples += qa_examples(asked, tokenizer, recipe.loss, recipe.questions)
     return examples
 
 
