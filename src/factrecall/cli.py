@@ -65,13 +65,14 @@ def _pretrain(options: argparse.Namespace) -> None:
     study, settings, provenance = _open(options, model=options.model)
     device = _device(study)
     from factrecall.facts.forms import FactFiles
-    from factrecall.training.finetune import RunFiles
     from factrecall.training.pretrain import pretrain
 
     pretrain(
         **settings,
         facts=FactFiles(*options.facts),
-        files=RunFiles(options.out, options.history, None, options.state),
+        out=options.out,
+        history=options.history,
+        state=options.state,
         device=device,
         save_seconds=study.compute.save_seconds,
         provenance=provenance,
@@ -89,7 +90,7 @@ def _fine_tune(options: argparse.Namespace) -> None:
     study, settings, provenance = _open(options, model=options.model, tuning=options.tuning)
     device = _device(study)
     from factrecall.facts.forms import FactFiles
-    from factrecall.training.finetune import RunFiles, fine_tune
+    from factrecall.training.finetune import fine_tune
 
     fine_tune(
         **settings,
@@ -97,7 +98,10 @@ def _fine_tune(options: argparse.Namespace) -> None:
         seed=options.seed,
         start=options.start,
         facts=FactFiles(*options.facts),
-        files=RunFiles(options.out, options.history, options.trace, options.state),
+        out=options.out,
+        history=options.history,
+        traced=options.trace,
+        state=options.state,
         device=device,
         save_seconds=study.compute.save_seconds,
         provenance=provenance,

@@ -15,6 +15,33 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedTokenizerBase
 
+    from factrecall.config import Recipe
+
+
+def training_set(
+    tuning: str,
+    recipe: Recipe,
+    bio: pd.DataFrame,
+    qa: pd.DataFrame,
+    tokenizer: PreTrainedTokenizerBase,
+) -> list[Example]:
+    """Return the examples of a tuning, biographies first.
+
+    `bio` learns all biographies, `stage` the in-distribution questions, `mix` both. `base`
+    (pre-training) learns other people: their biographies, each sentence by itself with the full
+    name, and all their questions.
+    """
+    told = bio[(bio["split"] == "pretrain") == (tuning == "base")]
+    asked = qa[qa["split"] == ("pretrain" if tuning == "base" else "in")]
+    examples: list[Example] = []
+    if tuning != "stage":
+        examples += bio_examples(told, tokenizer, recipe.loss)
+    if tuning == "base":
+        examples += short_examples(told, tokenizer, recipe.loss)
+    if tuning != "bio":
+        examples += qa_examples(asked, tokenizer, recipe.loss, recipe.questions)
+    return examples
+
 
 def bio_examples(
     bio: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, loss: Literal["all", "answer"]

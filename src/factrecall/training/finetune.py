@@ -3,72 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 
+from factrecall.errors import FactRecallError
 from factrecall.models.load import load_model, load_tokenizer, save_model, weight_files
 from factrecall.progress import progress
 from factrecall.seeds import derive, generator
-from factrecall.storage import write_table, write_tensors
-from factrecall.training.examples import bio_examples, qa_examples, short_examples
-from factrecall.training.loop import HISTORY, train
+from factrecall.storage import write_tensors
+from factrecall.training.examples import training_set
+from factrecall.training.loop import train, write_history
 from factrecall.training.resume import Checkpoint, run_key
 from factrecall.training.trace import GradientTrace
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    import pandas as pd
 
     from factrecall.config import Recipe, Trace
     from factrecall.facts.forms import FactFiles
-    from factrecall.training.batches import Example
-
-
-@dataclass(frozen=True)
-class RunFiles:
-    """What a training run writes."""
-
-    model: Path
-    history: Path
-    trace: Path | None
-    state: Path
-    """Folder for the state of interrupted runs, outside the workflow's outputs."""
-
-
-def training_set(
-    tuning: str,
-    recipe: Recipe,
-    bio: pd.DataFrame,
-    qa: pd.DataFrame,
-    tokenizer: PreTrainedTokenizerBase,
-) -> list[Example]:
-    """Return the examples of a tuning, biographies first.
-
-    `bio` learns all biographies, `stage` the in-distribution questions, `mix` both. `base`
-    (pre-training) learns other people: their biographies, each sentence by itself with the full
-    name, and all their questions.
-    """
-    told = bio[(bio["split"] == "pretrain") == (tuning == "base")]
-    asked = qa[qa["split"] == ("pretrain" if tuning == "base" else "in")]
-    examples: list[Example] = []
-    if tuning != "stage":
-        examples += bio_examples(told, tokenizer, recipe.loss)
-    if tuning == "base":
-        examples += short_examples(told, tokenizer, recipe.loss)
-    if tuning != "bio":
-        examples += qa_examples(asked, tokenizer, recipe.loss, recipe.questions)
-    return examples
 
 
 def traced_individuals(individuals: pd.DataFrame, settings: Trace, seed: int) -> dict[int, str]:
     """Draw the traced individuals of both sides; the same for every model, tuning and seed."""
     traced: dict[int, str] = {}
-    for side, count in (("in", settings.in_distribution), ("out", settings.out_of_distribution)):
+    for side, key in (("in", "in_distribution"), ("out", "out_of_distribution")):
+        count = getattr(settings, key)
         ids = individuals.loc[individuals["split"] == side, "individual"].to_numpy()
+        if len(ids) < count:
+            raise FactRecallError(
+                f"trace.{key} = {count}",
+                f"only {len(ids)} individuals are of split {side!r}",
+                "lower it, or change the split column of your own people",
+            )
         chosen = generator(seed, "traced", side).choice(ids, size=count, replace=False)
         traced |= {int(i): side for i in np.sort(chosen)}
     return traced
@@ -84,7 +53,10 @@ def fine_tune(
     seed: int,
     start: Path,
     facts: FactFiles,
-    files: RunFiles,
+    out: Path,
+    history: Path,
+    traced: Path,
+    state: Path,
     device: torch.device,
     save_seconds: float,
     provenance: Mapping[str, Any],
@@ -101,8 +73,12 @@ def fine_tune(
         Of this run: the order of its examples.
     start : Path
         Folder of the model to begin with.
-    facts, files
-        What is read and written.
+    facts : FactFiles
+        The tables of facts.
+    out, history, traced : Path
+        The model folder, the table of losses and the gradient trace to write.
+    state : Path
+        Folder for the state of interrupted runs, outside the workflow's outputs.
     device : torch.device
         Where to run.
     save_seconds : float
@@ -123,11 +99,11 @@ def fine_tune(
         "threads": torch.get_num_threads(),
     }
     checkpoint = Checkpoint(
-        files.state / f"{run_key(identity, [*facts.paths(), *weight_files(start)])}.safetensors",
+        state / f"{run_key(identity, [*facts.paths(), *weight_files(start)])}.safetensors",
         save_seconds,
     )
     with progress(recipe.updates, f"{tuning} seed {seed}", "update") as watch:
-        history = train(
+        losses = train(
             model,
             examples,
             recipe,
@@ -137,18 +113,10 @@ def fine_tune(
             precision=precision,
             watch=watch,
         )
-    save_model(files.model, model, tokenizer)
-    write_history(files.history, history, provenance)
-    if files.trace is not None:
-        write_trace(files.trace, watched, trace, provenance)
+    save_model(out, model, tokenizer)
+    write_history(history, losses, provenance)
+    write_trace(traced, watched, trace, provenance)
     checkpoint.remove()
-
-
-def write_history(path: Path, history: np.ndarray, provenance: Mapping[str, Any]) -> None:
-    """Write a training history (see ``HISTORY``)."""
-    frame = pd.DataFrame(history, columns=list(HISTORY))
-    integers = {column: kind for column, kind in HISTORY.items() if kind.startswith("int")}
-    write_table(path, frame.astype(integers), HISTORY, provenance)
 
 
 def write_trace(

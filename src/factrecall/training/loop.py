@@ -9,18 +9,21 @@ and started again ends with the bytes of one that was not.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.nn import functional
 
 from factrecall.errors import FactRecallError
 from factrecall.models.forward import logits_at
 from factrecall.seeds import derive
+from factrecall.storage import write_table
 from factrecall.training.batches import IGNORED, Example, batch_indices, micro_batches, pad
 
 if TYPE_CHECKING:
@@ -201,3 +204,10 @@ def _diverged(update: int, rate: float, loss: float, batch: list[Example]) -> Fa
         "lower the learning rate, lengthen the warm-up or set clip; if it happens at update 0, "
         "the starting weights are damaged",
     )
+
+
+def write_history(path: Path, history: np.ndarray, provenance: Mapping[str, Any]) -> None:
+    """Write a training history (see ``HISTORY``)."""
+    frame = pd.DataFrame(history, columns=list(HISTORY))
+    integers = {column: kind for column, kind in HISTORY.items() if kind.startswith("int")}
+    write_table(path, frame.astype(integers), HISTORY, provenance)

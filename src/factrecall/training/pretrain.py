@@ -8,6 +8,7 @@ trained on all text of the study, so that every name has tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,8 +18,8 @@ from factrecall.models.scratch import build_model
 from factrecall.models.tokenizer import train_tokenizer
 from factrecall.progress import progress
 from factrecall.seeds import derive
-from factrecall.training.finetune import RunFiles, training_set, write_history
-from factrecall.training.loop import train
+from factrecall.training.examples import training_set
+from factrecall.training.loop import train, write_history
 from factrecall.training.resume import Checkpoint, run_key
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ def pretrain(
     precision: str,
     *,
     facts: FactFiles,
-    files: RunFiles,
+    out: Path,
+    history: Path,
+    state: Path,
     device: torch.device,
     save_seconds: float,
     provenance: Mapping[str, Any],
@@ -43,9 +46,7 @@ def pretrain(
     ----------
     settings, seed, precision
         What the configuration says (see `factrecall.stages`).
-    facts, files
-        What is read and written.
-    device, save_seconds, provenance
+    facts, out, history, state, device, save_seconds, provenance
         See `factrecall.training.finetune.fine_tune`.
     """
     _, bio, qa = facts.read()
@@ -60,10 +61,10 @@ def pretrain(
     recipe = settings.pretrain
     examples = training_set("base", recipe, bio, qa, tokenizer)
     identity = {**provenance, "device": device.type, "threads": torch.get_num_threads()}
-    state = files.state / f"{run_key(identity, facts.paths())}.safetensors"
-    checkpoint = Checkpoint(state, save_seconds)
+    key = run_key(identity, facts.paths())
+    checkpoint = Checkpoint(state / f"{key}.safetensors", save_seconds)
     with progress(recipe.updates, "pre-training", "update") as watch:
-        history = train(
+        losses = train(
             model,
             examples,
             recipe,
@@ -72,6 +73,6 @@ def pretrain(
             precision=precision,
             watch=watch,
         )
-    save_model(files.model, model, tokenizer)
-    write_history(files.history, history, provenance)
+    save_model(out, model, tokenizer)
+    write_history(history, losses, provenance)
     checkpoint.remove()

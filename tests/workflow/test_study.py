@@ -1,0 +1,248 @@
+"""The whole graph on the smallest study: it runs, is complete, and reruns only what changed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from factrecall.config import Study
+from factrecall.config.reading import read_study
+from factrecall.facts import RELATIONS
+from factrecall.recall import PER_EXAMPLE, SPLITS, SUMMARY
+from factrecall.storage import read_provenance, read_table, read_tensors
+
+REPOSITORY = Path(__file__).parents[2]
+PRESET = "workflow/presets/ci.yaml"
+AFTER_TRAINING = {"recall", "summarise_recall", "draw_figures", "write_report"}
+
+
+def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "snakemake", *arguments],
+        cwd=folder,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the sources with the ci study finished."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("src", "workflow", "envs"):
+        shutil.copytree(
+            REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    for name in ("Snakefile", "config.yaml"):
+        shutil.copy(REPOSITORY / name, folder)
+    done = snakemake(folder, "--cores", "2", "--configfile", PRESET)
+    assert done.returncode == 0, done.stdout[-4000:]
+    return folder
+
+
+@pytest.fixture(scope="session")
+def results(checkout: Path) -> Path:
+    return checkout / "results" / "ci"
+
+
+@pytest.fixture(scope="session")
+def study() -> Study:
+    return read_study(REPOSITORY / PRESET)
+
+
+def planned(checkout: Path, change: Mapping[str, object] | None = None) -> dict[str, int]:
+    """Return the jobs a dry run plans after a change of the configuration, by rule."""
+    files = [PRESET]
+    if change is not None:
+        (checkout / "change.yaml").write_text(yaml.safe_dump(change))
+        files.append("change.yaml")
+    done = snakemake(checkout, "--dry-run", "--configfile", *files)
+    assert done.returncode == 0, done.stdout[-4000:]
+    if "Nothing to be done" in done.stdout:
+        return {}
+    stats = done.stdout.split("Job stats:")[1].split("\n\n")[0]
+    jobs = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", stats, re.M)}
+    return {name: count for name, count in jobs.items() if name not in ("all", "total")}
+
+
+def test_a_finished_study_has_nothing_left_to_do(checkout: Path) -> None:
+    assert planned(checkout) == {}
+
+
+def test_recall_has_every_model_tuning_seed_split_and_relation(results: Path, study: Study) -> None:
+    table = read_table(results / "tables" / "recall.parquet", SUMMARY)
+    tuned = [(t, s) for t in ("bio", "stage", "mix") for s in study.training.seeds]
+    runs = [*tuned, ("base", study.seed), ("majority", study.seed)]
+    expected = {
+        (m, t, s, split, r)
+        for m in study.models
+        for t, s in runs
+        for split in SPLITS
+        for r in RELATIONS
+    }
+    keys = ["model", "tuning", "seed", "split", "relation"]
+    assert set(table[keys].itertuples(index=False, name=None)) == expected
+    assert not table.duplicated(keys).any()
+    assert (table["accuracy"] == table["correct"] / table["n"]).all()
+    sides = study.facts.people * study.facts.in_distribution
+    assert table.groupby("split")["n"].first().to_dict() == {
+        "bio": study.facts.people,
+        "qa_in": sides,
+        "qa_out": study.facts.people - sides,
+    }
+
+
+def test_the_summary_counts_the_examples(results: Path) -> None:
+    examples = read_table(results / "models/llama-tiny/mix/seed1.recall.parquet", PER_EXAMPLE)
+    table = pd.read_parquet(results / "tables" / "recall.parquet")
+    ours = table[(table.model == "llama-tiny") & (table.tuning == "mix") & (table.seed == 1)]
+    counted = examples.groupby(["split", "relation"])["correct"].sum()
+    summary = ours.set_index(["split", "relation"])["correct"]
+    assert counted.sort_index().to_dict() == summary.sort_index().to_dict()
+
+
+def test_each_tuning_traces_its_tasks(results: Path) -> None:
+    tasks = {
+        "bio": {"BIO_in", "BIO_out"},
+        "stage": {"QA_in"},
+        "mix": {"BIO_in", "BIO_out", "QA_in"},
+    }
+    for tuning, expected in tasks.items():
+        for model in ("llama-tiny", "gpt-neox-tiny"):
+            tensors, metadata = read_tensors(results / f"traces/{model}/{tuning}/seed0.safetensors")
+            assert {name.split("/")[0] for name in tensors} == expected
+            assert set(metadata["counts"]) == expected
+            assert metadata["keep"] == round(0.2 * metadata["n"])
+
+
+def test_the_seeds_of_a_tuning_differ_and_start_from_one_model(results: Path) -> None:
+    first, second = (
+        (results / f"models/llama-tiny/mix/seed{s}/model.safetensors").read_bytes() for s in (0, 1)
+    )
+    assert first != second
+    assert len(list((results / "models/llama-tiny/base").glob("seed*/model.safetensors"))) == 1
+
+
+def test_no_state_and_no_temporary_file_is_left(results: Path) -> None:
+    assert not list((results / "state").iterdir())
+    assert not [path for path in results.rglob("*") if path.name.endswith(".tmp")]
+
+
+def test_the_report_and_figures_are_there(results: Path) -> None:
+    page = (results / "report.html").read_text(encoding="utf-8")
+    assert "llama-tiny" in page and "gpt-neox-tiny" in page
+    for kind in ("png", "svg", "parquet"):
+        assert (results / f"figures/llama-tiny/recall.{kind}").stat().st_size > 1000
+
+
+def test_tables_say_how_they_were_made(results: Path) -> None:
+    said = read_provenance(results / "models/llama-tiny/mix/seed0.history.parquet")
+    assert said["stage"] == "fine-tune"
+    assert said["settings"]["recipe"]["updates"] == 60
+    assert set(said["libraries"]) >= {"torch", "transformers"}
+
+
+@pytest.mark.parametrize(
+    ("change", "rules"),
+    [
+        ({"shared": {"k": 0.02}}, {"write_report": 1}),
+        ({"compute": {"threads": 2, "save_seconds": 5.0}}, {}),
+        (
+            {"recall": {"batch_tokens": 4096}},
+            {"recall": 14, "summarise_recall": 1, "draw_figures": 2, "write_report": 1},
+        ),
+        (
+            {"training": {"mix": {"learning_rate": 1.0e-3}}},
+            {
+                "fine_tune": 4,
+                "recall": 4,
+                "summarise_recall": 1,
+                "draw_figures": 2,
+                "write_report": 1,
+            },
+        ),
+        (
+            {"training": {"bio": {"updates": 50}}},
+            {
+                "fine_tune": 8,
+                "recall": 8,
+                "summarise_recall": 1,
+                "draw_figures": 2,
+                "write_report": 1,
+            },
+        ),
+        (
+            {"training": {"seeds": [0, 1, 2]}},
+            {
+                "fine_tune": 6,
+                "recall": 6,
+                "summarise_recall": 1,
+                "draw_figures": 2,
+                "write_report": 1,
+            },
+        ),
+    ],
+    ids=["k", "compute", "batch_tokens", "mix learning rate", "bio updates", "one more seed"],
+)
+def test_a_change_reruns_what_depends_on_it(
+    checkout: Path, change: Mapping[str, object], rules: Mapping[str, int]
+) -> None:
+    assert planned(checkout, change) == rules
+
+
+def test_another_pool_remakes_everything(checkout: Path) -> None:
+    jobs = planned(checkout, {"facts": {"pools": {"jobs": 11}}})
+    assert set(jobs) == {"make_facts", "pretrain", "fine_tune", *AFTER_TRAINING}
+
+
+def test_a_comment_in_a_stage_reruns_nothing_but_its_logic_does(checkout: Path) -> None:
+    source = checkout / "src/factrecall/training/trace.py"
+    original = source.read_text(encoding="utf-8")
+    try:
+        source.write_text(
+            original.replace('"""The cross-task', '"""What is the cross-task') + "\n# x\n"
+        )
+        assert planned(checkout) == {}
+        source.write_text(original + "\nADDED = 1\n")
+        jobs = planned(checkout)
+        assert "make_facts" not in jobs and "pretrain" not in jobs and jobs["fine_tune"] == 12
+    finally:
+        source.write_text(original, encoding="utf-8")
+
+
+def test_touching_files_reruns_nothing(checkout: Path) -> None:
+    for name in ("src/factrecall/training/loop.py", "src/factrecall/facts/templates.yaml", PRESET):
+        os.utime(checkout / name)
+    assert planned(checkout) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("nmae: x\n", "did you mean name?"),
+        ("training: {bio: {learning_rate: 1e-4}}\n", "1.0e-4"),
+        ("shared: {k: 0.5}\n", "trace.keep"),
+        ("facts: {people: 4000}\n", "names"),
+        ("training: {mix: {batch_size: 0}}\n", "batch_size"),
+        ("models: {x: {source: folder, path: no/such/folder}}\n", "no/such/folder"),
+    ],
+)
+def test_a_mistake_ends_with_one_message_before_any_job(
+    checkout: Path, text: str, said: str
+) -> None:
+    (checkout / "mistake.yaml").write_text(text)
+    done = snakemake(checkout, "--cores", "1", "--configfile", PRESET, "mistake.yaml")
+    assert done.returncode == 2
+    assert said in done.stdout and "remedy:" in done.stdout
+    assert "Traceback" not in done.stdout and "Building DAG" not in done.stdout
