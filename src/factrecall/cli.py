@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from factrecall.config import Study
 
 
+SOURCES = {"pretrain": ("scratch",), "fetch-model": ("hub", "folder")}
+"""Commands that are for models of some sources only."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code."""
     options = _parser().parse_args(arguments)
@@ -129,7 +133,7 @@ def _summarise_recall(options: argparse.Namespace) -> None:
     from factrecall.recall import Evaluation, summarise_recall
 
     evaluations = [
-        Evaluation(model, tuning, int(seed), Path(path))
+        Evaluation(model, tuning, _seed(seed), Path(path))
         for model, tuning, seed, path in options.evaluation
     ]
     summarise_recall(evaluations, options.qa, options.out, study.seed, provenance)
@@ -139,7 +143,7 @@ def _draw_figures(options: argparse.Namespace) -> None:
     _, settings, _ = _open(options, model=options.model)
     from factrecall.report.figures import draw_figures
 
-    histories = [(tuning, int(seed), Path(path)) for tuning, seed, path in options.history]
+    histories = [(tuning, _seed(seed), Path(path)) for tuning, seed, path in options.history]
     draw_figures(**settings, recall=options.recall, histories=histories, out=options.out)
 
 
@@ -169,11 +173,27 @@ def _open(
             f"the study has no such model (it has: {', '.join(study.models)})",
             "name one of them",
         )
+    sources = SOURCES.get(options.command)
+    if sources and study.models[str(model)].source not in sources:
+        raise FactRecallError(
+            f"--model {model}",
+            f"its source is {study.models[str(model)].source}, {options.command} takes only: "
+            f"{', '.join(sources)}",
+            "fetch-model fetches pre-trained models, pretrain builds those from scratch",
+        )
     return (
         study,
         settings(study, options.command, **wildcards),
         parameters(study, options.command, **wildcards),
     )
+
+
+def _seed(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        remedy = "give a whole number as third part of --evaluation, as second of --history"
+        raise FactRecallError(f"seed {text!r}", "it is no whole number", remedy) from None
 
 
 def _device(study: Study) -> torch.device:

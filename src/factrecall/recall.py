@@ -68,7 +68,7 @@ def exact_matches(
     batch_tokens : int
         Largest padded size of a batch.
     watch : callable
-        Called with the number of texts done, batch by batch.
+        Called with the number of texts done so far.
 
     Returns
     -------
@@ -76,6 +76,7 @@ def exact_matches(
         In the order of `texts`.
     """
     device = next(model.parameters()).device
+    done = 0
     result: list[np.ndarray] = [np.empty(0, dtype=bool)] * len(texts)
     with torch.inference_mode():
         for group in cut([len(t.tokens) for t in texts], batch_tokens, pass_cost=batch_tokens // 8):
@@ -93,7 +94,8 @@ def exact_matches(
                 result[group[row]] = np.array(
                     [bool(hits[row, start - 1 : end - 1].all()) for start, end in text.answers]
                 )
-            watch(len(group))
+            done += len(group)
+            watch(done)
     return result
 
 

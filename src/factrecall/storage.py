@@ -8,12 +8,13 @@ same bytes. Reading checks form before content and says what to do when it does 
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,31 +36,52 @@ def atomic(target: Path) -> Iterator[Path]:
     """Yield a temporary path that becomes `target` if the block succeeds.
 
     The block may make a file or a folder there. On any exception the temporary path is removed
-    and `target` stays as it was.
+    and `target` stays as it was. (A folder cannot be replaced in one step: the old one steps
+    aside first, and comes back if the new one cannot take its place.)
 
     Raises
     ------
     FactRecallError
         When the disk refuses (full, read-only, no permission).
     """
+    from safetensors import SafetensorError  # what a full disk is to that library
+
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         _flush(temporary)
-        if target.is_dir():
-            shutil.rmtree(target)
-        os.replace(temporary, target)
-        _flush(target.parent)
-    except OSError as error:
+        _replace(temporary, target)
+        _flush(target.parent, members=False)
+    except (OSError, SafetensorError) as error:
         raise _disk_error(target, error) from error
     finally:
         _remove(temporary)
 
 
-def _flush(path: Path) -> None:
-    members = [*path.rglob("*"), path] if path.is_dir() else [path]
-    for member in members:
+def remove_leftovers(target: Path) -> None:
+    """Remove what a killed process left of writing `target`; no other may be writing it now."""
+    for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+        _remove(leftover)
+
+
+def _replace(temporary: Path, target: Path) -> None:
+    if not target.is_dir():
+        os.replace(temporary, target)
+        return
+    aside = temporary.with_name(f"{temporary.name.removesuffix('.tmp')}-old.tmp")
+    os.replace(target, aside)
+    try:
+        os.replace(temporary, target)
+    except OSError:
+        os.replace(aside, target)
+        raise
+    _remove(aside)
+
+
+def _flush(path: Path, *, members: bool = True) -> None:
+    inside = path.rglob("*") if members and path.is_dir() else ()
+    for member in (*inside, path):
         descriptor = os.open(member, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -71,13 +93,17 @@ def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # it must not hide the error that led here
+            path.unlink(missing_ok=True)
 
 
-def _disk_error(target: Path, error: OSError) -> FactRecallError:
+def _disk_error(target: Path, error: Exception) -> FactRecallError:
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        why = "a part of this path is a file, or the target is one where a folder is to be written"
+        return FactRecallError(f"cannot write {target}", why, "name another path, or move the file")
     return FactRecallError(
         f"cannot write {target}",
-        error.strerror or str(error),
+        getattr(error, "strerror", None) or _first_line(error),
         "free some space or make the folder writable, then run again; what was there before "
         "is untouched",
     )
@@ -144,7 +170,8 @@ def read_table(path: Path, schema: Schema | None = None) -> pd.DataFrame:
     Raises
     ------
     FactRecallError
-        When the file is missing or damaged, or a column is missing or of another type.
+        When the file is missing or damaged, or a column is missing, of another type or (but for
+        floating-point ones, where that is NaN) not filled in every row.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -163,6 +190,9 @@ def read_table(path: Path, schema: Schema | None = None) -> pd.DataFrame:
         found = table.schema.field(field.name).type
         if found != field.type:
             why = f"column {field.name!r} holds {found}, expected {field.type}"
+            raise FactRecallError(str(path), why, _REMAKE)
+        if table[field.name].null_count and not pa.types.is_floating(found):
+            why = f"column {field.name!r} is empty in {table[field.name].null_count} rows"
             raise FactRecallError(str(path), why, _REMAKE)
     return table.to_pandas()
 

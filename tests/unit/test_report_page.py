@@ -7,7 +7,7 @@ from pathlib import Path
 
 import matplotlib.image
 import pytest
-from test_report_tables import IMAGE, SCRIPT, Synthetic, build, synthetic  # noqa: F401
+from tests.unit.test_report_tables import IMAGE, SCRIPT, Synthetic, build, synthetic  # noqa: F401
 
 from factrecall.errors import FactRecallError
 from factrecall.report.figures import FIGURES, SUFFIXES

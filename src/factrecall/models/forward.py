@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from factrecall.errors import FactRecallError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -48,11 +50,16 @@ def encode(
         Whole texts.
     spans : sequence of sequences of (start, end)
         Character spans of the answers of each text, terminator included, in text order.
+
+    Raises
+    ------
+    FactRecallError
+        When an answer has no tokens of its own, or no token before it to predict it from.
     """
     batch = tokenizer(list(texts), return_offsets_mapping=True, padding=False, truncation=False)
     result = []
-    for tokens, offsets, wanted in zip(
-        batch["input_ids"], batch["offset_mapping"], spans, strict=True
+    for text, tokens, offsets, wanted in zip(
+        texts, batch["input_ids"], batch["offset_mapping"], spans, strict=True
     ):
         starts, ends = np.asarray(offsets, dtype=np.int64).T
         real = ends > starts
@@ -60,7 +67,12 @@ def encode(
         for start, end in wanted:
             inside = np.flatnonzero(real & (starts < end) & (ends > start))
             if not len(inside) or inside[0] == 0:
-                raise ValueError(f"no tokens for characters {start}-{end}")
+                raise FactRecallError(
+                    f"text {text[:60]!r}",
+                    f"no tokens stand for the answer at characters {start}-{end}",
+                    "make the facts anew; if they are in order, the model's tokenizer drops "
+                    "characters and cannot be used",
+                )
             answers.append((int(inside[0]), int(inside[-1]) + 1))
         result.append(Encoded(np.asarray(tokens, dtype=np.int64), tuple(answers)))
     return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -12,8 +12,6 @@ from factrecall.storage import atomic
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-WEIGHTS = "model.safetensors"
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -40,15 +38,20 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> PreTrainedMo
     from transformers import AutoModelForCausalLM
 
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        opened: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=torch.float32,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
+            output_loading_info=True,
         )
     except Exception as error:  # as above; SafetensorError is no OSError
         raise _unreadable(folder, "model", error) from error
+    model: PreTrainedModel
+    model, notes = opened
+    if notes["missing_keys"]:  # the library fills them with random numbers
+        raise _unreadable(folder, "model", ValueError(f"it lacks {min(notes['missing_keys'])}"))
     model.to(device)  # type: ignore[arg-type]  # the library's wrapper loses the signature
     model.eval()
     return model
@@ -61,9 +64,9 @@ def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokeni
         tokenizer.save_pretrained(temporary)
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """Return a folder's weight files, sorted by name."""
-    return sorted(folder.glob("*.safetensors"))
+def model_files(folder: Path) -> list[Path]:
+    """Return all files of a model folder, sorted by name."""
+    return sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
 
 
 def choose_device(name: str) -> torch.device:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from factrecall.errors import FactRecallError
-from factrecall.models.load import load_tokenizer, weight_files
+from factrecall.models.load import load_tokenizer
 from factrecall.storage import atomic, write_text
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def fetch(settings: Hub | Folder, locks: Path, out: Path) -> None:
         from its lock.
     """
     lock = locks / f"{_lock_name(settings)}.json"
-    locked = json.loads(lock.read_text(encoding="utf-8")) if lock.exists() else None
+    locked = _read_lock(lock)
     if settings.source == "hub":
         name = settings.repository
         revision = settings.revision or (locked["revision"] if locked else None)
@@ -65,17 +65,29 @@ def fetch(settings: Hub | Folder, locks: Path, out: Path) -> None:
             "source: folder",
         )
     entry: dict[str, Any] = {"name": name, "revision": revision, "files": files}
-    if locked is None:
-        write_text(lock, json.dumps(entry, indent=2, sort_keys=True) + "\n")
-    else:
+    if locked is not None:
         _compare(lock, locked, entry)
     with atomic(out) as temporary:
         temporary.mkdir()
         for file in files:
             shutil.copyfile(source / file, temporary / file)
         load_tokenizer(temporary)
-    if not weight_files(out):
-        raise FileNotFoundError(out)
+    if locked is None:
+        write_text(lock, json.dumps(entry, indent=2, sort_keys=True) + "\n")
+
+
+def _read_lock(lock: Path) -> dict[str, Any] | None:
+    if not lock.exists():
+        return None
+    try:
+        locked: dict[str, Any] = json.loads(lock.read_text(encoding="utf-8"))
+        return {key: locked[key] for key in ("name", "revision", "files")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise FactRecallError(
+            str(lock),
+            f"it is no models lock ({type(error).__name__}: {error})",
+            "restore it from version control; to trust the model as it is now, delete it",
+        ) from error
 
 
 def _download(repository: str, revision: str | None) -> Path:

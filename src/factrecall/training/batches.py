@@ -89,11 +89,10 @@ def cut(lengths: Sequence[int], most_tokens: int, pass_cost: int = PASS_COST) ->
     best = np.zeros(count + 1)
     start = np.zeros(count + 1, dtype=np.int64)
     for j in range(1, count + 1):
-        padded = np.arange(j, 0, -1) * sizes[j - 1]
-        cost = np.where(padded <= most_tokens, best[:j] + padded + pass_cost, np.inf)
-        cost[j - 1] = best[j - 1] + padded[j - 1] + pass_cost
-        start[j] = int(np.argmin(cost))
-        best[j] = cost[start[j]]
+        first = max(0, j - max(1, most_tokens // sizes[j - 1]))
+        cost = best[first:j] + np.arange(j - first, 0, -1) * sizes[j - 1] + pass_cost
+        start[j] = first + int(np.argmin(cost))
+        best[j] = cost[start[j] - first]
     groups = []
     j = count
     while j > 0:

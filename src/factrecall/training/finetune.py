@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from factrecall.errors import FactRecallError
-from factrecall.models.load import load_model, load_tokenizer, save_model, weight_files
+from factrecall.models.load import load_model, load_tokenizer, model_files, save_model
 from factrecall.progress import progress
 from factrecall.seeds import derive, generator
-from factrecall.storage import write_tensors
+from factrecall.storage import remove_leftovers, write_tensors
 from factrecall.training.examples import training_set
 from factrecall.training.loop import train, write_history
 from factrecall.training.resume import Checkpoint, run_key
@@ -93,15 +93,19 @@ def fine_tune(
     watched = GradientTrace(model, traced_individuals(individuals, trace, study_seed))
     identity = {
         **provenance,
+        "recipe": repr(recipe),
+        "trace": repr(trace),
+        "precision": precision,
         "tuning": tuning,
         "seed": seed,
         "device": device.type,
         "threads": torch.get_num_threads(),
+        "out": str(out),  # equal runs of two models may go on at the same time
     }
-    checkpoint = Checkpoint(
-        state / f"{run_key(identity, [*facts.paths(), *weight_files(start)])}.safetensors",
-        save_seconds,
-    )
+    key = run_key(identity, [*facts.paths(), *model_files(start)])
+    checkpoint = Checkpoint(state / f"{key}.safetensors", save_seconds)
+    for target in (out, history, traced):
+        remove_leftovers(target)
     with progress(recipe.updates, f"{tuning} seed {seed}", "update") as watch:
         losses = train(
             model,
@@ -124,7 +128,8 @@ def write_trace(
 ) -> None:
     """Write the kept top of every ranking of a trace (see `GradientTrace.ranking`)."""
     n = trace.space.size
-    keep = min(n, settings.keep if isinstance(settings.keep, int) else round(settings.keep * n))
+    wanted = settings.keep if isinstance(settings.keep, int) else round(settings.keep * n)
+    keep = min(n, max(1, wanted))
     metadata = {
         "space": trace.space.fingerprint,
         "names": trace.space.names,

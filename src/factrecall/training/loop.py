@@ -111,7 +111,7 @@ def train(
     Raises
     ------
     FactRecallError
-        When a loss is not finite; names update, learning rate and individuals.
+        When a loss or gradient is not finite; names update, learning rate and individuals.
     """
     device = next(model.parameters()).device
     model.train()
@@ -157,7 +157,8 @@ def _update(
     if trace is not None:
         for example in batch:
             if task := trace.task(example.kind, example.individual):
-                trace.add(task, _example_loss(model, example, device), rate)
+                with torch.random.fork_rng():  # dropout, if any, is not to notice
+                    trace.add(task, _example_loss(model, example, device), rate)
     targets_in_batch = sum(int((e.targets != IGNORED).sum()) for e in batch)
     sums = {"bio": [0.0, 0], "qa": [0.0, 0]}
     for tokens, targets, members in micro_batches(batch, recipe.micro_batch_tokens):
@@ -169,15 +170,15 @@ def _update(
             sums[member.kind][0] += float(values.sum())
             sums[member.kind][1] += len(values)
     loss = sum(total for total, _ in sums.values()) / targets_in_batch
-    if not math.isfinite(loss):
-        raise _diverged(run.update, rate, loss, batch)
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip or math.inf)
+    norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip or math.inf))
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise _diverged(run.update, rate, loss, norm, batch)
     for group in run.optimizer.param_groups:
         group["lr"] = rate
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
     bio, qa = (total / count if count else math.nan for total, count in sums.values())
-    return loss, bio, qa, float(norm), sum(len(e.tokens) for e in batch)
+    return loss, bio, qa, norm, sum(len(e.tokens) for e in batch)
 
 
 def token_losses(
@@ -196,11 +197,14 @@ def _example_loss(model: PreTrainedModel, example: Example, device: torch.device
     return token_losses(model, tokens.to(device), targets.to(device)).mean()
 
 
-def _diverged(update: int, rate: float, loss: float, batch: list[Example]) -> FactRecallError:
+def _diverged(
+    update: int, rate: float, loss: float, norm: float, batch: list[Example]
+) -> FactRecallError:
     ids = ", ".join(f"{e.kind} of {e.individual}" for e in batch[:64])
     return FactRecallError(
         f"training diverged at update {update}",
-        f"the loss is {loss} at learning rate {rate:.3g}; batch: {ids}",
+        f"the loss is {loss}, the gradient's norm {norm}, at learning rate {rate:.3g}; "
+        f"batch: {ids}",
         "lower the learning rate, lengthen the warm-up or set clip; if it happens at update 0, "
         "the starting weights are damaged",
     )

@@ -18,6 +18,7 @@ from factrecall.models.scratch import build_model
 from factrecall.models.tokenizer import train_tokenizer
 from factrecall.progress import progress
 from factrecall.seeds import derive
+from factrecall.storage import remove_leftovers
 from factrecall.training.examples import training_set
 from factrecall.training.loop import train, write_history
 from factrecall.training.resume import Checkpoint, run_key
@@ -60,9 +61,18 @@ def pretrain(
     model.to(device)  # type: ignore[arg-type]  # the library's wrapper loses the signature
     recipe = settings.pretrain
     examples = training_set("base", recipe, bio, qa, tokenizer)
-    identity = {**provenance, "device": device.type, "threads": torch.get_num_threads()}
-    key = run_key(identity, facts.paths())
-    checkpoint = Checkpoint(state / f"{key}.safetensors", save_seconds)
+    identity = {
+        **provenance,
+        "settings": repr(settings),
+        "precision": precision,
+        "seed": seed,
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "out": str(out),  # equal runs of two models may go on at the same time
+    }
+    checkpoint = Checkpoint(state / f"{run_key(identity, facts.paths())}.safetensors", save_seconds)
+    for target in (out, history):
+        remove_leftovers(target)
     with progress(recipe.updates, "pre-training", "update") as watch:
         losses = train(
             model,

@@ -8,6 +8,7 @@ recipe, seed, starting model or code is another file, and stale state is never t
 from __future__ import annotations
 
 import hashlib
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from factrecall.storage import read_tensors, to_json, write_tensors
+from factrecall.errors import FactRecallError
+from factrecall.storage import read_tensors, remove_leftovers, to_json, write_tensors
 
 if TYPE_CHECKING:
     from factrecall.training.loop import Run
@@ -65,11 +67,16 @@ class Checkpoint:
 
     def restore(self, run: Run) -> None:
         """Take up the state if there is one; otherwise leave `run` as it is."""
-        for leftover in self.path.parent.glob(f".{self.path.name}.*.tmp"):
-            leftover.unlink(missing_ok=True)
+        remove_leftovers(self.path)
         if not self.path.exists():
             return
-        tensors, metadata = read_tensors(self.path)
+        try:
+            tensors, metadata = read_tensors(self.path)
+        except FactRecallError as error:
+            # Only time is lost; the state is a convenience and never the truth.
+            print(f"saved state not usable, starting anew: {error.why}", file=sys.stderr)
+            self.path.unlink()
+            return
         with torch.no_grad():
             for name, weight in run.model.named_parameters():
                 weight.copy_(tensors[f"weights/{name}"])

@@ -72,7 +72,7 @@ class GradientTrace:
         with torch.no_grad():
             for name, gradient in zip(self._parameters, gradients, strict=True):
                 self._sum(task, "signed", name).add_(gradient, alpha=learning_rate)
-                self._sum(task, "absolute", name).add_(gradient.abs_(), alpha=learning_rate)
+                self._sum(task, "absolute", name).add_(gradient.abs(), alpha=learning_rate)
 
     def _sum(self, task: str, influence: str, name: str) -> torch.Tensor:
         key = f"{task}/{influence}/{name}"

@@ -1,0 +1,214 @@
+"""From facts to training sequences: which tokens are answers, and which are learnt."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from factrecall.errors import FactRecallError
+from factrecall.facts import RELATIONS
+from factrecall.facts.forms import joined
+from factrecall.facts.tables import FactTables, make_bio, make_qa
+from factrecall.facts.templates import load_templates
+from factrecall.models.forward import Encoded, encode
+from factrecall.training.batches import IGNORED, Example
+from factrecall.training.examples import bio_examples, qa_examples, training_set
+from tests.conftest import recipe, tokenizer_for
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+KINDS = ("words", "bpe")
+
+
+def learnt(example: Example) -> np.ndarray:
+    """Return the positions whose tokens are predicted."""
+    positions = np.flatnonzero(example.targets != IGNORED)
+    assert (example.targets[positions] == example.tokens[positions + 1]).all()
+    return positions + 1
+
+
+def answers_of(table: pd.DataFrame) -> list[str]:
+    rows = zip(table["text"], table["attribute_start"], table["terminator_end"], strict=True)
+    return [str(text)[start:end] for text, start, end in rows]
+
+
+def decoded(tokenizer: PreTrainedTokenizerBase, encoded: Encoded) -> list[str]:
+    return [
+        tokenizer.decode(encoded.tokens[start:end], skip_special_tokens=True).strip()
+        for start, end in encoded.answers
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_answers_in_context_are_the_attributes_with_their_full_stops(
+    facts: FactTables, kind: str
+) -> None:
+    tokenizer = tokenizer_for(facts, kind)
+    for table in (facts.bio, facts.qa):
+        _, texts, spans = zip(*joined(table), strict=True)
+        encoded = encode(tokenizer, texts, spans)
+        found = [answer for e in encoded for answer in decoded(tokenizer, e)]
+        assert found == answers_of(table)
+        assert len(found) == len(table)
+
+
+def merging_tokenizer(merges: list[tuple[str, str]]) -> PreTrainedTokenizerFast:
+    """Return byte-level BPE that makes hand-made merges across any boundary."""
+    symbols = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *("".join(m) for m in merges)]
+    vocabulary = {symbol: i for i, symbol in enumerate(dict.fromkeys(symbols))}
+    core = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)
+    core.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=core)
+
+
+def test_a_token_of_last_character_and_full_stop_belongs_to_the_answer() -> None:
+    tokenizer = merging_tokenizer([("-", "."), ("r", "."), ("Ġ", "O")])
+    texts = ["What is her blood type? O-.", "What is his job? engineer."]
+    spans = [[(texts[0].index("O-."), 27)], [(texts[1].index("engineer"), 26)]]
+    assert [text[s:e] for text, ((s, e),) in zip(texts, spans, strict=True)] == ["O-.", "engineer."]
+    first, second = encode(tokenizer, texts, spans)
+    ((start, end),) = first.answers
+    assert tokenizer.convert_ids_to_tokens(first.tokens[start:end]) == ["ĠO", "-."]
+    assert end == len(first.tokens)
+    ((start, end),) = second.answers
+    assert tokenizer.convert_ids_to_tokens(second.tokens[start:end])[-1] == "r."
+    assert decoded(tokenizer, second) == ["engineer."]
+
+
+def test_a_token_that_goes_on_into_the_next_sentence_belongs_to_the_answer() -> None:
+    tokenizer = merging_tokenizer([("-", "."), ("Ġ", "S"), ("-.", "ĠS")])
+    text = "Type O-. She"
+    (encoded,) = encode(tokenizer, [text], [[(5, 8)]])
+    ((start, end),) = encoded.answers
+    assert tokenizer.convert_ids_to_tokens(encoded.tokens[start:end]) == ["O", "-.ĠS"]
+
+
+WORDS = st.text(alphabet="ab.-é東 O", min_size=1, max_size=8).map(str.strip).filter(bool)
+
+
+@given(st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=4), st.integers(0, 60))
+def test_located_tokens_are_the_shortest_run_that_holds_the_answer(
+    parts: list[tuple[str, str]], merges: int
+) -> None:
+    text, spans = "Q", []
+    for prompt, answer in parts:
+        text += f" {prompt} "
+        spans.append((len(text), len(text) + len(answer) + 1))
+        text += f"{answer}."
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)
+    core.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    core.train_from_iterator(
+        [text, *(f"{a}." for _, a in parts)],
+        trainers.BpeTrainer(
+            vocab_size=256 + merges, initial_alphabet=alphabet, show_progress=False
+        ),
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core)
+    if len(tokenizer(text)["input_ids"]) == 1:
+        return  # one token for everything: there is no prompt
+    try:
+        (encoded,) = encode(tokenizer, [text], [spans])
+    except FactRecallError:
+        return  # the first token reaches into an answer
+    for (start, end), (first, last) in zip(encoded.answers, spans, strict=True):
+        wanted = text[first:last]
+        assert wanted in tokenizer.decode(encoded.tokens[start:end])
+        assert wanted not in tokenizer.decode(encoded.tokens[start + 1 : end])
+        assert wanted not in tokenizer.decode(encoded.tokens[start : end - 1])
+
+
+def test_an_answer_without_tokens_is_told() -> None:
+    tokenizer = merging_tokenizer([])
+    for span in ((50, 60), (0, 2)):  # behind the text; nothing before it to predict it from
+        with pytest.raises(FactRecallError, match="characters"):
+            encode(tokenizer, ["She is O-."], [[span]])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_tokens_but_the_first_are_learnt_with_loss_all(facts: FactTables, kind: str) -> None:
+    tokenizer = tokenizer_for(facts, kind)
+    for example in (
+        *bio_examples(facts.bio, tokenizer, "all"),
+        *qa_examples(facts.qa, tokenizer, "all", "one"),
+    ):
+        assert learnt(example).tolist() == list(range(1, len(example.tokens)))
+        assert example.targets[-1] == IGNORED
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_answers_are_learnt_with_loss_answer(facts: FactTables, kind: str) -> None:
+    tokenizer = tokenizer_for(facts, kind)
+    by_person = facts.qa["individual"].to_numpy()
+    wanted = np.array(answers_of(facts.qa), dtype=object)
+    for example in qa_examples(facts.qa, tokenizer, "answer", "all"):
+        text = tokenizer.decode(example.tokens[learnt(example)]).split()
+        assert text == " ".join(wanted[by_person == example.individual]).split()
+    one = qa_examples(facts.qa, tokenizer, "answer", "one")
+    texts = [tokenizer.decode(e.tokens[learnt(e)]).strip() for e in one]
+    assert texts == wanted.tolist()
+    told = [
+        tokenizer.decode(e.tokens[learnt(e)]).split()
+        for e in bio_examples(facts.bio, tokenizer, "answer")
+    ]
+    assert sum(told, []) == " ".join(answers_of(facts.bio)).split()
+
+
+def test_questions_are_one_or_all_of_a_person(facts: FactTables) -> None:
+    tokenizer = tokenizer_for(facts)
+    one = qa_examples(facts.qa, tokenizer, "all", "one")
+    packed = qa_examples(facts.qa, tokenizer, "all", "all")
+    assert [e.individual for e in one] == facts.qa["individual"].tolist()
+    assert [e.individual for e in packed] == list(dict.fromkeys(facts.qa["individual"]))
+    six = one[: len(RELATIONS)]
+    inside = np.concatenate([e.tokens[1:] for e in six])
+    assert packed[0].tokens[1:].tolist() == inside.tolist()
+
+
+@pytest.mark.parametrize(
+    ("tuning", "bio", "qa"),
+    [
+        ("bio", {"in", "out"}, set()),
+        ("stage", set(), {"in"}),
+        ("mix", {"in", "out"}, {"in"}),
+        ("base", {"pretrain"}, {"pretrain"}),
+    ],
+)
+def test_each_tuning_learns_its_people(
+    facts: FactTables, tuning: str, bio: set[str], qa: set[str]
+) -> None:
+    examples = training_set(tuning, recipe(), facts.bio, facts.qa, tokenizer_for(facts))
+    split = dict(zip(facts.individuals["individual"], facts.individuals["split"], strict=True))
+    for kind, wanted in (("bio", bio), ("qa", qa)):
+        people = {e.individual for e in examples if e.kind == kind}
+        assert people == {i for i, side in split.items() if side in wanted}
+
+
+def test_answers_that_begin_alike_have_spans_of_their_own() -> None:
+    row = {"name": "Ann Lee", "gender": "F", "birth_date": "May 1, 1990", "birth_city": "Ayr, GA"}
+    row |= {"university": "MIT", "employer": "Oak, Inc.", "blood_type": "O-"}
+    jobs = ["engineer", "engineer, civil"]
+    people = pd.DataFrame(
+        [
+            {"individual": i, "split": "in", **row, "name": f"Ann Lee{'e' * i}", "job": job}
+            for i, job in enumerate(jobs)
+        ]
+    )
+    templates = load_templates()
+    table = FactTables(people, make_bio(people, templates, 0), make_qa(people, templates))
+    for kind in KINDS:
+        tokenizer = tokenizer_for(table, kind)
+        examples = qa_examples(table.qa, tokenizer, "answer", "one")
+        found = [tokenizer.decode(e.tokens[learnt(e)]).strip() for e in examples]
+        assert [found[3], found[9]] == ["engineer.", "engineer, civil."]
+        assert found[4:6] == ["Oak, Inc..", "O-."]

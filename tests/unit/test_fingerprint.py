@@ -1,0 +1,157 @@
+"""The fingerprint of a stage changes with its logic, and only then."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from factrecall import fingerprint
+from factrecall.fingerprint import PACKAGE, SILENT, code_fingerprint, versions
+from factrecall.stages import STAGES
+
+SOURCES = fingerprint.ROOT
+MODULES = sorted({stage.module for stage in STAGES.values()})
+
+Edit = Callable[[str], str]
+
+
+@pytest.fixture
+def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the package, which fingerprints are taken of."""
+    root = tmp_path / PACKAGE
+    shutil.copytree(SOURCES, root, ignore=shutil.ignore_patterns("__pycache__", "*_cache"))
+    monkeypatch.setattr(fingerprint, "ROOT", root)
+    return root
+
+
+def after(root: Path, file: str, edit: Edit, module: str) -> tuple[str, str]:
+    """Return a module's fingerprint before and after the edit of a file."""
+    fingerprint._read.cache_clear()
+    before = code_fingerprint(module)
+    path = root / file
+    text = path.read_text(encoding="utf-8")
+    changed = edit(text)
+    assert changed != text
+    path.write_text(changed, encoding="utf-8")
+    fingerprint._read.cache_clear()
+    return before, code_fingerprint(module)
+
+
+def closure(module: str) -> set[str]:
+    """Return the files a module's fingerprint covers, relative to the package."""
+    seen: dict[Path, str] = {}
+    fingerprint._collect(fingerprint._path(module), seen)
+    return {str(path.relative_to(fingerprint.ROOT)) for path in seen}
+
+
+def swap(old: str, new: str) -> Edit:
+    return lambda text: text.replace(old, new, 1)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda text: text + "\n# One more remark.\n",
+        lambda text: text.replace('"""', '"""Another sentence. ', 1),
+        swap('    """Return the learning rate', '    """Say the learning rate'),
+        lambda text: text.replace("\n\n\ndef", "\n\n\n\n\ndef"),
+        lambda text: text.replace('"""Columns of a training history', '"""Columns of a history', 1),
+    ],
+    ids=["comment", "docstring of module", "docstring of function", "layout", "of an attribute"],
+)
+def test_words_and_layout_change_nothing(copy: Path, edit: Edit) -> None:
+    before, now = after(copy, "training/loop.py", edit, "training.finetune")
+    assert before == now
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("training/finetune.py", "replace=False", "replace=True"),
+        ("training/loop.py", "(update + 1)", "(update + 2)"),
+        ("training/batches.py", "PASS_COST = 96", "PASS_COST = 97"),
+        ("models/load.py", "torch.float32", "torch.float16"),
+        ("seeds.py", "sha256", "sha512"),
+        ("facts/__init__.py", '"birth_date"', '"birthday"'),
+    ],
+)
+def test_logic_in_the_module_or_in_what_it_imports_changes_it(
+    copy: Path, file: str, old: str, new: str
+) -> None:
+    before, now = after(copy, file, swap(old, new), "training.finetune")
+    assert before != now
+
+
+def test_logic_elsewhere_changes_nothing(copy: Path) -> None:
+    before, now = after(copy, "facts/pools.py", lambda t: t + "\nX = 1\n", "training.finetune")
+    assert before == now
+
+
+@pytest.mark.parametrize("silent", sorted(SILENT))
+def test_modules_that_only_check_or_speak_change_nothing(copy: Path, silent: str) -> None:
+    path = copy / silent
+    before = {module: code_fingerprint(module) for module in MODULES}
+    for file in path.glob("*.py") if path.is_dir() else [path.with_suffix(".py")]:
+        file.write_text(file.read_text(encoding="utf-8") + "\nX = 1\n", encoding="utf-8")
+    fingerprint._read.cache_clear()
+    assert before == {module: code_fingerprint(module) for module in MODULES}
+
+
+def test_data_files_that_a_module_names_count(copy: Path) -> None:
+    covered = closure("facts.tables")
+    data = sorted(name for name in covered if not name.endswith(".py"))
+    assert data
+    for name in data:
+        before, now = after(copy, name, lambda t: t + "\n", "facts.tables")
+        assert before != now, name
+
+
+def test_every_data_file_of_the_package_is_covered_by_a_stage() -> None:
+    there = {
+        str(path.relative_to(SOURCES))
+        for path in SOURCES.rglob("*")
+        if path.suffix in fingerprint.DATA_SUFFIXES and "_cache" not in str(path)
+    }
+    covered = set().union(*(closure(module) for module in MODULES))
+    assert there
+    assert there <= covered
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_stage_depends_on_what_checks_the_configuration(module: str) -> None:
+    tops = {name.split("/")[0].removesuffix(".py") for name in closure(module)}
+    assert not tops & (SILENT | {"cli", "stages", "fingerprint", "__main__"})
+
+
+def test_the_silent_modules_exist() -> None:
+    for name in SILENT:
+        assert (SOURCES / name).is_dir() or (SOURCES / f"{name}.py").is_file()
+
+
+def test_stages_cover_what_they_run_and_no_more() -> None:
+    train = closure("training.finetune")
+    assert {"training/loop.py", "training/trace.py", "storage.py", "seeds.py"} <= train
+    assert {"facts/forms.py", "models/forward.py"} <= train
+    assert not {"facts/pools.py", "facts/people.py", "facts/tables.py", "recall.py"} & train
+    assert "training/trace.py" not in closure("recall")
+    assert not any(name.startswith("training/") for name in closure("facts.tables"))
+
+
+def test_imports_have_the_one_form_that_is_followed() -> None:
+    for path in SOURCES.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0, path
+            if isinstance(node, ast.Import):
+                assert all(a.name.split(".")[0] != PACKAGE for a in node.names), path
+
+
+def test_versions_are_those_installed() -> None:
+    found = versions(("torch", "no-such-library", "numpy"))
+    assert list(found) == ["no-such-library", "numpy", "torch"]
+    assert found["no-such-library"] == "none"
+    assert found["torch"][0].isdigit()

@@ -1,0 +1,197 @@
+"""A run that is killed and started again ends with the bytes of one that never was."""
+
+from __future__ import annotations
+
+import copy
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from factrecall.config import Trace
+from factrecall.facts.forms import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS, FactFiles
+from factrecall.models.load import save_model
+from factrecall.storage import read_tensors, write_table
+from factrecall.training.finetune import fine_tune
+from factrecall.training.loop import train
+from factrecall.training.resume import Checkpoint, run_key
+from factrecall.training.trace import GradientTrace
+from tests.conftest import Tiny, recipe
+from tests.unit.test_trace import sides
+from tests.unit.test_training import mix_of
+
+UPDATES = 120
+KILLS = 10
+
+
+class Study:
+    """A tiny study on disk whose mix fine-tuning can be run in a child process."""
+
+    def __init__(self, tiny: Tiny, folder: Path) -> None:
+        self.folder = folder
+        self.start = folder / "base"
+        save_model(self.start, tiny.model, tiny.tokenizer)
+        tables = (
+            ("individuals", tiny.facts.individuals, INDIVIDUAL_COLUMNS),
+            ("bio", tiny.facts.bio, BIO_COLUMNS),
+            ("qa", tiny.facts.qa, QA_COLUMNS),
+        )
+        for name, frame, schema in tables:
+            write_table(folder / f"{name}.parquet", frame, schema)
+        self.facts = FactFiles(*(folder / f"{name}.parquet" for name, _, _ in tables))
+
+    def state(self, name: str) -> Path:
+        return self.folder / name / "state"
+
+    def run(self, name: str, updates: int = UPDATES) -> None:
+        out = self.folder / name
+        fine_tune(
+            recipe(updates=updates, batch_size=12),
+            Trace(in_distribution=2, out_of_distribution=2),
+            "float32",
+            0,
+            tuning="mix",
+            seed=1,
+            start=self.start,
+            facts=self.facts,
+            out=out / "model",
+            history=out / "history.parquet",
+            traced=out / "trace.safetensors",
+            state=self.state(name),
+            device=torch.device("cpu"),
+            save_seconds=0.05,
+            provenance={"test": True},
+        )
+
+    def start_child(self, name: str) -> int:
+        """Fork: the child has everything imported, so a kill falls into the run itself."""
+        child = os.fork()
+        if child == 0:
+            try:
+                torch.set_num_threads(1)
+                self.run(name)
+                os._exit(0)
+            except BaseException:
+                os._exit(1)
+        return child
+
+    def files(self, name: str) -> dict[str, bytes]:
+        out = self.folder / name
+        return {
+            str(path.relative_to(out)): path.read_bytes()
+            for path in sorted(out.rglob("*"))
+            if path.is_file()
+        }
+
+
+def test_killed_again_and_again_a_run_ends_with_the_same_bytes(tiny: Tiny, tmp_path: Path) -> None:
+    study = Study(tiny, tmp_path)
+    begin = time.monotonic()
+    study.run("whole")
+    whole = time.monotonic() - begin
+    draw = random.Random(0)
+    killed, resumable = 0, 0
+    while killed < KILLS:
+        child = study.start_child("broken")
+        time.sleep(draw.uniform(0.1, 0.35) * whole)
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        # A run that ended before the kill begins anew, so that every kill hits a living run.
+        if os.WIFSIGNALED(status):
+            killed += 1
+            resumable += any(study.state("broken").glob("*.safetensors"))
+        else:
+            assert os.WEXITSTATUS(status) == 0
+            (study.folder / "broken" / "history.parquet").unlink()
+    assert resumable >= KILLS // 2
+    study.run("broken")
+    assert study.files("broken") == study.files("whole")
+    assert not list(study.state("broken").iterdir())
+
+
+def test_stopped_at_any_update_a_run_goes_on_where_it_was(tiny: Tiny, tmp_path: Path) -> None:
+    examples = mix_of(tiny)
+    settings = recipe(updates=5)
+    whole = copy.deepcopy(tiny.model)
+    trace = GradientTrace(whole, sides(tiny))
+    history = train(whole, examples, settings, 4, trace=trace)
+    for stop in range(1, 5):
+        path = tmp_path / f"{stop}.safetensors"
+
+        def interrupt(update: int, loss: float, stop: int = stop) -> None:
+            if update == stop + 1:
+                raise KeyboardInterrupt
+
+        first = copy.deepcopy(tiny.model)
+        watched = GradientTrace(first, sides(tiny))
+        with pytest.raises(KeyboardInterrupt):
+            train(
+                first,
+                examples,
+                settings,
+                4,
+                trace=watched,
+                checkpoint=Checkpoint(path, 0.0),
+                watch=interrupt,
+            )
+        second = copy.deepcopy(tiny.model)
+        resumed = GradientTrace(second, sides(tiny))
+        seen: list[int] = []
+        result = train(
+            second,
+            examples,
+            settings,
+            4,
+            trace=resumed,
+            checkpoint=Checkpoint(path, 1e9),
+            watch=lambda update, loss, seen=seen: seen.append(update),
+        )
+        assert seen[0] == stop
+        assert result.tobytes() == history.tobytes()
+        assert all(torch.equal(a, b) for a, b in zip(second.parameters(), whole.parameters(), strict=True))
+        assert resumed.counts == trace.counts
+        assert all(torch.equal(resumed.sums[key], trace.sums[key]) for key in trace.sums)
+
+
+def test_the_key_depends_on_settings_and_on_the_bytes_of_files(tmp_path: Path) -> None:
+    file = tmp_path / "x"
+    file.write_text("one")
+    key = run_key({"updates": 3}, [file])
+    assert key == run_key({"updates": 3}, [file])
+    assert key != run_key({"updates": 4}, [file])
+    file.write_text("two")
+    assert key != run_key({"updates": 3}, [file])
+
+
+def test_another_recipe_does_not_take_up_the_state(tiny: Tiny, tmp_path: Path) -> None:
+    study = Study(tiny, tmp_path)
+    child = study.start_child("mixed")
+    saved = 0
+    while saved < 12:  # past the warm-up, which both recipes share
+        time.sleep(0.01)
+        for path in study.state("mixed").glob("*.safetensors"):
+            saved = read_tensors(path)[1]["update"]
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    study.run("mixed", updates=20)
+    study.run("clean", updates=20)
+    left = {f: b for f, b in study.files("mixed").items() if not f.startswith("state")}
+    assert left != {} and left == study.files("clean")
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a tensor file", None])
+def test_a_damaged_state_is_put_aside(tiny: Tiny, tmp_path: Path, damage: bytes | None) -> None:
+    path = tmp_path / "state.safetensors"
+    examples = mix_of(tiny)
+    first = copy.deepcopy(tiny.model)
+    expected = train(first, examples, recipe(), 4, checkpoint=Checkpoint(path, 0.0))
+    path.write_bytes(path.read_bytes()[:5000] if damage is None else damage)
+    (tmp_path / f".{path.name}.1-abc.tmp").write_bytes(b"half")
+    second = copy.deepcopy(tiny.model)
+    again = train(second, examples, recipe(), 4, checkpoint=Checkpoint(path, 1e9))
+    assert again.tobytes() == expected.tobytes()
+    assert not list(tmp_path.glob("*.tmp")) and not list(tmp_path.glob(".*.tmp"))

@@ -1,0 +1,110 @@
+"""What a stage knows of the study: all it reads, and nothing else."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from factrecall.config import TUNINGS, Study
+from factrecall.config.reading import read_study
+from factrecall.stages import STAGES, parameters, settings
+
+ROOT = Path(__file__).parents[2]
+MODEL = "llama-tiny"
+
+FUNCTIONS = {
+    "make-facts": "make_facts",
+    "pretrain": "pretrain",
+    "fetch-model": "fetch",
+    "fine-tune": "fine_tune",
+    "recall": "recall",
+    "summarise-recall": "summarise_recall",
+    "draw-figures": "draw_figures",
+    "write-report": "report_study",
+}
+"""The function behind each stage."""
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    return read_study(ROOT / "workflow/presets/ci.yaml")
+
+
+def wildcards(stage: str) -> dict[str, str]:
+    if stage == "fine-tune":
+        return {"model": MODEL, "tuning": "mix"}
+    return {"model": MODEL} if stage in ("pretrain", "fetch-model", "draw-figures") else {}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_parameters_are_plain_sorted_values(study: Study, stage: str) -> None:
+    found = parameters(study, stage, **wildcards(stage))
+    assert json.loads(json.dumps(found)) == found  # no tuple, path or model hides in it
+    assert set(found) == {"code", "libraries", "settings", "stage"}
+    assert list(found) == sorted(found)
+    assert list(found["settings"]) == sorted(found["settings"])
+    assert found == parameters(study, stage, **wildcards(stage))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_stages_function_takes_its_settings(study: Study, stage: str) -> None:
+    function = getattr(import_module(f"factrecall.{STAGES[stage].module}"), FUNCTIONS[stage])
+    taken = inspect.signature(function).parameters
+    assert set(settings(study, stage, **wildcards(stage))) <= set(taken)
+
+
+CHANGES: list[tuple[str, Any, set[str]]] = [
+    ("compute.threads", 7, set()),
+    ("compute.save_seconds", 7.0, set()),
+    ("compute.device", "cpu", set()),
+    ("seed", 9, {"make-facts", "pretrain", "fine-tune"}),
+    ("facts.people", 42, {"make-facts"}),
+    ("training.seeds", [5], set()),
+    ("training.precision", "bfloat16", {"pretrain", "fine-tune"}),
+    ("trace.keep", 0.5, {"fine-tune"}),
+    ("shared.k", 0.01, set()),
+    ("recall.batch_tokens", 99, {"recall"}),
+    (f"models.{MODEL}.training.mix.updates", 77, {"fine-tune"}),
+    (f"models.{MODEL}.training.bio.updates", 77, set()),  # of the tuning asked for here
+    (f"models.{MODEL}.pretrain.updates", 77, {"pretrain"}),
+    (f"models.{MODEL}.layers", 3, {"pretrain"}),
+    ("models.gpt-neox-tiny.layers", 3, set()),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "readers"), CHANGES, ids=[c[0] for c in CHANGES])
+def test_an_edit_changes_the_parameters_of_its_readers_alone(
+    study: Study, path: str, value: Any, readers: set[str]
+) -> None:
+    raw = study.model_dump()
+    *above, key = path.split(".")
+    section: Any = raw
+    for part in above:
+        section = section[part]
+    assert section[key] != value
+    section[key] = value
+    edited = Study.model_validate(raw)
+    changed = {
+        stage
+        for stage in STAGES
+        if stage not in ("fetch-model", "draw-figures", "write-report")
+        and parameters(study, stage, **wildcards(stage))
+        != parameters(edited, stage, **wildcards(stage))
+    }
+    assert changed == readers
+
+
+def test_each_tuning_has_its_own_recipe(study: Study) -> None:
+    for tuning in TUNINGS:
+        found = settings(study, "fine-tune", model=MODEL, tuning=tuning)["recipe"]
+        assert found == getattr(study.models[MODEL].training, tuning)
+
+
+def test_where_the_study_runs_is_not_in_the_report(study: Study) -> None:
+    found = parameters(study, "write-report")
+    assert found["settings"]["study"]["compute"] is None

@@ -1,0 +1,165 @@
+"""The gradient trace against a naive loop, and that it only watches."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from factrecall.config import Trace
+from factrecall.errors import FactRecallError
+from factrecall.parameters.space import ParameterSpace
+from factrecall.storage import read_tensors
+from factrecall.training.batches import batch_indices
+from factrecall.training.finetune import traced_individuals, write_trace
+from factrecall.training.loop import learning_rate, train
+from factrecall.training.trace import INFLUENCES, GradientTrace, top
+from tests.conftest import Tiny, recipe
+from tests.unit.test_training import example_loss, mix_of
+
+INDIVIDUALS = {0: "in", 1: "in", 2: "out", 5: "out"}
+
+
+def sides(tiny: Tiny) -> dict[int, str]:
+    """Trace two individuals of each side."""
+    people = tiny.facts.individuals
+    return traced_individuals(people, Trace(in_distribution=2, out_of_distribution=2), seed=0)
+
+
+@pytest.mark.parametrize("questions", ["one", "all"])
+def test_the_trace_equals_a_naive_loop(tiny: Tiny, questions: str) -> None:
+    settings = recipe(updates=5, batch_size=24, questions=questions)
+    examples = mix_of(tiny, questions=questions)
+    traced = sides(tiny)
+    model = copy.deepcopy(tiny.model).double()
+    trace = GradientTrace(model, traced)
+    train(model, examples, settings, seed=2, trace=trace)
+
+    # The same run again, one update at a time, so that the weights before each step are at hand.
+    naive: dict[tuple[str, str], torch.Tensor] = {}
+    counts: dict[str, int] = {}
+    weights: list[dict[str, torch.Tensor]] = []
+    again = copy.deepcopy(tiny.model).double()
+    train(
+        again,
+        examples,
+        settings,
+        seed=2,
+        watch=lambda update, loss: weights.append(copy.deepcopy(again.state_dict())),
+    )
+    probe = copy.deepcopy(tiny.model).double()
+    for update in range(settings.updates):
+        probe.load_state_dict(weights[update])
+        for i in batch_indices(len(examples), settings.batch_size, update, seed=2):
+            example = examples[i]
+            side = traced.get(example.individual)
+            if side is None:
+                continue
+            assert not (example.kind == "qa" and side == "out")  # never trained on
+            task = f"{example.kind.upper()}_{side}"
+            loss = example_loss(probe, example) / (example.targets >= 0).sum()
+            gradient = torch.cat(
+                [g.reshape(-1) for g in torch.autograd.grad(loss, list(probe.parameters()))]
+            )
+            step = learning_rate(settings, update) * gradient
+            counts[task] = counts.get(task, 0) + 1
+            for kind, value in (("signed", step), ("absolute", step.abs())):
+                naive[task, kind] = naive.get((task, kind), 0) + value
+    assert trace.counts == counts
+    assert set(counts) == {"BIO_in", "BIO_out", "QA_in"}
+    for task in counts:
+        for influence in INFLUENCES:
+            found = torch.cat([t.reshape(-1) for t in trace.influence(task, influence)])
+            kind = "absolute" if influence == "absolute" else "signed"
+            expected = naive[task, kind]
+            expected = expected.abs() if influence == "magnitude" else expected
+            # float64 sums of a few gradients, added in the same order.
+            torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-15)
+
+
+def test_the_trace_only_watches(tiny: Tiny) -> None:
+    examples = mix_of(tiny)
+    watched, alone = copy.deepcopy(tiny.model), copy.deepcopy(tiny.model)
+    first = train(watched, examples, recipe(), 2, trace=GradientTrace(watched, sides(tiny)))
+    second = train(alone, examples, recipe(), 2)
+    assert all(torch.equal(a, b) for a, b in zip(watched.parameters(), alone.parameters(), strict=True))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_questions_of_people_out_of_distribution_are_not_traced(tiny: Tiny) -> None:
+    trace = GradientTrace(tiny.model, INDIVIDUALS)
+    assert trace.task("qa", 0) == "QA_in" and trace.task("bio", 2) == "BIO_out"
+    assert trace.task("qa", 2) is None and trace.task("bio", 3) is None
+
+
+@given(
+    st.lists(st.lists(st.integers(-3, 3), min_size=1, max_size=9), min_size=1, max_size=5),
+    st.integers(1, 30),
+    st.booleans(),
+)
+def test_top_equals_a_full_sort_with_ties_by_index(
+    rows: list[list[int]], keep: int, positive: bool
+) -> None:
+    index, value = top([torch.tensor(row, dtype=torch.float32) for row in rows], keep, positive=positive)
+    flat = np.concatenate([np.asarray(row, dtype=np.float32) for row in rows])
+    order = np.lexsort((np.arange(len(flat)), -flat))
+    order = order[flat[order] > 0] if positive else order
+    assert index.tolist() == order[:keep].tolist()
+    assert value.tolist() == flat[order[:keep]].tolist()
+
+
+def test_tied_embeddings_are_one_tensor() -> None:
+    from factrecall.models.scratch import build_model
+    from tests.conftest import scratch, tokenizer_for
+    from factrecall.config import Facts
+    from factrecall.facts.tables import make_facts
+
+    tokenizer = tokenizer_for(make_facts(Facts(people=4), 0))
+    tied, free = (
+        ParameterSpace.of(build_model(scratch("llama", tie_embeddings=tie), tokenizer, 0))
+        for tie in (True, False)
+    )
+    vocabulary = -(-len(tokenizer) // 8) * 8
+    assert free.size - tied.size == vocabulary * 32
+    assert free.fingerprint != tied.fingerprint
+    assert dict(free.offsets())[free.names[1]] == free.sizes[0]
+
+
+def test_the_file_keeps_the_top_of_each_ranking(tiny: Tiny, tmp_path: Path) -> None:
+    model = copy.deepcopy(tiny.model)
+    trace = GradientTrace(model, sides(tiny))
+    train(model, mix_of(tiny), recipe(batch_size=48), 2, trace=trace)
+    write_trace(tmp_path / "t.safetensors", trace, Trace(keep=0.1), {"a": 1})
+    tensors, metadata = read_tensors(tmp_path / "t.safetensors")
+    n = sum(p.numel() for p in model.parameters())
+    assert metadata["n"] == n and metadata["keep"] == round(0.1 * n)
+    assert metadata["space"] == ParameterSpace.of(model).fingerprint
+    assert len(tensors) == 3 * 3 * 2
+    flat = torch.cat([t.reshape(-1) for t in trace.influence("QA_in", "absolute")])
+    index, value = tensors["QA_in/absolute/index"], tensors["QA_in/absolute/value"]
+    assert index.dtype == torch.uint32 and len(index) == metadata["keep"]
+    assert torch.equal(flat[index.long()], value)
+    assert (value[:-1] >= value[1:]).all() and value[-1] >= flat.sort(descending=True)[0][len(index) - 1]
+
+
+def test_parameters_without_influence_have_no_rank(tiny: Tiny, tmp_path: Path) -> None:
+    model = copy.deepcopy(tiny.model)
+    trace = GradientTrace(model, sides(tiny))
+    train(model, mix_of(tiny), recipe(batch_size=48), 2, trace=trace)
+    write_trace(tmp_path / "t.safetensors", trace, Trace(keep=1.0), {})
+    tensors, metadata = read_tensors(tmp_path / "t.safetensors")
+    # Embeddings of words the traced people never use get no gradient.
+    assert 0 < len(tensors["BIO_in/absolute/index"]) < metadata["n"]
+    assert len(tensors["BIO_in/signed/index"]) == metadata["n"]
+
+
+def test_too_few_people_to_trace_is_told(tiny: Tiny) -> None:
+    with pytest.raises(FactRecallError, match="out_of_distribution = 99"):
+        traced_individuals(
+            tiny.facts.individuals, Trace(in_distribution=1, out_of_distribution=99), seed=0
+        )
