@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+import yaml
 
+from factrecall.cli import main
 from factrecall.config import Facts, Pools, Recipe, Scratch
 from factrecall.facts.tables import FactTables, make_facts
 from factrecall.models.scratch import build_model
@@ -75,3 +79,106 @@ def tiny(request: pytest.FixtureRequest, facts: FactTables) -> Tiny:
     tokenizer = tokenizer_for(facts)
     model = build_model(scratch(request.param), tokenizer, seed=1)
     return Tiny(request.param, model, tokenizer, facts)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder with a tiny study, its facts and base model.
+
+    Of the study's models, `m` is built from scratch and `own` is in a folder.
+    """
+
+    folder: Path
+
+    @property
+    def study(self) -> Path:
+        return self.folder / "study.yaml"
+
+    @property
+    def facts(self) -> list[Path]:
+        return [self.folder / f"{name}.parquet" for name in ("individuals", "bio", "qa")]
+
+    def command(self, name: str, **changes: str | Path | None) -> list[str]:
+        """Return a command line; changed options are space-separated, None leaves one out."""
+        facts = "individuals.parquet bio.parquet qa.parquet"
+        usual: dict[str, dict[str, str]] = {
+            "make-facts": {t: f"out/{t}.parquet" for t in ("individuals", "bio", "qa")},
+            "pretrain": {
+                "model": "m",
+                "facts": facts,
+                "out": "base",
+                "history": "base.history.parquet",
+                "state": "state",
+            },
+            "fetch-model": {"model": "own", "locks": "locks", "out": "out/fetched"},
+            "fine-tune": {
+                "model": "m",
+                "tuning": "mix",
+                "seed": "1",
+                "facts": facts,
+                "start": "base",
+                "out": "out/model",
+                "history": "out/history.parquet",
+                "trace": "out/trace.safetensors",
+                "state": "state",
+            },
+            "recall": {
+                "folder": "base",
+                "bio": "bio.parquet",
+                "qa": "qa.parquet",
+                "out": "out/recall.parquet",
+            },
+            "summarise-recall": {
+                "qa": "qa.parquet",
+                "evaluation": "m base 0 examples.parquet",
+                "out": "out/summary.parquet",
+            },
+        }
+        words = {"model", "tuning", "seed"}
+        line = [name, "--study", str(self.study)]
+        for option, value in (usual[name] | changes).items():
+            if value is None:
+                continue
+            line.append(f"--{option}")
+            for part in str(value).split():
+                there = part if option in words else str(self.folder / part)
+                is_path = option != "evaluation" or part.endswith(".parquet")
+                line.append(there if is_path else part)
+        return line
+
+
+@pytest.fixture(scope="session")
+def finished_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace in which all has been run that comes before fine-tuning."""
+    folder = tmp_path_factory.mktemp("workspace")
+    short = recipe(updates=4, warmup=1).model_dump(mode="json")
+    model = scratch("llama", context=128).model_dump(mode="json")
+    model["pretrain"] = recipe(updates=3, warmup=1).model_dump(mode="json")
+    study = {
+        "name": "tiny",
+        "facts": {"people": 8, "pretrain_people": 4, "pools": SMALL_POOLS.model_dump()},
+        "training": {"seeds": [1], **dict.fromkeys(("bio", "stage", "mix"), short)},
+        "models": {"m": model | {"training": {}}},
+        "trace": {"in_distribution": 1, "out_of_distribution": 1, "keep": 0.2},
+        "compute": {"device": "cpu", "save_seconds": 60.0},
+    }
+    space = Workspace(folder)
+    space.study.write_text(yaml.safe_dump(study), encoding="utf-8")
+    tables = {t: f"{t}.parquet" for t in ("individuals", "bio", "qa")}
+    assert main(space.command("make-facts", **tables)) == 0
+    assert main(space.command("pretrain")) == 0
+    assert main(space.command("recall", out="examples.parquet")) == 0
+    return folder
+
+
+@pytest.fixture
+def workspace(finished_workspace: Path, tmp_path: Path) -> Workspace:
+    """A copy of the finished workspace, to spoil."""
+    folder = tmp_path / "workspace"
+    shutil.copytree(finished_workspace, folder)
+    space = Workspace(folder)
+    study = yaml.safe_load(space.study.read_text(encoding="utf-8"))
+    shutil.copytree(folder / "base", folder / "own")
+    study["models"]["own"] = {"source": "folder", "path": str(folder / "own"), "training": {}}
+    space.study.write_text(yaml.safe_dump(study), encoding="utf-8")
+    return space

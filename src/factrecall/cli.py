@@ -264,7 +264,9 @@ def _parser() -> argparse.ArgumentParser:
         path(train, "--history", "the table of losses to write")
         path(train, "--state", "folder where an interrupted run keeps its state")
         if name == "fine-tune":
-            train.add_argument("--tuning", required=True, choices=("bio", "stage", "mix"))
+            train.add_argument(
+                "--tuning", required=True, choices=("bio", "stage", "mix"), help="what is learnt"
+            )
             train.add_argument("--seed", type=int, required=True, help="of the order of examples")
             path(train, "--start", "the model folder to start from")
             path(train, "--trace", "the gradient trace to write")

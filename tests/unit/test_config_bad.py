@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from factrecall.errors import FactRecallError
 from factrecall.config.reading import StudyError, parse_study, read_study
+from factrecall.errors import FactRecallError
 
 ROOT = Path(__file__).parents[2]
 CI = (ROOT / "workflow/presets/ci.yaml").read_text(encoding="utf-8")

@@ -139,7 +139,9 @@ def test_a_prefix_of_the_answer_is_no_match() -> None:
     for said, right in (("engineer.", "engineer"), ("engineer, civil.", "engineer, civil")):
         verdicts = evaluate(Says(said), tokenizer, empty, qa, 512)  # type: ignore[arg-type]
         jobs = facts.individuals.set_index("individual")["job"]
-        assert (verdicts["correct"].to_numpy() == (jobs[verdicts["individual"]] == right).to_numpy()).all()
+        assert (
+            verdicts["correct"].to_numpy() == (jobs[verdicts["individual"]] == right).to_numpy()
+        ).all()
 
 
 def test_batch_size_changes_no_verdict(facts: FactTables) -> None:
@@ -182,3 +184,13 @@ def test_summary_counts_by_split_and_relation() -> None:
     assert found["n"].tolist() == [2, 1] and found["correct"].tolist() == [1, 1]
     assert found["accuracy"].tolist() == [0.5, 1.0]
     assert set(found["model"]) == {"m"} and set(found["seed"]) == {2}
+
+
+def test_progress_counts_texts_up_to_all_of_them(facts: FactTables) -> None:
+    tokenizer = tokenizer_for(facts)
+    model = build_model(scratch("llama"), tokenizer, 0)
+    seen: list[int] = []
+    evaluate(model, tokenizer, facts.bio, facts.qa, 700, seen.append)
+    people = int((facts.individuals["split"] != "pretrain").sum())
+    assert len(seen) > 2 and seen == sorted(set(seen))
+    assert seen[-1] == people * (1 + len(RELATIONS))

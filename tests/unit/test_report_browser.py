@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from tests.unit.test_report_tables import Synthetic, synthetic  # noqa: F401
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import matplotlib.image
 import pytest
-from tests.unit.test_report_tables import IMAGE, SCRIPT, Synthetic, build, synthetic  # noqa: F401
 
 from factrecall.errors import FactRecallError
 from factrecall.report.figures import FIGURES, SUFFIXES
@@ -15,6 +14,7 @@ from factrecall.report.recall_figures import RECALL_DATA, RELATION_DATA
 from factrecall.report.style import COLOURS, DOTS_PER_INCH, TUNING_LABELS, WIDTH
 from factrecall.report.summaries import TUNINGS
 from factrecall.storage import read_table
+from tests.unit.test_report_tables import IMAGE, SCRIPT, Synthetic, build, synthetic  # noqa: F401
 
 VOID = {"meta", "link", "img", "br", "hr"}
 REFERENCES = ("src", "href", "srcset", "action", "data", "poster", "formaction")

@@ -152,7 +152,9 @@ def test_stopped_at_any_update_a_run_goes_on_where_it_was(tiny: Tiny, tmp_path: 
         )
         assert seen[0] == stop
         assert result.tobytes() == history.tobytes()
-        assert all(torch.equal(a, b) for a, b in zip(second.parameters(), whole.parameters(), strict=True))
+        assert all(
+            torch.equal(a, b) for a, b in zip(second.parameters(), whole.parameters(), strict=True)
+        )
         assert resumed.counts == trace.counts
         assert all(torch.equal(resumed.sums[key], trace.sums[key]) for key in trace.sums)
 
@@ -195,3 +197,51 @@ def test_a_damaged_state_is_put_aside(tiny: Tiny, tmp_path: Path, damage: bytes 
     again = train(second, examples, recipe(), 4, checkpoint=Checkpoint(path, 1e9))
     assert again.tobytes() == expected.tobytes()
     assert not list(tmp_path.glob("*.tmp")) and not list(tmp_path.glob(".*.tmp"))
+
+
+def test_two_runs_share_no_state_and_anything_of_the_start_makes_another(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = Study(tiny, tmp_path)
+    keys: list[str] = []
+
+    class Stop(Exception):
+        pass
+
+    def stop(path: Path, seconds: float) -> None:
+        keys.append(path.name)
+        raise Stop
+
+    monkeypatch.setattr("factrecall.training.finetune.Checkpoint", stop)
+
+    def key(name: str = "one", updates: int = 3) -> str:
+        with pytest.raises(Stop):
+            study.run(name, updates)
+        return keys[-1]
+
+    usual = key()
+    assert key() == usual
+    assert len({usual, key("two"), key(updates=4)}) == 3
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        path = study.start / name
+        text = path.read_text(encoding="utf-8")
+        path.write_text(f"{text} ", encoding="utf-8")
+        assert key() != usual
+        path.write_text(text, encoding="utf-8")
+    assert key() == usual
+
+
+def test_half_written_outputs_of_a_killed_run_are_removed(tiny: Tiny, tmp_path: Path) -> None:
+    study = Study(tiny, tmp_path)
+    out = tmp_path / "one"
+    (out / ".model.17-abc.tmp").mkdir(parents=True)
+    (out / ".model.17-abc.tmp" / "model.safetensors").write_bytes(b"half")
+    for name in ("history.parquet", "trace.safetensors"):
+        (out / f".{name}.17-abc.tmp").write_bytes(b"half")
+    study.run("one", updates=3)
+    assert {path.name for path in out.iterdir()} == {
+        "model",
+        "history.parquet",
+        "trace.safetensors",
+        "state",
+    }

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from factrecall.config import Trace
 from factrecall.errors import FactRecallError
@@ -87,7 +88,9 @@ def test_the_trace_only_watches(tiny: Tiny) -> None:
     watched, alone = copy.deepcopy(tiny.model), copy.deepcopy(tiny.model)
     first = train(watched, examples, recipe(), 2, trace=GradientTrace(watched, sides(tiny)))
     second = train(alone, examples, recipe(), 2)
-    assert all(torch.equal(a, b) for a, b in zip(watched.parameters(), alone.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(watched.parameters(), alone.parameters(), strict=True)
+    )
     np.testing.assert_array_equal(first, second)
 
 
@@ -105,7 +108,9 @@ def test_questions_of_people_out_of_distribution_are_not_traced(tiny: Tiny) -> N
 def test_top_equals_a_full_sort_with_ties_by_index(
     rows: list[list[int]], keep: int, positive: bool
 ) -> None:
-    index, value = top([torch.tensor(row, dtype=torch.float32) for row in rows], keep, positive=positive)
+    index, value = top(
+        [torch.tensor(row, dtype=torch.float32) for row in rows], keep, positive=positive
+    )
     flat = np.concatenate([np.asarray(row, dtype=np.float32) for row in rows])
     order = np.lexsort((np.arange(len(flat)), -flat))
     order = order[flat[order] > 0] if positive else order
@@ -114,10 +119,10 @@ def test_top_equals_a_full_sort_with_ties_by_index(
 
 
 def test_tied_embeddings_are_one_tensor() -> None:
-    from factrecall.models.scratch import build_model
-    from tests.conftest import scratch, tokenizer_for
     from factrecall.config import Facts
     from factrecall.facts.tables import make_facts
+    from factrecall.models.scratch import build_model
+    from tests.conftest import scratch, tokenizer_for
 
     tokenizer = tokenizer_for(make_facts(Facts(people=4), 0))
     tied, free = (
@@ -144,7 +149,9 @@ def test_the_file_keeps_the_top_of_each_ranking(tiny: Tiny, tmp_path: Path) -> N
     index, value = tensors["QA_in/absolute/index"], tensors["QA_in/absolute/value"]
     assert index.dtype == torch.uint32 and len(index) == metadata["keep"]
     assert torch.equal(flat[index.long()], value)
-    assert (value[:-1] >= value[1:]).all() and value[-1] >= flat.sort(descending=True)[0][len(index) - 1]
+    assert (value[:-1] >= value[1:]).all() and value[-1] >= flat.sort(descending=True)[0][
+        len(index) - 1
+    ]
 
 
 def test_parameters_without_influence_have_no_rank(tiny: Tiny, tmp_path: Path) -> None:
@@ -163,3 +170,33 @@ def test_too_few_people_to_trace_is_told(tiny: Tiny) -> None:
         traced_individuals(
             tiny.facts.individuals, Trace(in_distribution=1, out_of_distribution=99), seed=0
         )
+
+
+def test_the_trace_only_watches_a_model_with_dropout(tiny: Tiny) -> None:
+    settings = GPTNeoXConfig(
+        vocab_size=len(tiny.tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        hidden_dropout=0.3,
+    )
+    models = [GPTNeoXForCausalLM(settings)]
+    models += [copy.deepcopy(models[0]) for _ in range(2)]
+    examples = mix_of(tiny)
+    train(models[0], examples, recipe(), 2, trace=GradientTrace(models[0], sides(tiny)))
+    train(models[1], examples, recipe(), 2)
+    train(models[2], examples, recipe(), 3)
+    watched, alone, other = ([p.detach() for p in m.parameters()] for m in models)
+    assert all(torch.equal(a, b) for a, b in zip(watched, alone, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(watched, other, strict=True))
+
+
+def test_at_least_one_parameter_is_kept(tiny: Tiny, tmp_path: Path) -> None:
+    model = copy.deepcopy(tiny.model)
+    trace = GradientTrace(model, sides(tiny))
+    train(model, mix_of(tiny), recipe(updates=3, batch_size=48), 2, trace=trace)
+    write_trace(tmp_path / "t.safetensors", trace, Trace(keep=1e-9), {})
+    tensors, metadata = read_tensors(tmp_path / "t.safetensors")
+    assert metadata["keep"] == 1
+    assert {len(tensor) for tensor in tensors.values()} == {1}

@@ -18,9 +18,7 @@ from tests.conftest import Tiny, recipe
 
 
 def mix_of(tiny: Tiny, **changes: object) -> list[Example]:
-    return training_set(
-        "mix", recipe(**changes), tiny.facts.bio, tiny.facts.qa, tiny.tokenizer
-    )
+    return training_set("mix", recipe(**changes), tiny.facts.bio, tiny.facts.qa, tiny.tokenizer)
 
 
 def example_loss(model: torch.nn.Module, example: Example) -> torch.Tensor:
@@ -45,7 +43,9 @@ def plain_training(model: torch.nn.Module, examples: list[Example], settings, se
     )
     losses = []
     for update in range(settings.updates):
-        batch = [examples[i] for i in batch_indices(len(examples), settings.batch_size, update, seed)]
+        batch = [
+            examples[i] for i in batch_indices(len(examples), settings.batch_size, update, seed)
+        ]
         total = sum(int((e.targets != IGNORED).sum()) for e in batch)
         optimizer.zero_grad()
         losses.append(0.0)
@@ -63,7 +63,10 @@ def plain_training(model: torch.nn.Module, examples: list[Example], settings, se
     return losses
 
 
-@pytest.mark.parametrize("changes", [{}, {"loss": "answer"}, {"clip": None, "questions": "all"}])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"loss": "answer"}, {"clip": None, "questions": "all"}, {"clip": 0.05}],
+)
 def test_the_loop_equals_a_plain_one(tiny: Tiny, changes: dict[str, object]) -> None:
     settings = recipe(**changes)
     examples = mix_of(tiny, **changes)
@@ -92,8 +95,14 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(tiny: Tiny)
     models = [copy.deepcopy(tiny.model) for _ in range(3)]
     for model, seed in zip(models, (5, 5, 6), strict=True):
         train(model, examples, recipe(), seed=seed)
-    same = [torch.equal(a, b) for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True)]
-    other = [torch.equal(a, b) for a, b in zip(models[0].parameters(), models[2].parameters(), strict=True)]
+    same = [
+        torch.equal(a, b)
+        for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True)
+    ]
+    other = [
+        torch.equal(a, b)
+        for a, b in zip(models[0].parameters(), models[2].parameters(), strict=True)
+    ]
     assert all(same) and not all(other)
 
 
@@ -113,8 +122,9 @@ def test_history_has_a_row_an_update_with_losses_of_both_kinds(tiny: Tiny) -> No
     columns = {name: history[:, i] for i, name in enumerate(HISTORY)}
     assert columns["update"].tolist() == list(range(6))
     assert columns["loss"][0] == pytest.approx(math.log(tiny.model.config.vocab_size), rel=0.02)
-    low, high = np.minimum(columns["loss_bio"], columns["loss_qa"]), np.maximum(
-        columns["loss_bio"], columns["loss_qa"]
+    low, high = (
+        np.minimum(columns["loss_bio"], columns["loss_qa"]),
+        np.maximum(columns["loss_bio"], columns["loss_qa"]),
     )
     assert ((low <= columns["loss"]) & (columns["loss"] <= high)).all()
     batch = batch_indices(len(examples), 40, 0, seed=5)
@@ -138,3 +148,26 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_batch(tiny: Tiny) -> None
     first = examples[batch_indices(len(examples), 8, 0, seed=5)[0]]
     assert "update 0" in text and "0.0015" in text
     assert f"{first.kind} of {first.individual}" in text
+
+
+def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(tiny: Tiny) -> None:
+    model = copy.deepcopy(tiny.model)
+    head = model.get_output_embeddings()
+    head.weight.register_hook(lambda gradient: gradient * math.inf)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(FactRecallError, match=r"norm (inf|nan)"):
+        train(model, mix_of(tiny), recipe(), seed=5)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_norms_and_biases_are_not_decayed(tiny: Tiny) -> None:
+    weights = []
+    for decay in (0.0, 0.5):
+        model = copy.deepcopy(tiny.model)
+        train(model, mix_of(tiny), recipe(updates=1, warmup=0, weight_decay=decay), seed=5)
+        weights.append(dict(model.named_parameters()))
+    start = dict(tiny.model.named_parameters())
+    for name, free in weights[0].items():
+        # AdamW shrinks the weights before its step; 3e-3 is the step's learning rate.
+        shrunk = free - 3e-3 * 0.5 * start[name] if free.ndim > 1 else free
+        torch.testing.assert_close(weights[1][name], shrunk, rtol=0, atol=1e-7)
