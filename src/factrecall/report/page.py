@@ -17,6 +17,7 @@ import pandas as pd
 
 from factrecall.errors import FactRecallError
 from factrecall.report import tables
+from factrecall.report.cautions import cautions
 from factrecall.report.deviations import deviations
 from factrecall.report.examples import choose_people
 from factrecall.report.influences import TOP, Gathering, read_gatherings
@@ -68,6 +69,7 @@ class Shown:
     headline: str
     verdict: Verdict
     evidence: str
+    cautions: list[str]
     recall: tables.Table
     counterpart: str
     comparison: tables.Table
@@ -165,6 +167,7 @@ def _show(
         headline=_headline(verdict, table),
         verdict=verdict,
         evidence=_evidence(verdict),
+        cautions=cautions(table),
         recall=tables.recall_table(table),
         counterpart=paper,
         comparison=tables.comparison_table(table, paper),
