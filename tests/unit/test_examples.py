@@ -135,6 +135,13 @@ def test_an_answer_without_tokens_is_told() -> None:
             encode(tokenizer, ["She is O-."], [[span]])
 
 
+def test_a_text_beyond_the_context_is_told(facts: FactTables) -> None:
+    tokenizer = tokenizer_for(facts)
+    tokenizer.model_max_length = 20
+    with pytest.raises(FactRecallError, match="takes 20"):
+        bio_examples(facts.bio, tokenizer, "all")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_tokens_but_the_first_are_learnt_with_loss_all(facts: FactTables, kind: str) -> None:
     tokenizer = tokenizer_for(facts, kind)

@@ -54,13 +54,20 @@ def encode(
     Raises
     ------
     FactRecallError
-        When an answer has no tokens of its own, or no token before it to predict it from.
+        When a text is longer than the model's context, or an answer has no tokens of its own or
+        no token before it to predict it from.
     """
     batch = tokenizer(list(texts), return_offsets_mapping=True, padding=False, truncation=False)
     result = []
     for text, tokens, offsets, wanted in zip(
         texts, batch["input_ids"], batch["offset_mapping"], spans, strict=True
     ):
+        if len(tokens) > tokenizer.model_max_length:
+            raise FactRecallError(
+                f"text {text[:60]!r}",
+                f"it has {len(tokens)} tokens, the model takes {tokenizer.model_max_length}",
+                "use shorter templates, or a model with a longer context (scratch: context)",
+            )
         starts, ends = np.asarray(offsets, dtype=np.int64).T
         real = ends > starts
         answers = []
