@@ -155,3 +155,23 @@ def test_paper_scale_takes_seconds() -> None:
     start = time.perf_counter()
     make_facts(Facts(people=10_000), 0)
     assert time.perf_counter() - start < 15  # 3 s on one idle core
+
+
+def test_people_of_pretraining_have_several_biographies_of_the_same_facts() -> None:
+    one, three = (
+        make_facts(Facts(people=20, pretrain_people=10, pretrain_biographies=n), seed=0)
+        for n in (1, 3)
+    )
+    told = three.bio[three.bio["split"] == "pretrain"]
+    assert told.groupby(["individual", "relation"]).size().eq(3).all()
+    assert (told["biography"].to_numpy().reshape(10, 3, 6) == [[[0] * 6, [1] * 6, [2] * 6]]).all()
+    values = [t[a:b] for t, a, b in told[["text", "attribute_start", "attribute_end"]].to_numpy()]
+    assert (
+        told.assign(value=values).groupby(["individual", "relation"])["value"].nunique().eq(1).all()
+    )
+    assert told.groupby(["individual", "relation"])["template"].nunique().gt(1).mean() > 0.8
+    assert len(list(joined(told))) == 30
+    # The people of the study have one each, whatever those of pre-training have.
+    study = [tables.bio[tables.bio["split"] != "pretrain"] for tables in (one, three)]
+    pd.testing.assert_frame_equal(*study)
+    assert study[0]["biography"].eq(0).all()
