@@ -45,6 +45,8 @@ class GradientTrace:
         self.space = ParameterSpace.of(model)
         self._parameters = dict(model.named_parameters())
         self._individuals = dict(individuals)
+        first = next(iter(self._parameters.values()))
+        self._scratch = torch.empty(max(self.space.sizes), dtype=first.dtype, device=first.device)
         self.sums: dict[str, torch.Tensor] = {}
         self.counts: dict[str, int] = {}
 
@@ -70,16 +72,18 @@ class GradientTrace:
         gradients = torch.autograd.grad(loss, list(self._parameters.values()))
         self.counts[task] = self.counts.get(task, 0) + 1
         with torch.no_grad():
-            torch._foreach_add_(self._sums(task, "signed"), gradients, alpha=learning_rate)
-            gradients = torch._foreach_abs(gradients)
-            torch._foreach_add_(self._sums(task, "absolute"), gradients, alpha=learning_rate)
+            for name, gradient in zip(self._parameters, gradients, strict=True):
+                # Gradients may share memory with each other, and fresh memory costs more than sums.
+                magnitude = self._scratch[: gradient.numel()].view(gradient.shape)
+                torch.abs(gradient, out=magnitude)
+                self._sum(task, "signed", name).add_(gradient, alpha=learning_rate)
+                self._sum(task, "absolute", name).add_(magnitude, alpha=learning_rate)
 
-    def _sums(self, task: str, influence: str) -> list[torch.Tensor]:
-        keys = [f"{task}/{influence}/{name}" for name in self._parameters]
-        for key, parameter in zip(keys, self._parameters.values(), strict=True):
-            if key not in self.sums:
-                self.sums[key] = torch.zeros_like(parameter)
-        return [self.sums[key] for key in keys]
+    def _sum(self, task: str, influence: str, name: str) -> torch.Tensor:
+        key = f"{task}/{influence}/{name}"
+        if key not in self.sums:
+            self.sums[key] = torch.zeros_like(self._parameters[name])
+        return self.sums[key]
 
     def restore(self, sums: Mapping[str, torch.Tensor], counts: Mapping[str, int]) -> None:
         """Take up the sums of an interrupted run."""
