@@ -246,3 +246,18 @@ def test_a_mistake_ends_with_one_message_before_any_job(
     assert done.returncode == 2
     assert said in done.stdout and "remedy:" in done.stdout
     assert "Traceback" not in done.stdout and "Building DAG" not in done.stdout
+
+
+def test_an_edit_of_own_sentences_remakes_the_facts_and_a_touch_does_not(checkout: Path) -> None:
+    own = checkout / "my {own} sentences.yaml"  # braces are wildcards to Snakemake
+    text = (checkout / "src/factrecall/facts/templates.yaml").read_text(encoding="utf-8")
+    own.write_text(text, encoding="utf-8")
+    change = {"name": "own", "facts": {"templates": own.name}}
+    (checkout / "change.yaml").write_text(yaml.safe_dump(change))
+    facts = ("--configfile", PRESET, "change.yaml", "--", "results/own/facts/bio.parquet")
+    made = snakemake(checkout, "--cores", "1", *facts)
+    assert made.returncode == 0, made.stdout[-4000:]
+    os.utime(own)
+    assert "Nothing to be done" in snakemake(checkout, "-n", *facts).stdout
+    own.write_text(text.replace("What is the birth date", "What was the birth date"))
+    assert re.search(r"^make_facts +1$", snakemake(checkout, "-n", *facts).stdout, re.M)

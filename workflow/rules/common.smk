@@ -46,6 +46,13 @@ parameters = partial(stages.parameters, STUDY)
 SCRATCH = [name for name, model in STUDY.models.items() if model.source == "scratch"]
 FETCHED = [name for name, model in STUDY.models.items() if model.source != "scratch"]
 TUNINGS = ["bio", "stage", "mix"]
+# The user's own people and sentences, by content: a path may hold what Snakemake takes for a
+# wildcard, and an edit of these files is an edit of the facts.
+OWN_FILES = [
+    sha256(path.read_bytes()).hexdigest()
+    for path in (STUDY.facts.individuals, STUDY.facts.templates)
+    if path is not None
+]
 FACTS = expand(f"{RESULTS}/facts/{{table}}.parquet", table=["individuals", "bio", "qa"])
 BASE = f"{RESULTS}/models/{{model}}/base/seed{STUDY.seed}"
 TUNED = f"{RESULTS}/models/{{model}}/{{tuning}}/seed{{seed}}"

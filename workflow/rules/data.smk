@@ -17,6 +17,7 @@ rule make_facts:
         runtime=10,
     params:
         stage=parameters("make-facts"),
+        own=OWN_FILES,
     shell:
         'python -m factrecall make-facts --study "$FACTRECALL_STUDY"'
         " --individuals {output.individuals:q} --bio {output.bio:q} --qa {output.qa:q}"
