@@ -2,7 +2,7 @@
 
 snakemake --cores all                                             the laptop study
 snakemake --cores all --configfile workflow/presets/ci.yaml       a small one of everything
-snakemake --profile slurm                                         the paper, on a cluster
+snakemake --cores 8 --configfile workflow/presets/paper.yaml      the paper (docs/cluster.md)
 """
 
 from snakemake.utils import min_version

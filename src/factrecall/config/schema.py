@@ -50,7 +50,7 @@ text, write `1.0e-4`; `yes`, `no`, `on` and `off` are true and false; a key give
 
 Changing a value reruns the stages that read it and those behind them, and nothing else.
 
-*This page is made from `src/factrecall/config.py` by `python -m factrecall.config.schema`.*
+*This page is made from `src/factrecall/config/` by `python -m factrecall.config.schema`.*
 """
 
 _SECTIONS = (

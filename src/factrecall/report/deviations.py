@@ -37,7 +37,11 @@ CONDITIONS: dict[str, Callable[[Study], bool]] = {
     "smaller_pools": lambda study: any(
         study["facts"]["pools"][pool] < size for pool, size in _PAPER_POOLS.items()
     ),
-    "one_question": lambda study: any(r["questions"] == "one" for r in _recipes(study)),
+    "one_question": lambda study: any(
+        model["training"][tuning]["questions"] == "one"
+        for model in study["models"].values()
+        for tuning in ("stage", "mix")
+    ),
     "learning_rate": lambda study: any(r["learning_rate"] > 1e-4 for r in _recipes(study)),
     "updates": lambda study: any(
         _updates(model) not in _PAPER_UPDATES for model in study["models"].values()
