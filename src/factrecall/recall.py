@@ -1,9 +1,8 @@
 """What a model recalls: exact match of answers, per example, from one teacher-forced pass.
 
-Greedy decoding gives the gold answer exactly when the most likely token is the gold one at each
-of the answer's positions, so one forward pass over prompt and answer decides it. The full stop
-that ends an answer is part of it: "engineer" is no match for "engineer, civil". All six answers
-of a biography come out of one pass (paper, section 2.2 and appendix A.2; method, section 3).
+The full stop that ends an answer is part of it: "engineer" is no match for "engineer, civil".
+All six answers of a biography come out of one pass (paper, section 2.2 and appendix A.2; method,
+section 3).
 """
 
 from __future__ import annotations
@@ -11,21 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 import pandas as pd
-import torch
 
-from factrecall.facts import RELATIONS
+from factrecall.answers import Answers
 from factrecall.facts.forms import BIO_COLUMNS, QA_COLUMNS, joined
-from factrecall.models.forward import Encoded, encode, logits_at
+from factrecall.models.forward import encode
 from factrecall.models.load import load_model, load_tokenizer
 from factrecall.progress import progress
 from factrecall.storage import read_table, write_table
-from factrecall.training.batches import cut, pad
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SPLITS = ("bio", "qa_in", "qa_out")
@@ -51,92 +48,68 @@ SUMMARY = {
 """Columns of ``tables/recall.parquet``."""
 
 
-def exact_matches(
-    model: PreTrainedModel,
-    texts: Sequence[Encoded],
-    batch_tokens: int,
-    watch: Callable[[int], None] = lambda done: None,
-) -> list[np.ndarray]:
-    """Decide for each answer of each text whether greedy decoding would give it.
+@dataclass(frozen=True)
+class Evaluator:
+    """The facts of a study as questions, ready to be put to many models.
 
-    Parameters
+    Attributes
     ----------
-    model : PreTrainedModel
-        In evaluation mode, on its device.
-    texts : sequence of Encoded
-        Whole texts with their answers' token ranges.
-    batch_tokens : int
-        Largest padded size of a batch.
-    watch : callable
-        Called with the number of texts done so far.
-
-    Returns
-    -------
-    list of ndarray of bool, shape (answers of the text,)
-        In the order of `texts`.
+    rows : DataFrame
+        One row a question: ``split``, ``individual``, ``relation``.
+    answers : Answers
+        In the order of `rows`.
+    texts : int
+        How many texts they are in.
     """
-    device = next(model.parameters()).device
-    done = 0
-    result: list[np.ndarray] = [np.empty(0, dtype=bool)] * len(texts)
-    with torch.inference_mode():
-        for group in cut([len(t.tokens) for t in texts], batch_tokens, pass_cost=batch_tokens // 8):
-            members = [texts[i] for i in group]
-            tokens = pad([t.tokens for t in members], 0)
-            where = torch.zeros_like(tokens, dtype=torch.bool)
-            for row, text in enumerate(members):
-                for start, end in text.answers:
-                    where[row, start - 1 : end - 1] = True
-            logits = logits_at(model, tokens.to(device), where.to(device))
-            gold = tokens[:, 1:][where[:, :-1]]
-            hits = torch.zeros_like(where)
-            hits[where] = logits.argmax(-1).cpu() == gold
-            for row, text in enumerate(members):
-                result[group[row]] = np.array(
-                    [bool(hits[row, start - 1 : end - 1].all()) for start, end in text.answers]
-                )
-            done += len(group)
-            watch(done)
-    return result
 
+    rows: pd.DataFrame
+    answers: Answers
+    texts: int
 
-def evaluate(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    bio: pd.DataFrame,
-    qa: pd.DataFrame,
-    batch_tokens: int,
-    watch: Callable[[int], None] = lambda done: None,
-) -> pd.DataFrame:
-    """Ask a model for every fact in every split.
+    @classmethod
+    def of(
+        cls,
+        tokenizer: PreTrainedTokenizerBase,
+        bio: pd.DataFrame,
+        qa: pd.DataFrame,
+        batch_tokens: int,
+        device: torch.device | str = "cpu",
+    ) -> Self:
+        """Tokenise tables of facts.
 
-    Parameters
-    ----------
-    model, tokenizer
-        The model asked.
-    bio, qa : DataFrame
-        The tables of facts; rows of pre-training people are left out.
-    batch_tokens : int
-        Largest padded size of a batch.
-    watch : callable
-        Called with the number of texts done so far.
+        Parameters
+        ----------
+        tokenizer
+            Of the models to be asked.
+        bio, qa : DataFrame
+            Tables of facts, or rows of them; those of pre-training people are left out. Split
+            "bio" asks for each attribute given all the gold text before it, "qa_in" and "qa_out"
+            for each answer given its question.
+        batch_tokens : int
+            Largest padded size of a batch.
+        device : device
+            Of the models to be asked.
+        """
+        bio, qa = bio[bio["split"] != "pretrain"], qa[qa["split"] != "pretrain"]
+        stories = list(joined(bio))
+        asked = list(zip(qa["text"], qa["attribute_start"], qa["terminator_end"], strict=True))
+        texts = encode(
+            tokenizer,
+            [text for _, text, _ in stories] + [text for text, _, _ in asked],
+            [spans for _, _, spans in stories] + [[(start, end)] for _, start, end in asked],
+        )
+        rows = pd.concat([bio.assign(split="bio"), qa.assign(split="qa_" + qa["split"])])
+        return cls(
+            rows[["split", "individual", "relation"]].reset_index(drop=True),
+            Answers.of(texts, batch_tokens, device),
+            len(texts),
+        )
 
-    Returns
-    -------
-    DataFrame
-        One row an example, columns ``PER_EXAMPLE``: for split "bio" each attribute given all the
-        gold text before it; for "qa_in" and "qa_out" each answer given its question.
-    """
-    bio, qa = bio[bio["split"] != "pretrain"], qa[qa["split"] != "pretrain"]
-    stories = list(joined(bio))
-    asked = list(zip(qa["text"], qa["attribute_start"], qa["terminator_end"], strict=True))
-    texts = encode(
-        tokenizer,
-        [text for _, text, _ in stories] + [text for text, _, _ in asked],
-        [spans for _, _, spans in stories] + [[(start, end)] for _, start, end in asked],
-    )
-    matches = np.concatenate(exact_matches(model, texts, batch_tokens, watch))
-    rows = pd.concat([bio.assign(split="bio"), qa.assign(split="qa_" + qa["split"])])
-    return rows[["split", "individual", "relation"]].assign(correct=matches).reset_index(drop=True)
+    def evaluate(
+        self, model: PreTrainedModel, watch: Callable[[int], None] = lambda done: None
+    ) -> pd.DataFrame:
+        """Ask a model everything; columns ``PER_EXAMPLE``."""
+        return self.rows.assign(correct=self.answers.right(model, watch))
 
 
 def majority(qa: pd.DataFrame) -> pd.DataFrame:
@@ -185,9 +158,9 @@ def recall(
     """Evaluate the model in a folder and write its per-example table (see `evaluate`)."""
     tables = read_table(bio, BIO_COLUMNS), read_table(qa, QA_COLUMNS)
     tokenizer, network = load_tokenizer(model), load_model(model, device)
-    people = int((tables[0]["split"] != "pretrain").sum()) // len(RELATIONS)
-    with progress(people * (1 + len(RELATIONS)), "recall", "text") as watch:
-        examples = evaluate(network, tokenizer, *tables, batch_tokens, watch)
+    evaluator = Evaluator.of(tokenizer, *tables, batch_tokens, device)
+    with progress(evaluator.texts, "recall", "text") as watch:
+        examples = evaluator.evaluate(network, watch)
     write_table(out, examples, PER_EXAMPLE, provenance)
 
 

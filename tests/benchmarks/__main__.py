@@ -27,6 +27,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer, TrainingArguments
 from transformers.utils import logging
 
+from factrecall.answers import Answers
 from factrecall.config import Recipe
 from factrecall.config.reading import read_study
 from factrecall.facts.forms import joined
@@ -34,7 +35,6 @@ from factrecall.facts.tables import FactTables, make_facts
 from factrecall.models.forward import Encoded, encode
 from factrecall.models.scratch import build_model
 from factrecall.models.tokenizer import train_tokenizer
-from factrecall.recall import exact_matches
 from factrecall.training.batches import Example, batch_indices, micro_batches
 from factrecall.training.examples import training_set
 from factrecall.training.finetune import traced_individuals
@@ -113,8 +113,8 @@ def bench_recall() -> bool:
         verdicts: dict[str, list[bool]] = {}
 
         def forced(texts: list[Encoded] = texts, verdicts: dict = verdicts) -> None:  # type: ignore[type-arg]
-            found = exact_matches(model, texts, STUDY.recall.batch_tokens)
-            verdicts["forced"] = np.concatenate(found).tolist()
+            found = Answers.of(texts, STUDY.recall.batch_tokens).right(model)
+            verdicts["forced"] = found.tolist()
 
         def free(size: int, texts: list[Encoded] = texts, verdicts: dict = verdicts) -> None:  # type: ignore[type-arg]
             verdicts[f"free {size}"] = generate(model, tokenizer, texts, size)

@@ -17,7 +17,7 @@ from factrecall.facts.tables import FactTables, make_bio, make_qa
 from factrecall.facts.templates import load_templates
 from factrecall.models.forward import encode
 from factrecall.models.scratch import build_model
-from factrecall.recall import evaluate, majority, summarise
+from factrecall.recall import Evaluator, majority, summarise
 from factrecall.training.examples import training_set
 from factrecall.training.loop import train
 from tests.conftest import ARCHITECTURES, SMALL_POOLS, recipe, scratch, tokenizer_for
@@ -92,7 +92,7 @@ def test_verdicts_are_those_of_greedy_generation(architecture: str, kind: str) -
     model = build_model(scratch(architecture, hidden_size=48, mlp_size=96), tokenizer, 0)
     settings = recipe(updates=150, batch_size=16, learning_rate=5e-3, warmup=10)
     train(model, training_set("mix", settings, facts.bio, facts.qa, tokenizer), settings, 0)
-    found = evaluate(model, tokenizer, facts.bio, facts.qa, 1024)
+    found = Evaluator.of(tokenizer, facts.bio, facts.qa, 1024).evaluate(model)
 
     expected = []
     for split, table in (("bio", facts.bio), ("qa", facts.qa)):
@@ -137,7 +137,7 @@ def test_a_prefix_of_the_answer_is_no_match() -> None:
     qa = facts.qa[facts.qa["relation"] == "job"]
     empty = facts.bio.iloc[:0]
     for said, right in (("engineer.", "engineer"), ("engineer, civil.", "engineer, civil")):
-        verdicts = evaluate(Says(said), tokenizer, empty, qa, 512)  # type: ignore[arg-type]
+        verdicts = Evaluator.of(tokenizer, empty, qa, 512).evaluate(Says(said))  # type: ignore[arg-type]
         jobs = facts.individuals.set_index("individual")["job"]
         assert (
             verdicts["correct"].to_numpy() == (jobs[verdicts["individual"]] == right).to_numpy()
@@ -149,7 +149,10 @@ def test_batch_size_changes_no_verdict(facts: FactTables) -> None:
     model = build_model(scratch("llama"), tokenizer, 0)
     settings = recipe(updates=80, batch_size=16, learning_rate=5e-3)
     train(model, training_set("mix", settings, facts.bio, facts.qa, tokenizer), settings, 0)
-    tables = [evaluate(model, tokenizer, facts.bio, facts.qa, size) for size in (64, 700, 100_000)]
+    tables = [
+        Evaluator.of(tokenizer, facts.bio, facts.qa, size).evaluate(model)
+        for size in (64, 700, 100_000)
+    ]
     assert tables[0].equals(tables[1]) and tables[0].equals(tables[2])
     assert 0 < tables[0]["correct"].mean() < 1
 
@@ -190,7 +193,7 @@ def test_progress_counts_texts_up_to_all_of_them(facts: FactTables) -> None:
     tokenizer = tokenizer_for(facts)
     model = build_model(scratch("llama"), tokenizer, 0)
     seen: list[int] = []
-    evaluate(model, tokenizer, facts.bio, facts.qa, 700, seen.append)
+    Evaluator.of(tokenizer, facts.bio, facts.qa, 700).evaluate(model, seen.append)
     people = int((facts.individuals["split"] != "pretrain").sum())
     assert len(seen) > 2 and seen == sorted(set(seen))
     assert seen[-1] == people * (1 + len(RELATIONS))

@@ -11,7 +11,8 @@ import pytest
 
 from factrecall.errors import FactRecallError
 from factrecall.recall import PER_EXAMPLE
-from factrecall.report.verdict import bootstrap_interval, decide, judge
+from factrecall.report.verdict import decide, judge
+from factrecall.statistics import bootstrap_interval
 from factrecall.storage import write_table
 
 RELATIONS = ("job", "employer")

@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from factrecall.config import Trace
@@ -19,7 +17,7 @@ from factrecall.storage import read_tensors
 from factrecall.training.batches import batch_indices
 from factrecall.training.finetune import traced_individuals, write_trace
 from factrecall.training.loop import learning_rate, train
-from factrecall.training.trace import INFLUENCES, GradientTrace, top
+from factrecall.training.trace import INFLUENCES, GradientTrace
 from tests.conftest import Tiny, recipe
 from tests.unit.test_training import example_loss, mix_of
 
@@ -98,24 +96,6 @@ def test_questions_of_people_out_of_distribution_are_not_traced(tiny: Tiny) -> N
     trace = GradientTrace(tiny.model, INDIVIDUALS)
     assert trace.task("qa", 0) == "QA_in" and trace.task("bio", 2) == "BIO_out"
     assert trace.task("qa", 2) is None and trace.task("bio", 3) is None
-
-
-@given(
-    st.lists(st.lists(st.integers(-3, 3), min_size=1, max_size=9), min_size=1, max_size=5),
-    st.integers(1, 30),
-    st.booleans(),
-)
-def test_top_equals_a_full_sort_with_ties_by_index(
-    rows: list[list[int]], keep: int, positive: bool
-) -> None:
-    index, value = top(
-        [torch.tensor(row, dtype=torch.float32) for row in rows], keep, positive=positive
-    )
-    flat = np.concatenate([np.asarray(row, dtype=np.float32) for row in rows])
-    order = np.lexsort((np.arange(len(flat)), -flat))
-    order = order[flat[order] > 0] if positive else order
-    assert index.tolist() == order[:keep].tolist()
-    assert value.tolist() == flat[order[:keep]].tolist()
 
 
 def test_tied_embeddings_are_one_tensor() -> None:

@@ -8,10 +8,12 @@ indices; a fingerprint of names, shapes and order guards them against use with a
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
 import torch
 
 from factrecall.storage import to_json
@@ -58,9 +60,16 @@ class ParameterSpace:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
-    def index_dtype(self) -> torch.dtype:
+    def index_dtype(self) -> np.dtype:
         """uint32, or uint64 where 32 bits do not reach."""
-        return torch.uint32 if self.size <= 2**32 else torch.uint64
+        return np.dtype(np.uint32 if self.size <= 2**32 else np.uint64)
+
+    @staticmethod
+    def place(name: str) -> tuple[int, str]:
+        """Return a tensor's layer (-1 outside the layers) and its kind, its name in the layer."""
+        if found := re.search(r"\.(\d+)\.", name):
+            return int(found[1]), name[found.end() :].removesuffix(".weight")
+        return -1, name.removesuffix(".weight")
 
     def offsets(self) -> Iterator[tuple[str, int]]:
         """Yield each tensor's name and the flat index of its first scalar."""

@@ -26,8 +26,9 @@ from factrecall.report.published import LLAMA, PUBLISHED, counterpart
 from factrecall.report.recall_figures import RELATION_DATA
 from factrecall.report.style import RELATION_LABELS, TUNING_LABELS
 from factrecall.report.summaries import by_seed, read_recall, spread
-from factrecall.report.verdict import DRAWS, RULE, Verdict, judge
+from factrecall.report.verdict import RULE, Verdict, judge
 from factrecall.seeds import generator
+from factrecall.statistics import DRAWS
 from factrecall.storage import read_table, write_text
 
 if TYPE_CHECKING:

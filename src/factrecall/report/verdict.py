@@ -18,6 +18,7 @@ import pandas as pd
 
 from factrecall.errors import FactRecallError
 from factrecall.recall import PER_EXAMPLE
+from factrecall.statistics import paired_interval
 from factrecall.storage import read_table
 
 RULE = (
@@ -26,7 +27,6 @@ RULE = (
     "seed and the whole interval lies below zero; anything else is inconclusive."
 )
 
-DRAWS = 10_000
 SPLIT = "qa_out"
 
 Word = Literal["holds", "does not hold", "inconclusive"]
@@ -84,15 +84,16 @@ def judge(per_example: Mapping[tuple[str, int], Path], rng: np.random.Generator)
     pairs = pd.concat([_paired(per_example, seed) for seed in seeds], ignore_index=True)
     means = pairs.groupby("seed")[["mix", "stage"]].mean()
     differences = {int(seed): float(row.mix - row.stage) for seed, row in means.iterrows()}
-    pairs["ahead"] = pairs["mix"].astype(int) - pairs["stage"].astype(int)
-    people = pairs.groupby("individual")["ahead"].agg(["sum", "size"])
-    if people["size"].nunique() != 1:
+    ahead = pairs["mix"].astype(int) - pairs["stage"].astype(int)
+    ahead.index = pd.Index(pairs["individual"], name="individual")
+    people = ahead.groupby(level="individual").size()
+    if people.nunique() != 1:
         raise FactRecallError(
             "recall per example",
             "people differ in how many of their questions were asked",
             "delete the files *.recall.parquet and run the workflow again",
         )
-    low, high = bootstrap_interval(people["sum"].to_numpy(), int(people["size"].iloc[0]), rng)
+    _, low, high = paired_interval(ahead, rng)
     return Verdict(
         mix=float(means["mix"].mean()),
         stage=float(means["stage"].mean()),
@@ -111,31 +112,6 @@ def decide(differences: list[float], low: float, high: float) -> Word:
     if max(differences) < 0 and high < 0:
         return "does not hold"
     return "inconclusive"
-
-
-def bootstrap_interval(
-    sums: np.ndarray, questions: int, rng: np.random.Generator, level: float = 0.95
-) -> tuple[float, float]:
-    """Return the percentile interval of a mean over people.
-
-    Parameters
-    ----------
-    sums : ndarray of int, shape (people,)
-        Each person's sum of differences.
-    questions : int
-        How many differences each sum is of.
-    rng : Generator
-        Draws `DRAWS` samples of people.
-    level : float
-        Share of the samples inside the interval.
-    """
-    # People with equal sums are interchangeable, so that a sample is a multinomial draw over
-    # the few sums there are: the same distribution at a fraction of the memory.
-    values, counts = np.unique(sums, return_counts=True)
-    drawn = rng.multinomial(len(sums), counts / len(sums), size=DRAWS)
-    means = drawn @ values / (len(sums) * questions)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def _paired(per_example: Mapping[tuple[str, int], Path], seed: int) -> pd.DataFrame:

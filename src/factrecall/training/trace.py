@@ -8,12 +8,14 @@ the bit with and without it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from factrecall.parameters.space import ParameterSpace
+from factrecall.parameters.top import falling, top
 
 if TYPE_CHECKING:
     from torch import nn
@@ -91,11 +93,12 @@ class GradientTrace:
         self.sums = {key: tensor.to(device) for key, tensor in sums.items()}
         self.counts = dict(counts)
 
-    def influence(self, task: str, influence: str) -> list[torch.Tensor]:
-        """Return a task's influence on each tensor, in the order of the parameter space."""
+    def influence(self, task: str, influence: str) -> Iterator[torch.Tensor]:
+        """Yield a task's influence on each tensor, in the order of the parameter space."""
         kind = "absolute" if influence == "absolute" else "signed"
-        tensors = [self.sums[f"{task}/{kind}/{name}"] for name in self.space.names]
-        return [tensor.abs() for tensor in tensors] if influence == "magnitude" else tensors
+        for name in self.space.names:
+            tensor = self.sums[f"{task}/{kind}/{name}"]
+            yield tensor.abs() if influence == "magnitude" else tensor
 
     def ranking(self, keep: int) -> dict[str, torch.Tensor]:
         """Return the most influenced parameters of every task and reading.
@@ -116,49 +119,12 @@ class GradientTrace:
         for task in self.counts:
             for influence in INFLUENCES:
                 index, value = top(
-                    self.influence(task, influence), keep, positive=influence != "signed"
+                    partial(self.influence, task, influence),
+                    keep,
+                    self.space.index_dtype,
+                    positive=influence != "signed",
                 )
-                result[f"{task}/{influence}/index"] = index.to(self.space.index_dtype)
-                result[f"{task}/{influence}/value"] = value
+                order = falling(value)
+                result[f"{task}/{influence}/index"] = torch.from_numpy(index[order])
+                result[f"{task}/{influence}/value"] = torch.from_numpy(value[order])
         return result
-
-
-def top(
-    tensors: list[torch.Tensor], keep: int, *, positive: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Select the largest scalars of many tensors without laying them end to end.
-
-    Parameters
-    ----------
-    tensors : list of tensor
-        Read one after the other; memory beyond them is some multiples of `keep`.
-    keep : int
-        How many to select at most.
-    positive : bool
-        Select values above zero only.
-
-    Returns
-    -------
-    index : int64 tensor, shape (selected,)
-        Flat indices by falling value, ties by rising index.
-    value : tensor, shape (selected,)
-        The values.
-    """
-    best_index = torch.empty(0, dtype=torch.int64)
-    best_value = torch.empty(0, dtype=tensors[0].dtype)
-    start = 0
-    for tensor in tensors:
-        flat = tensor.detach().reshape(-1)
-        threshold = best_value[-1].item() if len(best_value) == keep else None
-        chosen = torch.ones_like(flat, dtype=torch.bool) if threshold is None else flat > threshold
-        if positive:
-            chosen &= flat > 0
-        index = chosen.nonzero().squeeze(1)
-        value = flat[index].cpu()
-        best_index = torch.cat([best_index, index.cpu() + start])
-        best_value = torch.cat([best_value, value])
-        # A stable sort keeps equal values in the order they came, which is that of their index.
-        order = torch.argsort(best_value, descending=True, stable=True)[:keep]
-        best_index, best_value = best_index[order], best_value[order]
-        start += flat.numel()
-    return best_index, best_value

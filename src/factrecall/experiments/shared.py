@@ -1,0 +1,297 @@
+"""Shared parameters: those that a task's telling and its asking both move (paper, section 3.1).
+
+A parameter enters the shared set S_I(k) when k reaches the worse of its two ranks, its entry
+rank e = max(rank_BIO, rank_QA). So one pass over two rankings gives |S_I(k)| for every k at once,
+and each S_I(k) is a prefix of the parameters by e (method, section 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from factrecall.errors import FactRecallError
+from factrecall.parameters.sets import ParameterSet, different_spaces, inside, write_sets
+from factrecall.parameters.space import ParameterSpace
+from factrecall.storage import read_tensors, write_table
+from factrecall.training.trace import INFLUENCES
+
+if TYPE_CHECKING:
+    pass
+
+PAIRS = {"S_I": ("BIO_in", "QA_in"), "S_II": ("BIO_out", "QA_in")}
+"""The shared sets and the two tasks of each (equation 4); S is their union."""
+
+SETS = (*PAIRS, "S")
+
+CURVE = {
+    "influence": "string",
+    "set": "string",
+    "k": "int64",
+    "size": "int64",
+    "ratio": "float64",
+    "chance": "float64",
+    "null": "float64",
+}
+"""Columns of a curve; `ratio`, `chance` and `null` are shares of k.
+
+`chance` is the overlap of random rankings; `null` that of rankings permuted within each tensor,
+which keeps how much of each tensor is moved. Both are exact expectations.
+"""
+
+PLACES = {
+    "set": "string",
+    "tensor": "string",
+    "layer": "int32",
+    "kind": "string",
+    "parameters": "int64",
+    "shared": "int64",
+}
+"""Columns of a table of where S lives; `layer` is -1 outside the layers."""
+
+
+@dataclass(frozen=True)
+class Rankings:
+    """What fine-tuning left in its traces.
+
+    Attributes
+    ----------
+    space : ParameterSpace
+        Of the traced model.
+    keep : int
+        How many parameters each ranking holds at most.
+    index : dict of (task, influence) to ndarray, shape (ranked,)
+        Flat indices, most influenced first.
+    """
+
+    space: ParameterSpace
+    keep: int
+    index: dict[tuple[str, str], np.ndarray]
+
+
+def read_rankings(paths: Sequence[Path]) -> Rankings:
+    """Read the rankings of one training history from its traces, one or, for two-stage, two.
+
+    Raises
+    ------
+    FactRecallError
+        When a trace is missing or damaged, or they are of different models or lack a task.
+    """
+    index: dict[tuple[str, str], np.ndarray] = {}
+    spaces, keeps = [], []
+    for path in paths:
+        tensors, metadata = read_tensors(path)
+        shapes = tuple(tuple(shape) for shape in metadata["shapes"])
+        spaces.append(ParameterSpace(tuple(metadata["names"]), shapes))
+        keeps.append(int(metadata["keep"]))
+        if spaces[0] != spaces[-1]:
+            names = ", ".join(map(str, paths))
+            raise different_spaces(names, spaces[0].fingerprint, spaces[-1].fingerprint)
+        for task in metadata["counts"]:
+            for influence in INFLUENCES:
+                index[task, influence] = tensors[f"{task}/{influence}/index"].numpy()
+    for task in {task for pair in PAIRS.values() for task in pair}:
+        if (task, INFLUENCES[0]) not in index:
+            raise FactRecallError(
+                ", ".join(map(str, paths)),
+                f"no gradient of {task} was traced: no traced person was in a batch",
+                "trace more people (trace.in_distribution, trace.out_of_distribution) or train "
+                "for more updates",
+            )
+    return Rankings(spaces[0], min(keeps), index)
+
+
+def entry_ranks(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the parameters that are in both rankings, and the k at which each is in both tops.
+
+    Parameters
+    ----------
+    one, other : ndarray of uint32 or uint64, shape (ranked,)
+        Flat indices, most influenced first.
+
+    Returns
+    -------
+    index : ndarray, shape (common,)
+        Rising.
+    entry : ndarray of int64, shape (common,)
+        max(rank in one, rank in other), counted from 1.
+    """
+    a, rank_a = _by_index(one)
+    b, rank_b = _by_index(other)
+    common = inside(b, a)
+    b, rank_b = b[common], rank_b[common]
+    entry = np.maximum(rank_a[np.searchsorted(a, b)], rank_b).astype(np.int64)
+    entry += 1
+    return b, entry
+
+
+def _by_index(ranking: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sort a ranking by index; return it with the ranks, counted from 0."""
+    if ranking.dtype != np.uint32:
+        order = np.argsort(ranking, kind="stable")
+        return ranking[order], order
+    # Index and rank in one number: sorting those is twice as fast as sorting with an order.
+    keys = ranking.astype(np.uint64) << np.uint64(32)
+    keys |= np.arange(len(ranking), dtype=np.uint64)
+    keys.sort()
+    rank = keys.astype(np.uint32)
+    keys >>= np.uint64(32)
+    return keys.astype(np.uint32), rank
+
+
+def union_of_entries(
+    one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return entry ranks into the union of two growing sets: the better of the two."""
+    index = np.concatenate([one[0], other[0]])
+    entry = np.concatenate([one[1], other[1]])
+    order = np.lexsort((entry, index))
+    index, entry = index[order], entry[order]
+    first = np.ones(len(index), dtype=bool)
+    np.not_equal(index[1:], index[:-1], out=first[1:])
+    return index[first], entry[first]
+
+
+def sizes(entry: np.ndarray, ks: np.ndarray) -> np.ndarray:
+    """Return, for each k, how many entry ranks are at most k."""
+    return np.searchsorted(np.sort(entry), ks, side="right")
+
+
+def log_grid(keep: int, k: int) -> np.ndarray:
+    """Return 10, 20, 50, 100 … up to `keep`, which is in it, and so is `k`."""
+    decades = 10 ** np.arange(1, 20, dtype=np.int64)[: len(str(keep))]
+    grid = (decades[:, None] * np.array([1, 2, 5])).ravel()
+    return np.unique(np.concatenate([grid[grid < keep], [min(k, keep), keep]]))
+
+
+def curves(rankings: Rankings, k: int) -> pd.DataFrame:
+    """Return |S_I(k)|, |S_II(k)| and |S(k)| on a log grid for every influence; columns `CURVE`."""
+    ks = log_grid(rankings.keep, k)
+    share = ks / rankings.space.size
+    chance = {"S_I": share, "S_II": share, "S": share * (2 - share)}
+    parts = []
+    for influence in INFLUENCES:
+        entries = _entries(rankings, influence)
+        null = _nulls(rankings, influence, ks)
+        for name, (_, entry) in entries.items():
+            size = sizes(entry, ks)
+            parts.append(
+                pd.DataFrame({"k": ks, "size": size, "ratio": size / ks}).assign(
+                    influence=influence, set=name, chance=chance[name], null=null[name] / ks
+                )
+            )
+    return pd.concat(parts, ignore_index=True)
+
+
+def _entries(rankings: Rankings, influence: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    entries = {
+        name: entry_ranks(rankings.index[bio, influence], rankings.index[qa, influence])
+        for name, (bio, qa) in PAIRS.items()
+    }
+    return {**entries, "S": union_of_entries(entries["S_I"], entries["S_II"])}
+
+
+def _nulls(rankings: Rankings, influence: str, ks: np.ndarray) -> dict[str, np.ndarray]:
+    """Expect the overlap of tops whose members are drawn anew within each tensor."""
+    size = np.array(rankings.space.sizes, dtype=float)
+    shares = {
+        task: _tops_by_tensor(rankings.index[task, influence], rankings.space, ks) / size
+        for task in ("BIO_in", "BIO_out", "QA_in")
+    }
+    one, two, asked = (shares[t] for t in ("BIO_in", "BIO_out", "QA_in"))
+    return {
+        "S_I": (one * asked) @ size,
+        "S_II": (two * asked) @ size,
+        "S": ((one + two - one * two) * asked) @ size,
+    }
+
+
+def _tops_by_tensor(ranking: np.ndarray, space: ParameterSpace, ks: np.ndarray) -> np.ndarray:
+    """Count the top k of each tensor, for every k; shape (ks, tensors)."""
+    ends = np.cumsum(space.sizes)
+    counts = np.zeros((len(ks), len(ends)), dtype=np.int64)
+    start = 0
+    for row, k in enumerate(ks):
+        tensor = np.searchsorted(ends, ranking[start:k], side="right")
+        counts[row] = np.bincount(tensor, minlength=len(ends))
+        start = int(k)
+    return np.cumsum(counts, axis=0)
+
+
+def shared_sets(rankings: Rankings, influence: str, k: int) -> dict[str, ParameterSet]:
+    """Return S_I(k), S_II(k) and S(k) (equations 3 and 4)."""
+    tops = {
+        task: ParameterSet(rankings.space, np.sort(rankings.index[task, influence][:k]))
+        for task in {task for pair in PAIRS.values() for task in pair}
+    }
+    found = {name: tops[bio] & tops[qa] for name, (bio, qa) in PAIRS.items()}
+    return {**found, "S": found["S_I"] | found["S_II"]}
+
+
+def places(sets: Mapping[str, ParameterSet]) -> pd.DataFrame:
+    """Return how much of each set is in each tensor; columns `PLACES`."""
+    return pd.DataFrame(_places(sets))
+
+
+def _places(sets: Mapping[str, ParameterSet]) -> Iterator[dict[str, Any]]:
+    for name, members in sets.items():
+        sizes_ = dict(zip(members.space.names, members.space.sizes, strict=True))
+        for tensor, shared in members.counts().items():
+            layer, kind = members.space.place(tensor)
+            yield {
+                "set": name,
+                "tensor": tensor,
+                "layer": layer,
+                "kind": kind,
+                "parameters": sizes_[tensor],
+                "shared": shared,
+            }
+
+
+def absolute_k(amount: int | float, n: int) -> int:
+    """Turn a count or a fraction of n into a count, at least 1 and at most n."""
+    return min(n, max(1, amount if isinstance(amount, int) else round(amount * n)))
+
+
+def select_shared(
+    k: int | float,
+    influence: str,
+    *,
+    traces: Sequence[Path],
+    out: Path,
+    curve: Path,
+    where: Path,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Select the shared parameters of one training history and write what is known of them.
+
+    Parameters
+    ----------
+    k, influence
+        What the configuration says (section `shared`).
+    traces : sequence of Path
+        That of mixed training, or those of both stages.
+    out : Path
+        The sets to write, ``S_I``, ``S_II`` and ``S``.
+    curve, where : Path
+        The tables to write, columns `CURVE` and `PLACES`.
+    provenance : mapping
+        Kept in the metadata of every file.
+    """
+    rankings = read_rankings(traces)
+    wanted = absolute_k(k, rankings.space.size)
+    if wanted > rankings.keep:
+        raise FactRecallError(
+            f"shared.k = {k}",
+            f"it asks for {wanted:,} parameters, the traces keep {rankings.keep:,}",
+            "lower it, or raise trace.keep, which trains all models again",
+        )
+    sets = shared_sets(rankings, influence, wanted)
+    write_sets(out, sets, {"k": wanted, "influence": influence, "provenance": dict(provenance)})
+    write_table(curve, curves(rankings, wanted), CURVE, provenance)
+    write_table(where, places(sets), PLACES, provenance)

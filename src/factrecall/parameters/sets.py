@@ -1,0 +1,294 @@
+"""Sets of parameters: what every experiment selects and every composition takes.
+
+A set is a sorted array of flat indices into a parameter space, or its complement, so that "all
+but these" costs no more than "these". The algebra merges sorted arrays; nothing here is as long
+as the space. A set knows its space, and sets of different spaces do not mix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+
+from factrecall.errors import FactRecallError
+from factrecall.storage import read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    from factrecall.parameters.space import ParameterSpace
+
+
+@dataclass(frozen=True, eq=False)
+class ParameterSet:
+    """A set of scalar parameters of one space.
+
+    Attributes
+    ----------
+    space : ParameterSpace
+        Whose parameters these are.
+    index : ndarray of uint32 or uint64, shape (count,)
+        Flat indices, rising, each once.
+    inverted : bool
+        Whether the set is everything but `index`.
+    """
+
+    space: ParameterSpace
+    index: np.ndarray
+    inverted: bool = False
+
+    @classmethod
+    def of(cls, space: ParameterSpace, indices: np.ndarray) -> Self:
+        """Make a set of flat indices in any order; one given twice is in it once.
+
+        Raises
+        ------
+        ValueError
+            When an index is none of the space.
+        """
+        index = np.unique(np.asarray(indices))
+        if len(index) and not 0 <= int(index[0]) <= int(index[-1]) < space.size:
+            raise ValueError(f"indices from {index[0]} to {index[-1]} in a space of {space.size}")
+        return cls(space, index.astype(space.index_dtype))
+
+    @classmethod
+    def nothing(cls, space: ParameterSpace) -> Self:
+        """Return the empty set; ``~nothing`` is everything."""
+        return cls(space, np.empty(0, dtype=space.index_dtype))
+
+    @classmethod
+    def tensors(cls, space: ParameterSpace, names: list[str]) -> Self:
+        """Return the set of all scalars of some tensors."""
+        parts = [
+            np.arange(start, start + size, dtype=space.index_dtype)
+            for (name, start), size in zip(space.offsets(), space.sizes, strict=True)
+            if name in names
+        ]
+        return cls(space, np.concatenate(parts)) if parts else cls.nothing(space)
+
+    def __len__(self) -> int:
+        return self.space.size - len(self.index) if self.inverted else len(self.index)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ParameterSet):
+            return NotImplemented
+        self._check(other)
+        if self.inverted == other.inverted:
+            return np.array_equal(self.index, other.index)
+        # One is stored by its members and one by what it lacks: equal sets have nothing apart.
+        return len(self ^ other) == 0
+
+    __hash__ = None  # type: ignore[assignment]  # arrays are no keys
+
+    def __invert__(self) -> Self:
+        return type(self)(self.space, self.index, not self.inverted)
+
+    def __and__(self, other: Self) -> Self:
+        self._check(other)
+        if self.inverted and other.inverted:
+            return ~(~self | ~other)
+        if other.inverted:
+            return type(self)(self.space, self.index[~inside(self.index, other.index)])
+        if self.inverted:
+            return other & self
+        return type(self)(self.space, _both(self.index, other.index))
+
+    def __or__(self, other: Self) -> Self:
+        self._check(other)
+        if self.inverted or other.inverted:
+            return ~(~self & ~other)
+        return type(self)(self.space, _either(self.index, other.index))
+
+    def __sub__(self, other: Self) -> Self:
+        return self & ~other
+
+    def __xor__(self, other: Self) -> Self:
+        self._check(other)
+        apart = _one(self.index, other.index)
+        return type(self)(self.space, apart, self.inverted != other.inverted)
+
+    def __repr__(self) -> str:
+        return f"ParameterSet({len(self):,} of {self.space.size:,})"
+
+    def by_tensor(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield each tensor's name and, counted from its first scalar, its part of `index`."""
+        ends = np.cumsum((0, *self.space.sizes), dtype=np.uint64).astype(self.index.dtype)
+        cuts = np.searchsorted(self.index, ends)
+        if self.space.size > np.iinfo(self.index.dtype).max:
+            cuts[-1] = len(self.index)  # 2³² itself is no uint32
+        for i, name in enumerate(self.space.names):
+            yield name, self.index[cuts[i] : cuts[i + 1]] - ends[i]
+
+    def counts(self) -> dict[str, int]:
+        """Return how many scalars of each tensor are in the set."""
+        sizes = dict(zip(self.space.names, self.space.sizes, strict=True))
+        return {
+            name: sizes[name] - len(local) if self.inverted else len(local)
+            for name, local in self.by_tensor()
+        }
+
+    def counts_along(self, axis: int) -> dict[str, np.ndarray]:
+        """Return how many are in each row (0) or column (1) of every matrix.
+
+        Of these a node's count is a sum, since heads and neurons are rows or columns.
+
+        Returns
+        -------
+        dict of str to ndarray of int64, shape (rows,) or (columns,)
+            For tensors of two dimensions.
+        """
+        shapes = dict(zip(self.space.names, self.space.shapes, strict=True))
+        result = {}
+        for name, local in self.by_tensor():
+            if len(shapes[name]) != 2:
+                continue
+            rows, columns = shapes[name]
+            lines = local // columns if axis == 0 else local % columns
+            count = np.bincount(lines.astype(np.int64), minlength=shapes[name][axis])
+            whole = columns if axis == 0 else rows
+            result[name] = whole - count if self.inverted else count
+        return result
+
+    def sample(self, size: int, rng: np.random.Generator) -> Self:
+        """Draw `size` members, all subsets of that size being equally likely.
+
+        Raises
+        ------
+        ValueError
+            When the set is smaller.
+        """
+        if size > len(self):
+            raise ValueError(f"{size} of {len(self)} parameters cannot be drawn")
+        if not self.inverted:
+            chosen = _draw(len(self.index), size, rng)
+            return type(self)(self.space, self.index[chosen])
+        return type(self)(self.space, self._members(_draw(len(self), size, rng)))
+
+    def sample_by_tensor(self, sizes: Mapping[str, int], rng: np.random.Generator) -> Self:
+        """Draw, of every tensor, a given number of members (see `sample`)."""
+        parts = [np.empty(0, dtype=self.index.dtype)]
+        lengths = dict(zip(self.space.names, self.space.sizes, strict=True))
+        starts = dict(self.space.offsets())
+        for name, local in self.by_tensor():
+            size = sizes.get(name, 0)
+            whole = lengths[name] - len(local) if self.inverted else len(local)
+            if size > whole:
+                raise ValueError(f"{size} of {whole} parameters of {name} cannot be drawn")
+            drawn = _draw(whole, size, rng)
+            drawn = _skip(drawn, local) if self.inverted else local[drawn]
+            parts.append(drawn.astype(self.index.dtype) + self.index.dtype.type(starts[name]))
+        return type(self)(self.space, np.concatenate(parts))
+
+    def _members(self, positions: np.ndarray) -> np.ndarray:
+        return _skip(positions, self.index).astype(self.index.dtype)
+
+    def _check(self, other: ParameterSet) -> None:
+        if self.space != other.space:
+            raise different_spaces("these sets", self.space.fingerprint, other.space.fingerprint)
+
+
+def different_spaces(where: str, one: str, other: str) -> FactRecallError:
+    """Return the error for parameters of two different models."""
+    return FactRecallError(
+        where,
+        f"they are of different parameter spaces ({one} and {other}): names, shapes or order of "
+        "the model's tensors differ",
+        "use files that were made with one and the same model; to make them anew, delete them "
+        "and run the workflow again",
+    )
+
+
+def write_sets(
+    path: Path, sets: Mapping[str, ParameterSet], metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Write sets of one space as safetensors, one index array each."""
+    space = next(iter(sets.values())).space
+    for one in sets.values():
+        if one.space != space:
+            raise different_spaces(str(path), space.fingerprint, one.space.fingerprint)
+    said = {"space": space.fingerprint, "inverted": [k for k, s in sets.items() if s.inverted]}
+    tensors = {name: torch.from_numpy(one.index) for name, one in sets.items()}
+    write_tensors(path, tensors, {**(metadata or {}), **said})
+
+
+def read_sets(path: Path, space: ParameterSpace) -> dict[str, ParameterSet]:
+    """Read the sets of a file.
+
+    Raises
+    ------
+    FactRecallError
+        When the file is missing, damaged or of another parameter space.
+    """
+    tensors, metadata = read_tensors(path)
+    if metadata.get("space") != space.fingerprint:
+        raise different_spaces(str(path), str(metadata.get("space")), space.fingerprint)
+    return {
+        name: ParameterSet(space, tensor.numpy(), name in metadata["inverted"])
+        for name, tensor in tensors.items()
+    }
+
+
+# --- sorted arrays ----------------------------------------------------------------------------
+
+
+def _merged(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    joined = np.concatenate([a, b])
+    joined.sort(kind="stable")  # which merges two sorted runs in one pass
+    return joined
+
+
+def _either(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    joined = _merged(a, b)
+    first = np.ones(len(joined), dtype=bool)
+    np.not_equal(joined[1:], joined[:-1], out=first[1:])
+    return joined[first]
+
+
+def _both(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    joined = _merged(a, b)
+    twice: np.ndarray = np.equal(joined[1:], joined[:-1])
+    found: np.ndarray = joined[1:][twice]
+    return found
+
+
+def _one(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    joined = _merged(a, b)
+    alone = np.ones(len(joined), dtype=bool)
+    differs = joined[1:] != joined[:-1]
+    alone[1:] &= differs
+    alone[:-1] &= differs
+    return joined[alone]
+
+
+def inside(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return for each of `a` whether it is in `b`."""
+    if not len(b):
+        return np.zeros(len(a), dtype=bool)
+    place = np.searchsorted(b, a)
+    place[place == len(b)] = 0
+    return np.asarray(b[place] == a)
+
+
+def _draw(population: int, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Return `size` different numbers below `population`, rising, without an array that long."""
+    if 2 * size > population:
+        left = _draw(population, population - size, rng)
+        return np.delete(np.arange(population), left)
+    drawn = np.empty(0, dtype=np.int64)
+    while len(drawn) < size:
+        # Numbers that are drawn first and not again: the order of drawing does not matter, as
+        # long as what is too many goes at random.
+        more = rng.integers(0, population, size=size - len(drawn) + size // 8 + 8)
+        drawn = np.unique(np.concatenate([drawn, more]))
+    surplus = rng.choice(len(drawn), size=len(drawn) - size, replace=False)
+    return np.delete(drawn, surplus)
+
+
+def _skip(positions: np.ndarray, left_out: np.ndarray) -> np.ndarray:
+    """Return the numbers at these positions of those that `left_out` leaves."""
+    # The j-th number left out has left_out[j] - j numbers before it that are not.
+    before = left_out.astype(np.int64) - np.arange(len(left_out))
+    return np.asarray(positions + np.searchsorted(before, positions, side="right"))
