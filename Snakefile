@@ -19,6 +19,7 @@ if not workflow.overwrite_configfiles:
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
+include: "workflow/rules/shared.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -26,4 +27,7 @@ rule all:
     default_target: True
     input:
         f"{RESULTS}/tables/recall.parquet",
+        f"{RESULTS}/tables/shared.parquet",
+        f"{RESULTS}/tables/ablation.parquet",
+        f"{RESULTS}/tables/grafting.parquet",
         f"{RESULTS}/report.html",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _TABLES = ("pandas", "pyarrow", "numpy")
 _MODELS = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
+_EXPERIMENTS = (*_MODELS, "pandas", "pyarrow")
 _FIGURES = ("matplotlib", "seaborn", "pandas")
 
 Settings = dict[str, Any]
@@ -68,6 +69,28 @@ def _recall(study: Study) -> Settings:
     return {"batch_tokens": study.recall.batch_tokens}
 
 
+def _select_shared(study: Study) -> Settings:
+    return {"k": study.shared.k, "influence": study.shared.influence}
+
+
+def _ablate(study: Study) -> Settings:
+    return {"batch_tokens": study.recall.batch_tokens, "study_seed": study.seed}
+
+
+def _graft(study: Study, seed: str) -> Settings:
+    return {
+        "grafting": study.grafting,
+        "batch_tokens": study.recall.batch_tokens,
+        "study_seed": study.seed,
+        # One fine-tuning seed shows whether masks can be trusted; the time of all is not worth it.
+        "thorough": int(seed) == study.training.seeds[0],
+    }
+
+
+def _seed(study: Study) -> Settings:
+    return {"seed": study.seed}
+
+
 def _nothing(study: Study) -> Settings:
     return {}
 
@@ -88,8 +111,14 @@ STAGES: dict[str, Stage] = {
     "pretrain": Stage("training.pretrain", _pretrain, _MODELS),
     "fetch-model": Stage("models.origin", _fetch_model, ()),
     "fine-tune": Stage("training.finetune", _fine_tune, _MODELS),
-    "recall": Stage("recall", _recall, (*_MODELS, "pandas", "pyarrow")),
+    "recall": Stage("recall", _recall, _EXPERIMENTS),
     "summarise-recall": Stage("recall", _nothing, _TABLES),
+    "select-shared": Stage("experiments.shared", _select_shared, _EXPERIMENTS),
+    "summarise-shared": Stage("experiments.shared", _nothing, _TABLES),
+    "ablate": Stage("experiments.ablation", _ablate, _EXPERIMENTS),
+    "summarise-ablation": Stage("experiments.ablation", _seed, _TABLES),
+    "graft": Stage("experiments.grafting", _graft, _EXPERIMENTS),
+    "summarise-grafting": Stage("experiments.grafting", _nothing, _TABLES),
     "draw-figures": Stage("report.figures", _draw_figures, _FIGURES),
     "write-report": Stage("report.study", _report, ("jinja2", *_FIGURES)),
 }

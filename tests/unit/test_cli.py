@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from factrecall import cli
-from factrecall.cli import main
+from factrecall.cli import main, reports
 from factrecall.errors import FactRecallError
 from factrecall.facts.forms import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS
 from factrecall.models.load import load_model, load_tokenizer
@@ -130,7 +130,7 @@ def test_how_it_ends(
     def fail(_: object) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "_validate", fail)
+    monkeypatch.setattr(reports, "_validate", fail)
     if isinstance(error, BrokenPipeError):
         monkeypatch.setattr("sys.stderr", open(os.devnull, "w"))  # noqa: SIM115
     assert main(["validate", "x"]) == code
@@ -141,7 +141,7 @@ def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cli, "_validate", fail)
+    monkeypatch.setattr(reports, "_validate", fail)
     with pytest.raises(ZeroDivisionError):
         main(["validate", "x"])
 

@@ -24,6 +24,12 @@ FUNCTIONS = {
     "fine-tune": "fine_tune",
     "recall": "recall",
     "summarise-recall": "summarise_recall",
+    "select-shared": "select_shared",
+    "summarise-shared": "summarise_shared",
+    "ablate": "ablate",
+    "summarise-ablation": "summarise_ablation",
+    "graft": "graft",
+    "summarise-grafting": "summarise_grafting",
     "draw-figures": "draw_figures",
     "write-report": "report_study",
 }
@@ -38,6 +44,8 @@ def study() -> Study:
 def wildcards(stage: str) -> dict[str, str]:
     if stage == "fine-tune":
         return {"model": MODEL, "tuning": "mix"}
+    if stage == "graft":
+        return {"seed": "1"}
     return {"model": MODEL} if stage in ("pretrain", "fetch-model", "draw-figures") else {}
 
 
@@ -62,13 +70,17 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
     ("compute.threads", 7, set()),
     ("compute.save_seconds", 7.0, set()),
     ("compute.device", "cpu", set()),
-    ("seed", 9, {"make-facts", "pretrain", "fine-tune"}),
+    ("seed", 9, {"make-facts", "pretrain", "fine-tune", "ablate", "graft", "summarise-ablation"}),
     ("facts.people", 42, {"make-facts"}),
-    ("training.seeds", [5], set()),
+    ("training.seeds", [0, 1, 5], set()),
+    ("training.seeds", [1, 0], {"graft"}),  # only the first seed's masks are checked at length
+    ("grafting.alphas", [0.5], {"graft"}),
+    ("grafting.optimiser.updates", 7, {"graft"}),
     ("training.precision", "bfloat16", {"pretrain", "fine-tune"}),
     ("trace.keep", 0.5, {"fine-tune"}),
-    ("shared.k", 0.01, set()),
-    ("recall.batch_tokens", 99, {"recall"}),
+    ("shared.k", 0.01, {"select-shared"}),
+    ("shared.influence", "signed", {"select-shared"}),
+    ("recall.batch_tokens", 99, {"recall", "ablate", "graft"}),
     (f"models.{MODEL}.training.mix.updates", 77, {"fine-tune"}),
     (f"models.{MODEL}.training.bio.updates", 77, set()),  # of the tuning asked for here
     (f"models.{MODEL}.pretrain.updates", 77, {"pretrain"}),

@@ -56,6 +56,28 @@ OWN_FILES = [
 FACTS = expand(f"{RESULTS}/facts/{{table}}.parquet", table=["individuals", "bio", "qa"])
 BASE = f"{RESULTS}/models/{{model}}/base/seed{STUDY.seed}"
 TUNED = f"{RESULTS}/models/{{model}}/{{tuning}}/seed{{seed}}"
+TRACE = f"{RESULTS}/traces/{{model}}/{{tuning}}/seed{{seed}}.safetensors"
+SHARED = f"{RESULTS}/shared/{{model}}/{{tuning}}/seed{{seed}}"
+GRAFTED = f"{RESULTS}/grafting/{{model}}/{{tuning}}/seed{{seed}}.{{split}}"
+# Every evaluation of the study; θpre has no seed of its own and carries the study's.
+EVALUATIONS = [
+    {"model": model, "tuning": "base", "seed": STUDY.seed} for model in STUDY.models
+] + [
+    {"model": model, "tuning": tuning, "seed": seed}
+    for model in STUDY.models
+    for tuning in TUNINGS
+    for seed in STUDY.training.seeds
+]
+# Two-stage training and mixed training, whose traces have both tasks.
+HISTORIES = [
+    {"model": model, "tuning": tuning, "seed": seed}
+    for model in STUDY.models
+    for tuning in ["stage", "mix"]
+    for seed in STUDY.training.seeds
+]
+GRAFTS = [
+    {**history, "split": split} for history in HISTORIES for split in ["in", "out"]
+]
 ENVIRONMENT = str(Path(workflow.basedir) / "envs/environment.yaml")
 
 
@@ -69,6 +91,25 @@ def start(wildcards):
     if wildcards.tuning == "stage":
         return f"{RESULTS}/models/{{model}}/bio/seed{{seed}}"
     return BASE
+
+
+def traces_of_history(wildcards):
+    """Return the traces of a training history: for two-stage training those of both stages."""
+    tunings = ["bio", "stage"] if wildcards.tuning == "stage" else ["mix"]
+    return [TRACE.replace("{tuning}", tuning) for tuning in tunings]
+
+
+def each(members, pattern):
+    """Return a file for each of several runs."""
+    return [pattern.format(**member) for member in members]
+
+
+def options(name, members, *files):
+    """Return a command line's option for each of several runs, with its files."""
+    return [
+        f"{name} {' '.join(map(str, member.values()))} {' '.join(paths)}"
+        for member, *paths in zip(members, *files)
+    ]
 
 
 wildcard_constraints:

@@ -1,15 +1,19 @@
 """Figures and the report."""
 
-HISTORIES = [(tuning, seed) for tuning in TUNINGS for seed in STUDY.training.seeds]
+RUNS = [
+    {"tuning": tuning, "seed": seed}
+    for tuning in TUNINGS
+    for seed in STUDY.training.seeds
+]
 
 
 rule draw_figures:
     input:
         recall=f"{RESULTS}/tables/recall.parquet",
-        histories=[
-            f"{RESULTS}/models/{{model}}/{tuning}/seed{seed}.history.parquet"
-            for tuning, seed in HISTORIES
-        ],
+        histories=lambda wildcards: each(
+            [{"model": wildcards.model, **run} for run in RUNS],
+            f"{TUNED}.history.parquet",
+        ),
     output:
         expand(
             f"{RESULTS}/figures/{{{{model}}}}/{{figure}}.{{kind}}",
@@ -27,10 +31,7 @@ rule draw_figures:
         runtime=10,
     params:
         stage=lambda wildcards: parameters("draw-figures", model=wildcards.model),
-        histories=lambda wildcards, input: [
-            f"--history {tuning} {seed} {path}"
-            for (tuning, seed), path in zip(HISTORIES, input.histories)
-        ],
+        histories=lambda wildcards, input: options("--history", RUNS, input.histories),
         folder=subpath(output[0], parent=True),
     shell:
         'python -m factrecall draw-figures --study "$FACTRECALL_STUDY" --model {wildcards.model:q}'
@@ -44,11 +45,9 @@ rule write_report:
         recall=f"{RESULTS}/tables/recall.parquet",
         figures=expand(rules.draw_figures.output, model=STUDY.models),
         examples=rules.summarise_recall.input.tables,
-        traces=[
-            f"{RESULTS}/traces/{model}/{tuning}/seed{seed}.safetensors"
-            for model in STUDY.models
-            for tuning, seed in HISTORIES
-        ],
+        traces=each(
+            [{"model": model, **run} for model in STUDY.models for run in RUNS], TRACE
+        ),
     output:
         f"{RESULTS}/report.html",
     log:

@@ -56,7 +56,7 @@ rule fine_tune:
     output:
         model=directory(TUNED),
         history=f"{TUNED}.history.parquet",
-        trace=f"{RESULTS}/traces/{{model}}/{{tuning}}/seed{{seed}}.safetensors",
+        trace=TRACE,
     log:
         f"{RESULTS}/logs/fine_tune/{{model}}/{{tuning}}-seed{{seed}}.log",
     benchmark:
@@ -106,22 +106,9 @@ rule recall:
         " --bio {input.bio:q} --qa {input.qa:q} --out {output:q} 2>&1 | tee {log:q}"
 
 
-# Every evaluation of the study as (model, tuning, seed); θpre has no seed of its own and carries
-# the study's.
-EVALUATIONS = [(model, "base", STUDY.seed) for model in STUDY.models] + [
-    (model, tuning, seed)
-    for model in STUDY.models
-    for tuning in TUNINGS
-    for seed in STUDY.training.seeds
-]
-
-
 rule summarise_recall:
     input:
-        tables=[
-            f"{TUNED}.recall.parquet".format(model=model, tuning=tuning, seed=seed)
-            for model, tuning, seed in EVALUATIONS
-        ],
+        tables=each(EVALUATIONS, f"{TUNED}.recall.parquet"),
         qa=f"{RESULTS}/facts/qa.parquet",
     output:
         f"{RESULTS}/tables/recall.parquet",
@@ -136,10 +123,9 @@ rule summarise_recall:
         runtime=10,
     params:
         stage=parameters("summarise-recall"),
-        evaluations=lambda wildcards, input: [
-            f"--evaluation {model} {tuning} {seed} {path}"
-            for (model, tuning, seed), path in zip(EVALUATIONS, input.tables)
-        ],
+        evaluations=lambda wildcards, input: options(
+            "--evaluation", EVALUATIONS, input.tables
+        ),
     shell:
         'python -m factrecall summarise-recall --study "$FACTRECALL_STUDY" {params.evaluations}'
         " --qa {input.qa:q} --out {output:q} 2>&1 | tee {log:q}"

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from factrecall.config.grafting import DualAveraging, Grafting, SigmoidSGD
 from factrecall.config.model import Folder, Hub, Model, Recipe, Recipes, Scratch
 from factrecall.config.section import Amount, Location, Mistake, Name, Natural, Positive, Section
 
@@ -21,8 +22,10 @@ __all__ = [
     "TUNINGS",
     "Amount",
     "Compute",
+    "DualAveraging",
     "Facts",
     "Folder",
+    "Grafting",
     "Hub",
     "Influence",
     "Model",
@@ -34,6 +37,7 @@ __all__ = [
     "Scratch",
     "Section",
     "Shared",
+    "SigmoidSGD",
     "Study",
     "Trace",
     "Training",
@@ -187,6 +191,10 @@ class Study(Section):
     """The models, by names of your choice that become names of folders."""
     trace: Trace = Trace()
     shared: Shared = Shared()
+    grafting: Grafting = Grafting(
+        alphas=[0.001, 0.002, 0.005, 0.01, 0.02, 0.05],
+        optimiser=DualAveraging(method="dual_averaging"),
+    )
     recall: Recall = Recall()
     compute: Compute = Compute()
 

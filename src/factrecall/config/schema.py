@@ -64,6 +64,9 @@ _SECTIONS = (
     ("`models.<name>` with `source: folder`", "Folder"),
     ("`trace`", "Trace"),
     ("`shared`", "Shared"),
+    ("`grafting`", "Grafting"),
+    ("`grafting.optimiser` with `method: dual_averaging`", "DualAveraging"),
+    ("`grafting.optimiser` with `method: sigmoid_sgd`", "SigmoidSGD"),
     ("`recall`", "Recall"),
     ("`compute`", "Compute"),
 )

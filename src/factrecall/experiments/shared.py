@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,11 +18,8 @@ import pandas as pd
 from factrecall.errors import FactRecallError
 from factrecall.parameters.sets import ParameterSet, different_spaces, inside, write_sets
 from factrecall.parameters.space import ParameterSpace
-from factrecall.storage import read_tensors, write_table
+from factrecall.storage import read_table, read_tensors, write_table
 from factrecall.training.trace import INFLUENCES
-
-if TYPE_CHECKING:
-    pass
 
 PAIRS = {"S_I": ("BIO_in", "QA_in"), "S_II": ("BIO_out", "QA_in")}
 """The shared sets and the two tasks of each (equation 4); S is their union."""
@@ -44,6 +41,11 @@ CURVE = {
 which keeps how much of each tensor is moved. Both are exact expectations.
 """
 
+KEYS = {"model": "string", "tuning": "string", "seed": "int32"}
+
+SHARED = {**KEYS, **CURVE}
+"""Columns of ``tables/shared.parquet``."""
+
 PLACES = {
     "set": "string",
     "tensor": "string",
@@ -53,6 +55,9 @@ PLACES = {
     "shared": "int64",
 }
 """Columns of a table of where S lives; `layer` is -1 outside the layers."""
+
+SHARED_PLACES = {**KEYS, **PLACES}
+"""Columns of ``tables/shared_places.parquet``."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +91,7 @@ def read_rankings(paths: Sequence[Path]) -> Rankings:
     spaces, keeps = [], []
     for path in paths:
         tensors, metadata = read_tensors(path)
-        shapes = tuple(tuple(shape) for shape in metadata["shapes"])
-        spaces.append(ParameterSpace(tuple(metadata["names"]), shapes))
+        spaces.append(ParameterSpace.from_metadata(metadata))
         keeps.append(int(metadata["keep"]))
         if spaces[0] != spaces[-1]:
             names = ", ".join(map(str, paths))
@@ -295,3 +299,29 @@ def select_shared(
     write_sets(out, sets, {"k": wanted, "influence": influence, "provenance": dict(provenance)})
     write_table(curve, curves(rankings, wanted), CURVE, provenance)
     write_table(where, places(sets), PLACES, provenance)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The tables of one training history, and whose it is."""
+
+    model: str
+    tuning: str
+    seed: int
+    curve: Path
+    where: Path
+
+
+def summarise_shared(
+    selections: Sequence[Selection], out: Path, where: Path, provenance: Mapping[str, Any]
+) -> None:
+    """Write ``tables/shared.parquet`` and ``tables/shared_places.parquet``."""
+
+    def all_of(schema: Mapping[str, str], path: str) -> pd.DataFrame:
+        return pd.concat(
+            read_table(getattr(s, path), schema).assign(model=s.model, tuning=s.tuning, seed=s.seed)
+            for s in selections
+        )
+
+    write_table(out, all_of(CURVE, "curve"), SHARED, provenance)
+    write_table(where, all_of(PLACES, "where"), SHARED_PLACES, provenance)

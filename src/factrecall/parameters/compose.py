@@ -107,8 +107,8 @@ class Composition:
         left_out = dict(without.by_tensor()) if without is not None else {}
         for name, task in self.task.items():
             change = task - self.pre[name]
-            if len(local := left_out.get(name, ())):
-                change.view(-1)[_index(local, change)] = 0.0
+            if name in left_out:
+                change.view(-1)[_index(left_out[name], change)] = 0.0
             yield name, change
 
     def most_moved(self, size: int, without: ParameterSet | None = None) -> ParameterSet:

@@ -10,16 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 
 from factrecall.errors import FactRecallError
+from factrecall.parameters.space import ParameterSpace
 from factrecall.storage import read_tensors, write_tensors
-
-if TYPE_CHECKING:
-    from factrecall.parameters.space import ParameterSpace
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,13 +207,23 @@ def write_sets(
     for one in sets.values():
         if one.space != space:
             raise different_spaces(str(path), space.fingerprint, one.space.fingerprint)
-    said = {"space": space.fingerprint, "inverted": [k for k, s in sets.items() if s.inverted]}
+    said = {
+        **space.metadata(),
+        "inverted": [name for name, one in sets.items() if one.inverted],
+    }
     tensors = {name: torch.from_numpy(one.index) for name, one in sets.items()}
     write_tensors(path, tensors, {**(metadata or {}), **said})
 
 
-def read_sets(path: Path, space: ParameterSpace) -> dict[str, ParameterSet]:
+def read_sets(path: Path, space: ParameterSpace | None = None) -> dict[str, ParameterSet]:
     """Read the sets of a file.
+
+    Parameters
+    ----------
+    path : Path
+        From `write_sets`.
+    space : ParameterSpace, optional
+        The space they have to be of.
 
     Raises
     ------
@@ -223,10 +231,11 @@ def read_sets(path: Path, space: ParameterSpace) -> dict[str, ParameterSet]:
         When the file is missing, damaged or of another parameter space.
     """
     tensors, metadata = read_tensors(path)
-    if metadata.get("space") != space.fingerprint:
-        raise different_spaces(str(path), str(metadata.get("space")), space.fingerprint)
+    found = ParameterSpace.from_metadata(metadata)
+    if space is not None and space != found:
+        raise different_spaces(str(path), found.fingerprint, space.fingerprint)
     return {
-        name: ParameterSet(space, tensor.numpy(), name in metadata["inverted"])
+        name: ParameterSet(found, tensor.numpy(), name in metadata["inverted"])
         for name, tensor in tensors.items()
     }
 

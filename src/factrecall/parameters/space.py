@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -42,6 +42,15 @@ class ParameterSpace:
         """Describe a model; tied tensors appear once, under their first name."""
         named = list(model.named_parameters())
         return cls(tuple(n for n, _ in named), tuple(tuple(p.shape) for _, p in named))
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> Self:
+        """Take the space up from a file's metadata (see `metadata`)."""
+        return cls(tuple(metadata["names"]), tuple(tuple(shape) for shape in metadata["shapes"]))
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what a file of this space says of it."""
+        return {"space": self.fingerprint, "names": self.names, "shapes": self.shapes}
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -131,9 +131,7 @@ def write_trace(
     wanted = settings.keep if isinstance(settings.keep, int) else round(settings.keep * n)
     keep = min(n, max(1, wanted))
     metadata = {
-        "space": trace.space.fingerprint,
-        "names": trace.space.names,
-        "shapes": trace.space.shapes,
+        **trace.space.metadata(),
         "n": n,
         "keep": keep,
         "counts": trace.counts,

@@ -1,0 +1,43 @@
+"""The command line: one subcommand a stage, each also one workflow rule.
+
+Everything heavy is imported by the command that needs it, so that ``--help`` and ``validate``
+answer at once. A user's mistake ends with one message and exit code 2, never a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from factrecall.cli import experiments, models, reports
+from factrecall.errors import EXIT_CODE, FactRecallError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except FactRecallError as error:
+        print(f"factrecall: {error}", file=sys.stderr)
+        return EXIT_CODE
+    except KeyboardInterrupt:
+        print("factrecall: interrupted; run again to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="factrecall",
+        description="How do language models come to recall facts, and which weights do it? "
+        "Each command is a stage of a study; `make run` or `snakemake` runs them all in order.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in (models, experiments, reports):
+        module.add(commands)
+    return parser

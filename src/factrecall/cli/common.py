@@ -1,0 +1,121 @@
+"""What all commands have in common: the study, its settings, the device, and options."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from factrecall.errors import FactRecallError
+
+if TYPE_CHECKING:
+    import torch
+
+    from factrecall.config import Study
+
+SOURCES = {"pretrain": ("scratch",), "fetch-model": ("hub", "folder")}
+"""Commands that are for models of some sources only."""
+
+Run = Callable[[argparse.Namespace], None]
+
+
+class Command:
+    """A subcommand in the making: its parser, and short ways to the options that recur."""
+
+    def __init__(
+        self, commands: Any, name: str, run: Run, text: str, *, study: bool = True
+    ) -> None:
+        self.parser: argparse.ArgumentParser = commands.add_parser(
+            name, help=text, description=text
+        )
+        self.parser.set_defaults(run=run)
+        if study:
+            self.path("--study", "the study's YAML or JSON file")
+
+    def path(self, name: str, text: str, **more: Any) -> None:
+        """Add a path that has to be given."""
+        self.parser.add_argument(name, type=Path, required=True, help=text, **more)
+
+    def model(self) -> None:
+        """Add the model's name."""
+        self.parser.add_argument("--model", required=True, help="the model's name in the study")
+
+    def tuning(self, *tunings: str) -> None:
+        """Add the tuning and the seed of a fine-tuned model."""
+        self.parser.add_argument(
+            "--tuning", required=True, choices=tunings, help="how it is fine-tuned"
+        )
+        self.parser.add_argument(
+            "--seed", type=int, required=True, help="of the fine-tuning: the order of examples"
+        )
+
+    def facts(self) -> None:
+        """Add the three tables of facts."""
+        metavar = ("INDIVIDUALS", "BIO", "QA")
+        self.path("--facts", "the three tables of facts", nargs=3, metavar=metavar)
+
+    def each(self, name: str, parts: tuple[str, ...], text: str) -> None:
+        """Add an option that is given once for each of several runs."""
+        self.parser.add_argument(
+            name, nargs=len(parts), action="append", required=True, metavar=parts, help=text
+        )
+
+
+def open_study(
+    options: argparse.Namespace, **wildcards: str
+) -> tuple[Study, dict[str, Any], dict[str, Any]]:
+    """Read the study; return it with the command's settings and provenance."""
+    from factrecall.config.reading import read_study
+    from factrecall.stages import parameters, settings
+
+    study = read_study(options.study)
+    model = wildcards.get("model")
+    if model is not None and model not in study.models:
+        raise FactRecallError(
+            f"--model {model}",
+            f"the study has no such model (it has: {', '.join(study.models)})",
+            "name one of them",
+        )
+    sources = SOURCES.get(options.command)
+    if sources and study.models[str(model)].source not in sources:
+        raise FactRecallError(
+            f"--model {model}",
+            f"its source is {study.models[str(model)].source}, {options.command} takes only: "
+            f"{', '.join(sources)}",
+            "fetch-model fetches pre-trained models, pretrain builds those from scratch",
+        )
+    return (
+        study,
+        settings(study, options.command, **wildcards),
+        parameters(study, options.command, **wildcards),
+    )
+
+
+def seed_of(text: str) -> int:
+    """Turn a seed given with other things into a number."""
+    try:
+        return int(text)
+    except ValueError:
+        remedy = "give a whole number where the help of the command says SEED"
+        raise FactRecallError(f"seed {text!r}", "it is no whole number", remedy) from None
+
+
+def device_of(study: Study) -> torch.device:
+    """Set threads and determinism, then choose the device."""
+    # Set before the libraries load: the number of threads decides how sums are split, and so
+    # their last bits.
+    os.environ["OMP_NUM_THREADS"] = str(study.compute.threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import torch
+
+    torch.set_num_threads(study.compute.threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    from factrecall.models.load import choose_device
+
+    return choose_device(study.compute.device)

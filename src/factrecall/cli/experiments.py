@@ -1,0 +1,170 @@
+"""Commands of the experiments: shared parameters, ablation, grafting."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from factrecall.cli.common import Command, device_of, open_study, seed_of
+
+RUN = ("MODEL", "TUNING", "SEED")
+
+
+def add(commands: Any) -> None:
+    """Add the commands of this module."""
+    select = Command(
+        commands, "select-shared", _select_shared, "find the parameters that both tasks move"
+    )
+    select.path("--traces", "the trace of mixed training, or those of both stages", nargs="+")
+    select.path("--out", "the sets to write")
+    select.path("--curve", "the table of |S(k)| to write")
+    select.path("--places", "the table of where S lives to write")
+
+    shared = Command(
+        commands, "summarise-shared", _summarise_shared, "gather what is known of all shared sets"
+    )
+    shared.each("--selection", (*RUN, "CURVE", "PLACES"), "the tables of one training history")
+    shared.path("--out", "the table of |S(k)| to write")
+    shared.path("--places", "the table of where S lives to write")
+
+    ablate = Command(
+        commands, "ablate", _ablate, "set shared parameters back, and others for comparison"
+    )
+    ablate.parser.add_argument("--seed", type=int, required=True, help="of the fine-tuning")
+    ablate.path("--bio", "the bio table")
+    ablate.path("--out", "the per-example table to write")
+
+    ablation = Command(
+        commands, "summarise-ablation", _summarise_ablation, "count what ablations cost"
+    )
+    ablation.each("--evaluation", (*RUN, "TABLE"), "the per-example table of one model")
+    ablation.path("--out", "the table of accuracies to write")
+    ablation.path("--intervals", "the table of paired differences to write")
+
+    graft = Command(commands, "graft", _graft, "find how few parameters carry recall")
+    graft.parser.add_argument("--seed", type=int, required=True, help="of the fine-tuning")
+    graft.parser.add_argument(
+        "--split", required=True, choices=("in", "out"), help="whose questions"
+    )
+    graft.path("--out", "the masks to write")
+    graft.path("--table", "the table of outcomes to write")
+    graft.path("--examples", "the per-example table to write")
+    graft.path("--checks", "the table of checks to write")
+    for command in (ablate, graft):
+        command.path("--base", "the model folder before fine-tuning")
+        command.path("--tuned", "the fine-tuned model folder")
+        command.path("--sets", "its shared sets")
+        command.path("--qa", "the qa table")
+
+    grafting = Command(
+        commands, "summarise-grafting", _summarise_grafting, "gather what all masks recover"
+    )
+    grafting.each(
+        "--graft", (*RUN, "SPLIT", "TABLE", "CHECKS", "MASKS"), "the files of one grafted model"
+    )
+    grafting.path("--out", "the table of outcomes to write")
+    grafting.path("--checks", "the table of checks to write")
+
+
+def _select_shared(options: argparse.Namespace) -> None:
+    _, settings, provenance = open_study(options)
+    from factrecall.experiments.shared import select_shared
+
+    select_shared(
+        **settings,
+        traces=options.traces,
+        out=options.out,
+        curve=options.curve,
+        where=options.places,
+        provenance=provenance,
+    )
+
+
+def _summarise_shared(options: argparse.Namespace) -> None:
+    _, settings, provenance = open_study(options)
+    from factrecall.experiments.shared import Selection, summarise_shared
+
+    selections = [
+        Selection(model, tuning, seed_of(seed), Path(curve), Path(where))
+        for model, tuning, seed, curve, where in options.selection
+    ]
+    summarise_shared(
+        **settings,
+        selections=selections,
+        out=options.out,
+        where=options.places,
+        provenance=provenance,
+    )
+
+
+def _ablate(options: argparse.Namespace) -> None:
+    study, settings, provenance = open_study(options)
+    device = device_of(study)
+    from factrecall.experiments.ablation import ablate
+
+    ablate(
+        **settings,
+        base=options.base,
+        tuned=options.tuned,
+        seed=options.seed,
+        sets=options.sets,
+        bio=options.bio,
+        qa=options.qa,
+        out=options.out,
+        device=device,
+        provenance=provenance,
+    )
+
+
+def _summarise_ablation(options: argparse.Namespace) -> None:
+    _, settings, provenance = open_study(options)
+    from factrecall.experiments.ablation import summarise_ablation
+    from factrecall.recall import Evaluation
+
+    evaluations = [
+        Evaluation(model, tuning, seed_of(seed), Path(table))
+        for model, tuning, seed, table in options.evaluation
+    ]
+    summarise_ablation(
+        **settings,
+        evaluations=evaluations,
+        out=options.out,
+        intervals=options.intervals,
+        provenance=provenance,
+    )
+
+
+def _graft(options: argparse.Namespace) -> None:
+    study, settings, provenance = open_study(options, seed=str(options.seed))
+    device = device_of(study)
+    from factrecall.experiments.grafting import graft
+
+    graft(
+        **settings,
+        base=options.base,
+        tuned=options.tuned,
+        seed=options.seed,
+        split=options.split,
+        sets=options.sets,
+        qa=options.qa,
+        out=options.out,
+        table=options.table,
+        examples=options.examples,
+        checks=options.checks,
+        device=device,
+        provenance=provenance,
+    )
+
+
+def _summarise_grafting(options: argparse.Namespace) -> None:
+    _, settings, provenance = open_study(options)
+    from factrecall.experiments.grafting import Graft, summarise_grafting
+
+    grafts = [
+        Graft(model, tuning, seed_of(seed), Path(table), split, Path(checks), Path(masks))
+        for model, tuning, seed, split, table, checks, masks in options.graft
+    ]
+    summarise_grafting(
+        **settings, grafts=grafts, out=options.out, checks=options.checks, provenance=provenance
+    )

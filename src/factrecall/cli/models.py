@@ -1,0 +1,138 @@
+"""Commands that make facts and models, and ask models what they recall."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from factrecall.cli.common import Command, device_of, open_study, seed_of
+
+
+def add(commands: Any) -> None:
+    """Add the commands of this module."""
+    facts = Command(commands, "make-facts", _make_facts, "invent people, biographies, questions")
+    for table in ("individuals", "bio", "qa"):
+        facts.path(f"--{table}", f"the {table} table to write")
+
+    fetch = Command(
+        commands, "fetch-model", _fetch_model, "copy a pre-trained model, checked by its lock"
+    )
+    fetch.model()
+    fetch.path("--locks", "folder of the models locks")
+    fetch.path("--out", "the model folder to write")
+
+    pretrain = Command(
+        commands, "pretrain", _pretrain, "build a small model and pre-train it on other people"
+    )
+    tune = Command(commands, "fine-tune", _fine_tune, "fine-tune a model and trace its gradients")
+    tune.tuning("bio", "stage", "mix")
+    tune.path("--start", "the model folder to start from")
+    tune.path("--trace", "the gradient trace to write")
+    for train in (pretrain, tune):
+        train.model()
+        train.facts()
+        train.path("--out", "the model folder to write")
+        train.path("--history", "the table of losses to write")
+        train.path("--state", "folder where an interrupted run keeps its state")
+
+    recall = Command(commands, "recall", _recall, "ask a model for every fact")
+    recall.path("--folder", "the model folder")
+    recall.path("--bio", "the bio table")
+    recall.path("--qa", "the qa table")
+    recall.path("--out", "the per-example table to write")
+
+    summary = Command(commands, "summarise-recall", _summarise_recall, "count what was recalled")
+    summary.path("--qa", "the qa table, for the majority baseline")
+    summary.each(
+        "--evaluation",
+        ("MODEL", "TUNING", "SEED", "TABLE"),
+        "a per-example table; give one for each model, tuning and seed",
+    )
+    summary.path("--out", "the table to write")
+
+
+def _make_facts(options: argparse.Namespace) -> None:
+    _, settings, provenance = open_study(options)
+    from factrecall.facts.forms import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS
+    from factrecall.facts.tables import make_facts
+    from factrecall.storage import write_table
+
+    facts = make_facts(**settings)
+    write_table(options.individuals, facts.individuals, INDIVIDUAL_COLUMNS, provenance)
+    write_table(options.bio, facts.bio, BIO_COLUMNS, provenance)
+    write_table(options.qa, facts.qa, QA_COLUMNS, provenance)
+
+
+def _pretrain(options: argparse.Namespace) -> None:
+    study, settings, provenance = open_study(options, model=options.model)
+    device = device_of(study)
+    from factrecall.facts.forms import FactFiles
+    from factrecall.training.pretrain import pretrain
+
+    pretrain(
+        **settings,
+        facts=FactFiles(*options.facts),
+        out=options.out,
+        history=options.history,
+        state=options.state,
+        device=device,
+        save_seconds=study.compute.save_seconds,
+        provenance=provenance,
+    )
+
+
+def _fetch_model(options: argparse.Namespace) -> None:
+    _, settings, _ = open_study(options, model=options.model)
+    from factrecall.models.origin import fetch
+
+    fetch(**settings, locks=options.locks, out=options.out)
+
+
+def _fine_tune(options: argparse.Namespace) -> None:
+    study, settings, provenance = open_study(options, model=options.model, tuning=options.tuning)
+    device = device_of(study)
+    from factrecall.facts.forms import FactFiles
+    from factrecall.training.finetune import fine_tune
+
+    fine_tune(
+        **settings,
+        tuning=options.tuning,
+        seed=options.seed,
+        start=options.start,
+        facts=FactFiles(*options.facts),
+        out=options.out,
+        history=options.history,
+        traced=options.trace,
+        state=options.state,
+        device=device,
+        save_seconds=study.compute.save_seconds,
+        provenance=provenance,
+    )
+
+
+def _recall(options: argparse.Namespace) -> None:
+    study, settings, provenance = open_study(options)
+    device = device_of(study)
+    from factrecall.recall import recall
+
+    recall(
+        **settings,
+        model=options.folder,
+        bio=options.bio,
+        qa=options.qa,
+        out=options.out,
+        device=device,
+        provenance=provenance,
+    )
+
+
+def _summarise_recall(options: argparse.Namespace) -> None:
+    study, _, provenance = open_study(options)
+    from factrecall.recall import Evaluation, summarise_recall
+
+    evaluations = [
+        Evaluation(model, tuning, seed_of(seed), Path(path))
+        for model, tuning, seed, path in options.evaluation
+    ]
+    summarise_recall(evaluations, options.qa, options.out, study.seed, provenance)

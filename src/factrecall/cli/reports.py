@@ -1,0 +1,55 @@
+"""Commands that check a study's files and show what came out of it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from factrecall.cli.common import Command, open_study, seed_of
+
+
+def add(commands: Any) -> None:
+    """Add the commands of this module."""
+    validate = Command(
+        commands, "validate", _validate, "check study files and say what is wrong", study=False
+    )
+    validate.parser.add_argument("study", type=Path, nargs="+", help="study files (YAML)")
+
+    figures = Command(commands, "draw-figures", _draw_figures, "draw the figures of a model")
+    figures.model()
+    figures.path("--recall", "the study's table of recall")
+    figures.each(
+        "--history",
+        ("TUNING", "SEED", "TABLE"),
+        "a table of losses; give one for each tuning and seed",
+    )
+    figures.path("--out", "the folder to write to")
+
+    report = Command(commands, "write-report", _write_report, "write the report of a study")
+    report.path("--results", "the study's results folder")
+    report.path("--out", "the HTML file to write")
+
+
+def _validate(options: argparse.Namespace) -> None:
+    from factrecall.config.reading import read_study
+
+    for path in options.study:
+        study = read_study(path)
+        print(f"{path}: study {study.name!r} is valid")
+
+
+def _draw_figures(options: argparse.Namespace) -> None:
+    _, settings, _ = open_study(options, model=options.model)
+    from factrecall.report.figures import draw_figures
+
+    histories = [(tuning, seed_of(seed), Path(path)) for tuning, seed, path in options.history]
+    draw_figures(**settings, recall=options.recall, histories=histories, out=options.out)
+
+
+def _write_report(options: argparse.Namespace) -> None:
+    _, settings, provenance = open_study(options)
+    from factrecall.report.study import report_study
+
+    del provenance["settings"]  # the report shows the configuration itself
+    report_study(**settings, results=options.results, out=options.out, provenance=provenance)

@@ -1,0 +1,210 @@
+"""Grafting: how few fine-tuned parameters carry recall, and how many of them are shared.
+
+γ is grafted: θ(γ) holds θtask on γ and θpre elsewhere (paper, section 3.2 and appendix A.5; method,
+section 7). Masks are fitted to some people's questions and judged on these, as in the paper, and
+on those of the others, which the paper does not do: a mask has enough choice to learn answers by
+heart, as weights have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from factrecall.experiments.masks import Questions, dual_averaging, sigmoid_sgd, updates_of
+from factrecall.facts.forms import BIO_COLUMNS
+from factrecall.models.forward import encode
+from factrecall.parameters.sets import ParameterSet
+from factrecall.progress import progress
+from factrecall.recall import PER_EXAMPLE, Evaluator
+from factrecall.seeds import generator
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from factrecall.config.grafting import Grafting
+    from factrecall.parameters.compose import Composition
+
+WHOLE, MOVEMENT = "whole", "movement"
+"""Methods that fit nothing: all that may be grafted, and what moved most (γbase)."""
+
+ENOUGH = 0.97
+"""The accuracy at which the paper's optimiser stops."""
+
+OUTCOMES = {
+    "alpha": "float64",
+    "with_shared": "bool",
+    "method": "string",
+    "accuracy": "float64",
+    "recovery": "float64",
+    "size": "int64",
+    "shared_fraction": "float64",
+    "chosen": "bool",
+}
+"""Columns of one model's table; `alpha` 1 stands for all parameters that may be grafted.
+
+`accuracy` is that on the people the mask was fitted to, `recovery` its share of θtask's, `size`
+|γ|0 and `shared_fraction` |S ∩ γ|/|γ|.
+"""
+
+GRAFTING = {"model": "string", "tuning": "string", "seed": "int32", "split": "string", **OUTCOMES}
+"""Columns of ``tables/grafting.parquet``."""
+
+PER_MASK = {
+    "alpha": "float64",
+    "with_shared": "bool",
+    "method": "string",
+    "fitted": "bool",
+    **PER_EXAMPLE,
+}
+"""Columns of one model's answers: one row a mask and question; `fitted` people's the mask saw."""
+
+Masks = dict[tuple[float, bool, str], ParameterSet]
+"""By α, whether shared parameters may be in it, and method."""
+
+
+@dataclass(frozen=True)
+class Grafter:
+    """A model to graft and the questions it is judged by, inside its composition's block.
+
+    Attributes
+    ----------
+    settings : Grafting
+        What the configuration says.
+    fitted, others : DataFrame
+        Questions that masks are fitted to, and those of the other people.
+    """
+
+    settings: Grafting
+    batch_tokens: int
+    tokenizer: PreTrainedTokenizerBase
+    model: PreTrainedModel
+    weights: Composition
+    fitted: pd.DataFrame
+    others: pd.DataFrame
+    device: torch.device
+
+    def size(self, alpha: float) -> int:
+        """Return how many parameters a mask of a share α of all has."""
+        return max(1, round(alpha * self.weights.space.size))
+
+    def excluded(self) -> ParameterSet:
+        """Return the parameters that are never grafted: embeddings and output head, or none."""
+        ends = (self.model.get_input_embeddings(), self.model.get_output_embeddings())
+        ids = {id(end.weight) for end in ends}
+        names = [name for name, p in self.model.named_parameters() if id(p) in ids]
+        return ParameterSet.tensors(
+            self.weights.space, names if self.settings.exclude_embeddings else []
+        )
+
+    def evaluator(self, qa: pd.DataFrame) -> Evaluator:
+        """Return the questions of a table, ready to be asked."""
+        no_bio = pd.DataFrame(columns=list(BIO_COLUMNS))
+        return Evaluator.of(self.tokenizer, no_bio, qa, self.batch_tokens, self.device)
+
+    def fit(
+        self,
+        alphas: Sequence[float],
+        without: ParameterSet,
+        qa: pd.DataFrame,
+        rng: np.random.Generator,
+        title: str,
+    ) -> list[ParameterSet]:
+        """Fit a mask of each size, none of `without` in it, to the questions of a table."""
+        optimiser = self.settings.optimiser
+        spans = zip(qa["attribute_start"], qa["terminator_end"], strict=True)
+        texts = encode(self.tokenizer, list(qa["text"]), [[span] for span in spans])
+        questions = Questions(texts, self.batch_tokens, self.device, rng)
+        sizes = [self.size(alpha) for alpha in alphas]
+        if optimiser.method == "dual_averaging":
+            with progress(updates_of(optimiser, len(sizes)), title, "update") as watch:
+                masks = dual_averaging(
+                    optimiser, self.weights, self.model, questions, sizes, without, watch
+                )
+            return [masks[size] for size in sizes]
+        found = []
+        judge = self.evaluator(qa)
+        for size in sizes:
+            mask = self.weights.most_moved(size, without)
+            with progress(optimiser.updates, f"{title}, {size:,}", "update") as watch:
+                for update, mask in sigmoid_sgd(  # the last is the result
+                    optimiser, self.weights, self.model, questions, size, without
+                ):
+                    watch(update)
+                    self.weights.hold(mask)
+                    if judge.answers.right(self.model).mean() > ENOUGH:
+                        break
+            found.append(mask)
+        return found
+
+
+def sweep(grafter: Grafter, shared: ParameterSet, seed: Sequence[int | str]) -> Masks:
+    """Return the masks of every α, with and without S, fitted and not."""
+    settings, masks = grafter.settings, Masks()
+    for with_shared in (True, False):
+        without = grafter.excluded() | shared if not with_shared else grafter.excluded()
+        masks[1.0, with_shared, WHOLE] = ~without
+        for alpha in settings.alphas:
+            moved = grafter.weights.most_moved(grafter.size(alpha), without)
+            masks[alpha, with_shared, MOVEMENT] = moved
+        rng = generator(int(seed[0]), "grafting", *seed[1:])
+        title = f"grafting {'with' if with_shared else 'without'} S"
+        fitted = grafter.fit(settings.alphas, without, grafter.fitted, rng, title)
+        for alpha, mask in zip(settings.alphas, fitted, strict=True):
+            masks[alpha, with_shared, settings.optimiser.method] = mask
+    return masks
+
+
+def answers(grafter: Grafter, masks: Masks) -> pd.DataFrame:
+    """Ask every grafted model the fitted people's questions, and fitted ones with S all."""
+    parts = []
+    for fitted, qa in ((True, grafter.fitted), (False, grafter.others)):
+        judge = grafter.evaluator(qa)
+        for (alpha, with_shared, method), mask in masks.items():
+            if len(qa) and (fitted or (with_shared and method != MOVEMENT)):
+                grafter.weights.hold(mask)
+                rows = judge.evaluate(grafter.model)
+                kept = {"alpha": alpha, "with_shared": with_shared, "method": method}
+                parts.append(rows.assign(fitted=fitted, **kept))
+    return pd.concat(parts, ignore_index=True)
+
+
+def outcomes(
+    masks: Masks, found: pd.DataFrame, shared: ParameterSet, whole: float, least: float
+) -> pd.DataFrame:
+    """Condense answers; columns ``OUTCOMES``.
+
+    Parameters
+    ----------
+    masks, found
+        From `sweep` and `answers`.
+    shared : ParameterSet
+        S.
+    whole : float
+        θtask's accuracy on the same questions.
+    least : float
+        The recovery of a chosen mask.
+    """
+    keys = ["alpha", "with_shared", "method"]
+    accuracy = found[found["fitted"]].groupby(keys)["correct"].mean()
+    rows = [
+        {
+            **dict(zip(keys, key, strict=True)),
+            "accuracy": accuracy[key],
+            "recovery": accuracy[key] / whole if whole else np.nan,
+            "size": len(mask),
+            "shared_fraction": len(mask & shared) / max(1, len(mask)),
+        }
+        for key, mask in masks.items()
+    ]
+    table = pd.DataFrame(rows)
+    fitted = ~table["method"].isin([WHOLE, MOVEMENT])
+    enough = table[fitted & table["with_shared"] & (table["recovery"] >= least)]
+    # Without S as much is grafted as with it, whatever it recovers.
+    table["chosen"] = fitted & (table["alpha"] == enough["alpha"].min())
+    return table
