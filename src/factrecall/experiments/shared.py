@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from factrecall.errors import FactRecallError
-from factrecall.parameters.sets import ParameterSet, different_spaces, inside, write_sets
+from factrecall.parameters.sets import ParameterSet, different_spaces, write_sets
 from factrecall.parameters.space import ParameterSpace
 from factrecall.storage import read_table, read_tensors, write_table
 from factrecall.training.trace import INFLUENCES
@@ -122,16 +122,19 @@ def entry_ranks(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndar
     -------
     index : ndarray, shape (common,)
         Rising.
-    entry : ndarray of int64, shape (common,)
+    entry : ndarray of uint32 or int64, shape (common,)
         max(rank in one, rank in other), counted from 1.
     """
     a, rank_a = _by_index(one)
     b, rank_b = _by_index(other)
-    common = inside(b, a)
-    b, rank_b = b[common], rank_b[common]
-    entry = np.maximum(rank_a[np.searchsorted(a, b)], rank_b).astype(np.int64)
-    entry += 1
-    return b, entry
+    if not len(a):
+        return a, np.empty(0, dtype=rank_a.dtype)
+    place = np.searchsorted(a, b)
+    place[place == len(a)] = 0
+    common = a[place] == b
+    entry = np.maximum(rank_a[place[common]], rank_b[common])
+    entry += entry.dtype.type(1)
+    return b[common], entry
 
 
 def _by_index(ranking: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

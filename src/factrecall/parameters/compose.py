@@ -104,11 +104,16 @@ class Composition:
 
     def changes(self, without: ParameterSet | None = None) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield each tensor's name and θtask − θpre, which is put to zero on a set."""
-        left_out = dict(without.by_tensor()) if without is not None else {}
-        for name, task in self.task.items():
-            change = task - self.pre[name]
-            if name in left_out:
-                change.view(-1)[_index(left_out[name], change)] = 0.0
+        without = without if without is not None else ParameterSet.nothing(self.space)
+        for name, local in without.by_tensor():
+            change = self.task[name] - self.pre[name]
+            index = _index(local, change)
+            if without.inverted:
+                kept = torch.zeros_like(change)
+                kept.view(-1)[index] = change.view(-1)[index]
+                change = kept
+            else:
+                change.view(-1)[index] = 0.0
             yield name, change
 
     def most_moved(self, size: int, without: ParameterSet | None = None) -> ParameterSet:

@@ -1,0 +1,202 @@
+"""Masks fitted in place, tensor by tensor, equal those of dense tensors and plain autograd."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+
+from factrecall.answers import Answers
+from factrecall.config import DualAveraging, SigmoidSGD
+from factrecall.experiments.masks import (
+    FIRST,
+    PATH_POINTS,
+    Questions,
+    dual_averaging,
+    gradients,
+    sigmoid_sgd,
+    updates_of,
+)
+from factrecall.models.forward import Encoded, encode
+from factrecall.parameters.compose import Composition
+from factrecall.parameters.sets import ParameterSet
+from factrecall.parameters.space import ParameterSpace
+from factrecall.seeds import generator
+from tests.conftest import Tiny
+
+CPU = torch.device("cpu")
+
+
+class Dense:
+    """θpre, θtask and a loss of a flat mask, as they are written down."""
+
+    def __init__(self, tiny: Tiny) -> None:
+        self.model = copy.deepcopy(tiny.model).eval()
+        generator_ = torch.Generator().manual_seed(5)
+        self.pre = {n: p.detach().clone() for n, p in self.model.named_parameters()}
+        with torch.no_grad():
+            for p in self.model.parameters():
+                p.add_(torch.randn(p.shape, generator=generator_) * 0.2)
+        self.space = ParameterSpace.of(self.model)
+        self.start = torch.cat([self.pre[n].reshape(-1) for n in self.space.names])
+        task = torch.cat([p.detach().reshape(-1) for p in self.model.parameters()])
+        self.change = task - self.start
+        qa = tiny.facts.qa[tiny.facts.qa["split"] == "in"]
+        spans = zip(qa["attribute_start"], qa["terminator_end"], strict=True)
+        self.texts: list[Encoded] = encode(tiny.tokenizer, list(qa["text"]), [[s] for s in spans])
+
+    def questions(self) -> Questions:
+        return Questions(self.texts, 512, CPU, generator(0, "questions"))
+
+    def loss(self, mask: torch.Tensor, answers: Answers) -> torch.Tensor:
+        """Return the mean loss a token of θpre + mask ⊙ change, one text at a time."""
+        flat = self.start + mask * self.change
+        weights = {
+            n: part.view(s)
+            for n, part, s in zip(
+                self.space.names, flat.split(self.space.sizes), self.space.shapes, strict=True
+            )
+        }
+        total, tokens = torch.zeros(()), 0
+        for batch in answers.batches:
+            for row, where in zip(batch.tokens, batch.where, strict=True):
+                logits = torch.func.functional_call(self.model, weights, (row[None],)).logits[0]
+                gold = row[1:][where[:-1]]
+                total = total + torch.nn.functional.cross_entropy(
+                    logits[where], gold, reduction="sum"
+                )
+                tokens += len(gold)
+        return total / tokens
+
+    def gradient(self, mask: torch.Tensor, answers: Answers) -> torch.Tensor:
+        mask = mask.clone().requires_grad_()
+        return torch.autograd.grad(self.loss(mask, answers), mask)[0]
+
+    @contextmanager
+    def composed(self) -> Iterator[Composition]:
+        with Composition(self.model, self.pre) as weights:
+            yield weights
+
+
+@pytest.fixture
+def dense(tiny: Tiny) -> Dense:
+    return Dense(tiny)
+
+
+def alike(one: ParameterSet, other: set[int]) -> bool:
+    """Say whether masks are equal but for scores that float32 cannot tell apart."""
+    return len(set(one.index.tolist()) ^ other) <= max(2, len(other) // 200)
+
+
+def test_dual_averaging_is_projected_descent_on_the_mask(dense: Dense) -> None:
+    n = dense.space.size
+    settings = DualAveraging(method="dual_averaging", updates=2, batch_size=7, step=0.3)
+    left_out = (~ParameterSet.nothing(dense.space)).sample(n // 4, generator(3))
+    asked = [n // 50, n // 10]
+    done: list[int] = []
+    with dense.composed() as weights:
+        found = dual_averaging(
+            settings, weights, dense.model, dense.questions(), asked, left_out, done.append
+        )
+    assert done == list(range(1, updates_of(settings, 2) + 1))
+
+    kept = torch.ones(n)
+    kept[torch.from_numpy(left_out.index.astype(np.int64))] = 0.0
+    dense.change = dense.change * kept
+    questions = dense.questions()
+    scores = torch.zeros(n)
+    for point in range(PATH_POINTS):
+        mask = torch.full((n,), (point + 0.5) / PATH_POINTS)
+        scores -= dense.gradient(mask, questions.draw(7)) / PATH_POINTS
+    scores[dense.change == 0] = -torch.inf
+
+    def largest(size: int) -> torch.Tensor:
+        mask = torch.zeros(n)
+        mask[torch.argsort(scores, descending=True, stable=True)[:size]] = 1.0
+        return mask
+
+    for size, updates in ((asked[1], 2 * FIRST), (asked[0], 2)):
+        for _ in range(updates):
+            scores -= settings.step * dense.gradient(largest(size), questions.draw(7))
+        expected = set(largest(size).nonzero().squeeze(1).tolist())
+        assert alike(found[size], expected) and len(found[size]) == size
+        assert not len(found[size] & left_out)
+
+
+def test_a_mask_holds_no_more_than_moved(dense: Dense) -> None:
+    settings = DualAveraging(method="dual_averaging", updates=1, batch_size=4)
+    few = (~ParameterSet.nothing(dense.space)).sample(10, generator(1))
+    with dense.composed() as weights:
+        found = dual_averaging(settings, weights, dense.model, dense.questions(), [50], ~few)
+        assert found[50] == few
+        assert weights.most_moved(50, ~few) == few
+
+
+def test_sigmoid_sgd_is_descent_on_the_logits_of_equation_6(dense: Dense) -> None:
+    n = dense.space.size
+    settings = SigmoidSGD(method="sigmoid_sgd", updates=6, batch_size=2, learning_rate=1e7, check=3)
+    left_out = (~ParameterSet.nothing(dense.space)).sample(n // 4, generator(3))
+    size = n // 10
+    with dense.composed() as weights:
+        found = dict(sigmoid_sgd(settings, weights, dense.model, dense.questions(), size, left_out))
+        base = torch.zeros(n)
+        base[torch.from_numpy(weights.most_moved(size, left_out).index.astype(np.int64))] = 1.0
+    outside = torch.from_numpy(left_out.index.astype(np.int64))
+    dense.change[outside] = 0.0
+    questions = dense.questions()
+    logits = torch.full((n,), float(np.log(1e-4 / (1 - 1e-4))))
+    expected = {}
+    for update in range(7):
+        share = logits.sigmoid()
+        mask = base * (1 - share) + (1 - base) * share
+        expected[update] = set((mask > 0.5).nonzero().squeeze(1).tolist())
+        logits.requires_grad_()
+        share = logits.sigmoid()
+        loss = dense.loss(base * (1 - share) + (1 - base) * share, questions.draw(2))
+        (gradient,) = torch.autograd.grad(loss, logits)
+        logits = (logits - settings.learning_rate * gradient).detach()
+    assert list(found) == [0, 3, 6] and found[0].index.tolist() == sorted(expected[0])
+    assert expected[6] != expected[0]  # or there would be nothing to compare
+    assert all(alike(found[update], expected[update]) for update in found)
+
+
+def test_sigmoid_sgd_ends_when_the_mask_has_grown_by_half(dense: Dense) -> None:
+    settings = SigmoidSGD(
+        method="sigmoid_sgd", updates=50, batch_size=2, learning_rate=1e12, check=1
+    )
+    with dense.composed() as weights:
+        steps = list(
+            sigmoid_sgd(
+                settings, weights, dense.model, dense.questions(), 20,
+                ParameterSet.nothing(dense.space),
+            )
+        )  # fmt: skip
+    assert steps[-1][0] < 50 and len(steps[-1][1]) > 30
+    assert all(len(mask) <= 30 for _, mask in steps[:-1])
+
+
+def test_gradients_are_taken_and_not_kept(dense: Dense) -> None:
+    taken: dict[str, torch.Tensor] = {}
+    answers = dense.questions().draw(5)
+    with gradients(dense.model, lambda name, g: taken.update({name: g.clone()})):
+        loss = Answers(answers.batches[:1], answers.count).descend(dense.model)
+        assert all(p.grad is None for p in dense.model.parameters())
+    assert loss > 0
+    Answers(answers.batches[:1], answers.count).descend(dense.model)
+    for name, p in dense.model.named_parameters():
+        assert p.grad is not None
+        torch.testing.assert_close(taken[name], p.grad)
+
+
+def test_questions_come_equally_often(dense: Dense) -> None:
+    questions = Questions(dense.texts, 512, CPU, generator(1))
+    seen = np.zeros(len(dense.texts), dtype=int)
+    keys = {t.tokens.tobytes(): i for i, t in enumerate(dense.texts)}
+    for _ in range(2 * len(dense.texts)):
+        (batch,) = questions.draw(1).batches
+        seen[keys[batch.tokens[0].numpy().tobytes()]] += 1
+    assert (seen == 2).all()

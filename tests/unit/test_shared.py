@@ -1,0 +1,172 @@
+"""Shared parameters by entry rank equal those by intersection, for every k."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from factrecall.errors import FactRecallError
+from factrecall.experiments.shared import (
+    CURVE,
+    PAIRS,
+    PLACES,
+    Rankings,
+    absolute_k,
+    curves,
+    entry_ranks,
+    log_grid,
+    places,
+    read_rankings,
+    select_shared,
+    shared_sets,
+    sizes,
+    union_of_entries,
+)
+from factrecall.parameters.sets import read_sets
+from factrecall.parameters.space import ParameterSpace
+from factrecall.seeds import generator
+from factrecall.storage import read_table, write_tensors
+from factrecall.training.trace import INFLUENCES
+
+SPACE = ParameterSpace(
+    ("model.layers.0.a.weight", "model.layers.1.a.weight", "head.weight"), ((4, 5), (10,), (3, 5))
+)
+TASKS = ("BIO_in", "BIO_out", "QA_in")
+
+
+def rankings(seed: int, keep: int, dtype: type = np.uint32) -> Rankings:
+    """Return rankings of different lengths, as where some parameters have no influence."""
+    rng = generator(seed, "rankings")
+    index = {
+        (task, influence): rng.permutation(SPACE.size)[: rng.integers(1, keep + 1)].astype(dtype)
+        for task in TASKS
+        for influence in INFLUENCES
+    }
+    return Rankings(SPACE, keep, index)
+
+
+@given(st.integers(0, 10_000), st.sampled_from([np.uint32, np.uint64]))
+def test_entry_ranks_give_every_intersection(seed: int, dtype: type) -> None:
+    found = rankings(seed, SPACE.size, dtype)
+    tops = {task: found.index[task, "absolute"] for task in TASKS}
+    entries = {n: entry_ranks(tops[bio], tops[qa]) for n, (bio, qa) in PAIRS.items()}
+    entries["S"] = union_of_entries(entries["S_I"], entries["S_II"])
+    ks = np.arange(1, SPACE.size + 1)
+    for k in ks:
+        naive = {n: set(tops[bio][:k]) & set(tops[qa][:k]) for n, (bio, qa) in PAIRS.items()}
+        naive["S"] = naive["S_I"] | naive["S_II"]
+        sets = shared_sets(found, "absolute", int(k))
+        for name, members in naive.items():
+            index, entry = entries[name]
+            assert set(index[entry <= k].tolist()) == members
+            assert set(sets[name].index.tolist()) == members
+            assert sizes(entry, ks)[k - 1] == len(members)
+
+
+@given(st.integers(0, 10_000))
+def test_curves_and_places_count_the_sets(seed: int) -> None:
+    found = rankings(seed, 30)
+    table = curves(found, 7)
+    assert set(table["k"]) == {7, 10, 20, 30}
+    for (influence, name, k), rows in table.groupby(["influence", "set", "k"]):
+        members = shared_sets(found, str(influence), int(k))[str(name)]
+        (row,) = rows.itertuples()
+        assert row.size == len(members) and row.ratio == row.size / k
+    sets = shared_sets(found, "signed", 20)
+    where = places(sets)
+    for name, members in sets.items():
+        rows = where[where["set"] == name]
+        assert rows["shared"].tolist() == list(members.counts().values())
+        assert rows["parameters"].tolist() == list(SPACE.sizes)
+    assert where["layer"].tolist() == [0, 1, -1] * 3
+    assert where["kind"].tolist() == ["a", "a", "head"] * 3
+
+
+def test_chance_and_null_are_what_permuting_gives() -> None:
+    found = rankings(3, 30)
+    n, k = SPACE.size, 20
+    row = curves(found, k).query("influence == 'absolute' and k == @k").set_index("set")
+    rng = generator(0, "permute")
+    ends = np.cumsum(SPACE.sizes)
+    totals = {name: {"chance": 0.0, "null": 0.0} for name in ("S_I", "S_II", "S")}
+    draws = 4000
+    for _ in range(draws):
+        for kind in ("chance", "null"):
+            tops = {}
+            for task in TASKS:
+                top = found.index[task, "absolute"][:k].astype(np.int64)
+                if kind == "chance":  # of full length, as the line of chance takes it
+                    tops[task] = set(rng.permutation(n)[:k].tolist())
+                    continue
+                counts = np.bincount(np.searchsorted(ends, top, side="right"), minlength=3)
+                tops[task] = set()
+                for end, size, count in zip(ends, SPACE.sizes, counts, strict=True):
+                    tops[task] |= set((end - size + rng.permutation(size)[:count]).tolist())
+            one = {n_: tops[bio] & tops[qa] for n_, (bio, qa) in PAIRS.items()}
+            one["S"] = one["S_I"] | one["S_II"]
+            for name, members in one.items():
+                totals[name][kind] += len(members) / k / draws
+    for name, means in totals.items():
+        for kind, mean in means.items():
+            assert row.loc[name, kind] == pytest.approx(mean, abs=0.01)  # 4 standard errors
+
+
+def test_a_log_grid_has_its_ends_and_k() -> None:
+    assert log_grid(500, 30).tolist() == [10, 20, 30, 50, 100, 200, 500]
+    assert log_grid(7, 3).tolist() == [3, 7]
+
+
+@pytest.mark.parametrize(
+    ("amount", "count"), [(0.1, 10), (0.004, 1), (7, 7), (700, 100), (1.0, 100)]
+)
+def test_k_is_a_count_or_a_fraction(amount: float, count: int) -> None:
+    assert absolute_k(amount, 100) == count
+
+
+def write_traces(folder: Path, found: Rankings) -> list[Path]:
+    """Write rankings as two traces, as two-stage training leaves them."""
+    paths = []
+    for name, tasks in (("bio", TASKS[:2]), ("stage", TASKS[2:])):
+        paths.append(folder / f"{name}.safetensors")
+        tensors = {
+            f"{task}/{influence}/index": torch.from_numpy(found.index[task, influence])
+            for task in tasks
+            for influence in INFLUENCES
+        }
+        counts = dict.fromkeys(tasks, 3)
+        metadata = {**found.space.metadata(), "keep": found.keep, "counts": counts}
+        write_tensors(paths[-1], tensors, metadata)
+    return paths
+
+
+def test_the_stage_writes_sets_and_tables(tmp_path: Path) -> None:
+    found = rankings(5, 30)
+    out, curve, where = (tmp_path / n for n in ("s.safetensors", "c.parquet", "p.parquet"))
+    traces = write_traces(tmp_path, found)
+    select_shared(20, "magnitude", traces=traces, out=out, curve=curve, where=where, provenance={})
+    expected = shared_sets(found, "magnitude", 20)
+    assert read_sets(out, SPACE).items() == expected.items()
+    pd.testing.assert_frame_equal(
+        read_table(curve, CURVE)[["k", "size"]], curves(found, 20)[["k", "size"]]
+    )
+    assert read_table(where, PLACES)["shared"].sum() == sum(map(len, expected.values()))
+
+
+def test_what_the_traces_lack_is_told(tmp_path: Path) -> None:
+    traces = write_traces(tmp_path, rankings(5, 30))
+    out = {name: tmp_path / name for name in ("out", "curve", "where")}
+    with pytest.raises(FactRecallError, match=r"trace\.keep"):
+        select_shared(31, "signed", traces=traces, **out, provenance={})
+    with pytest.raises(FactRecallError, match="no gradient of QA_in"):
+        read_rankings(traces[:1])
+    other = Rankings(ParameterSpace(("x",), ((45,),)), 30, rankings(5, 30).index)
+    (tmp_path / "other").mkdir()
+    mixed = [traces[0], write_traces(tmp_path / "other", other)[1]]
+    with pytest.raises(FactRecallError, match="different parameter spaces"):
+        read_rankings(mixed)
