@@ -65,18 +65,26 @@ class Answers:
     ) -> Self:
         """Batch texts of like length, at most `batch_tokens` tokens with padding at a time."""
         first = np.cumsum([0, *(len(t.answers) for t in texts)])
+        # What follows the last token that predicts anything need not be read.
+        lengths = [t.answers[-1][1] - 1 if t.answers else 1 for t in texts]
         batches = []
-        for group in cut([len(t.tokens) for t in texts], batch_tokens, pass_cost=batch_tokens // 8):
-            tokens = pad([texts[i].tokens for i in group], 0)
+        for group in cut(lengths, batch_tokens, pass_cost=batch_tokens // 8):
+            tokens = pad([texts[i].tokens[: lengths[i]] for i in group], 0)
             where = torch.zeros_like(tokens, dtype=torch.bool)
-            answer = []
+            answer: list[int] = []
+            gold = []
             for row, i in enumerate(group):
                 for number, (start, end) in enumerate(texts[i].answers, start=int(first[i])):
                     where[row, start - 1 : end - 1] = True
                     answer += [number] * (end - start)
-            gold = tokens[:, 1:][where[:, :-1]]
+                    gold.append(texts[i].tokens[start:end])
             batches.append(
-                Batch(tokens.to(device), where.to(device), gold.to(device), np.array(answer))
+                Batch(
+                    tokens.to(device),
+                    where.to(device),
+                    torch.from_numpy(np.concatenate(gold)).to(device),
+                    np.array(answer),
+                )
             )
         return cls(batches, int(first[-1]))
 

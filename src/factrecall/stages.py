@@ -99,7 +99,13 @@ def _draw_figures(study: Study, model: str) -> Settings:
     from factrecall.report.published import counterpart
 
     shown = counterpart(study.models[model].model_dump(mode="json"))
-    return {"model": model, "published_model": shown}
+    return {
+        "model": model,
+        "published_model": shown,
+        "k": study.shared.k,
+        "influence": study.shared.influence,
+        "recovery": study.grafting.recovery,
+    }
 
 
 def _report(study: Study) -> Settings:

@@ -99,6 +99,16 @@ def test_headline_verdict_and_marks(html: str) -> None:
     assert f'<mark class="attribute">{"&#34;&gt;&lt;img src=x&gt;"}</mark>' in html
 
 
+def test_claims_are_counted_above_and_listed_below(html: str) -> None:
+    page = Page(html)
+    text = " ".join("".join(page.text).split())
+    assert "Of 11 further claims of the paper on shared parameters 11 hold" in text
+    assert "of 6 checks added here 4 hold." in text
+    items = [a for a in page.all("li") if "verdict" in (a.get("class") or "")]
+    assert len(items) == 17
+    assert "Caution. On QA in masks recover recall of the people they are fitted to" in text
+
+
 def test_several_models_and_no_timings_or_traces(tmp_path: Path) -> None:
     study = build(tmp_path, ("one", "two"), hostile=False)
     study.timings.clear()
@@ -110,6 +120,7 @@ def test_several_models_and_no_timings_or_traces(tmp_path: Path) -> None:
     assert "Results: two" in text
     assert "two: Mix-tuned" in text
     assert "Traced gradients" not in text
+    assert text.count("Claims on shared parameters") == 2
     assert "peak MB" not in text
 
 
@@ -144,7 +155,7 @@ def test_figures_are_of_readable_size(synthetic: Synthetic) -> None:  # noqa: F8
         path = synthetic.models[0].figures / f"{name}.png"
         height, width, _ = matplotlib.image.imread(path).shape
         assert width == round(WIDTH * DOTS_PER_INCH)
-        assert 0.3 < height / width < 1.6
+        assert 0.3 < height / width < 1.65
 
 
 def test_data_of_figures(synthetic: Synthetic) -> None:  # noqa: F811

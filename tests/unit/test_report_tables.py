@@ -20,8 +20,10 @@ from factrecall.recall import PER_EXAMPLE, SUMMARY
 from factrecall.report.deviations import CONDITIONS, deviations
 from factrecall.report.figures import draw_figures
 from factrecall.report.influences import read_gatherings
-from factrecall.report.page import ModelFiles, write_report
+from factrecall.report.measures import TableFiles
+from factrecall.report.page import write_report
 from factrecall.report.published import LLAMA, PYTHIA, counterpart, published
+from factrecall.report.shown import ModelFiles
 from factrecall.report.summaries import (
     AVERAGE,
     by_relation,
@@ -33,6 +35,7 @@ from factrecall.report.tables import comparison_table, flat, percent, points, re
 from factrecall.report.timings import Timing, duration, summarise
 from factrecall.storage import write_table, write_tensors
 from factrecall.training.loop import HISTORY
+from tests.unit.test_report_shared import write_parameter_tables
 
 SCRIPT = "<script>alert(1)</script>"
 IMAGE = '"><img src=x>'
@@ -52,7 +55,7 @@ class Synthetic:
     """A study made up for tests: its configuration and its files."""
 
     study: dict[str, Any]
-    recall: Path
+    tables: TableFiles
     facts: FactFiles
     models: list[ModelFiles]
     histories: list[tuple[str, int, Path]]
@@ -62,7 +65,21 @@ class Synthetic:
         """Draw the figures of every model."""
         for model in self.models:
             said = counterpart(self.study["models"][model.name])
-            draw_figures(model.name, self.recall, self.histories, model.figures, said)
+            draw_figures(
+                model.name,
+                self.study["shared"]["k"],
+                self.study["shared"]["influence"],
+                self.study["grafting"]["recovery"],
+                recall=self.tables.recall,
+                shared=self.tables.shared,
+                places=self.tables.shared_places,
+                ablation=self.tables.ablation,
+                grafting=self.tables.grafting,
+                checks=self.tables.grafting_checks,
+                histories=self.histories,
+                out=model.figures,
+                published_model=said,
+            )
 
     def report(self, out: Path) -> str:
         """Write the report and return it."""
@@ -70,7 +87,7 @@ class Synthetic:
             study=self.study,
             provenance={"versions": {"torch": "0.0", "numpy": SCRIPT}, "lock": "c0ffee"},
             models=self.models,
-            recall=self.recall,
+            table_files=self.tables,
             facts=self.facts,
             timings=self.timings,
             out=out,
@@ -103,8 +120,8 @@ def build(
                     _trace(traces[tuning, seed], tuning)
         figures = folder / "figures" / f"model{number}"
         files.append(ModelFiles(model, figures, per_example, traces))
-    recall = folder / "tables" / "recall.parquet"
-    write_table(recall, pd.concat(rows), SUMMARY)
+    tables = write_parameter_tables(folder / "tables", models)
+    write_table(tables.recall, pd.concat(rows), SUMMARY)
     histories = [
         (tuning, seed, _history(folder / "histories", tuning, seed, rng))
         for tuning in UPDATES
@@ -114,7 +131,7 @@ def build(
         _timing(folder / "benchmarks", models[0], t, s) for t in ("bio", "mix") for s in seeds
     ]
     study = _study(SCRIPT if hostile else "synthetic", models, people, seeds)
-    return Synthetic(study, recall, facts, files, histories, timings)
+    return Synthetic(study, tables, facts, files, histories, timings)
 
 
 def _people(count: int, *, hostile: bool) -> pd.DataFrame:
@@ -225,6 +242,13 @@ def _study(name: str, models: tuple[str, ...], people: int, seeds: list[int]) ->
         "models": dict.fromkeys(models, model),
         "trace": {"in_distribution": 5, "out_of_distribution": 5, "keep": 0.2},
         "shared": {"k": 0.03, "influence": "absolute"},
+        "grafting": {
+            "alphas": [0.01, 0.05, 0.2],
+            "individuals": 150,
+            "exclude_embeddings": False,
+            "recovery": 0.92,
+            "optimiser": {"method": "dual_averaging"},
+        },
     }
 
 
@@ -277,7 +301,7 @@ def test_by_relation_puts_the_average_first() -> None:
 
 
 def test_read_recall_orders_and_selects(synthetic: Synthetic) -> None:
-    table = read_recall(synthetic.recall, "tiny")
+    table = read_recall(synthetic.tables.recall, "tiny")
     assert table["tuning"].drop_duplicates().tolist() == list(RECALL)
     assert table["relation"].head(6).tolist() == list(RELATIONS)
 
@@ -403,5 +427,11 @@ def test_deviations_are_those_of_the_study(synthetic: Synthetic) -> None:
             }
         },
         "shared": {"influence": "signed"},
+        "grafting": {
+            "alphas": [0.00055, 0.00095, 0.001, 0.00135, 0.0018, 0.003, 0.005, 0.007],
+            "individuals": 1000,
+            "exclude_embeddings": True,
+            "optimiser": {"method": "sigmoid_sgd"},
+        },
     }
     assert [d.what for d in deviations(as_published)] == ["Wording of biographies and questions"]

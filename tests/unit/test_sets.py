@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from factrecall.errors import FactRecallError
-from factrecall.parameters.sets import ParameterSet, read_sets, write_sets
+from factrecall.parameters.sets import ParameterSet, exchanged, read_sets, write_sets
 from factrecall.parameters.space import ParameterSpace
 from factrecall.seeds import generator
 
@@ -136,6 +136,14 @@ def test_a_set_of_another_space_is_refused_with_both_named(tmp_path: Path) -> No
         read_sets(tmp_path / "sets.safetensors", other)
     with pytest.raises(FactRecallError, match=other.fingerprint):
         write_sets(tmp_path / "both.safetensors", {"a": a, "b": b})
+
+
+@given(MEMBERS, MEMBERS, st.sampled_from([29, 100_000]))
+def test_exchanged_is_both_differences(before: set[int], after: set[int], size: int) -> None:
+    one, other = (np.array(sorted(s), dtype=np.uint32) for s in (before, after))
+    enters, leaves = exchanged(one, other, size)  # merged in a large tensor, marked in a small one
+    assert enters.tolist() == sorted(after - before)
+    assert leaves.tolist() == sorted(before - after)
 
 
 def test_tensors_selects_whole_tensors() -> None:

@@ -5,11 +5,27 @@ RUNS = [
     for tuning in TUNINGS
     for seed in STUDY.training.seeds
 ]
+FIGURES = [
+    "recall",
+    "recall_by_relation",
+    "loss",
+    "shared",
+    "shared_places",
+    "ablation",
+    "grafting",
+    "grafting_size",
+    "grafting_overlap",
+]
 
 
 rule draw_figures:
     input:
         recall=f"{RESULTS}/tables/recall.parquet",
+        shared=f"{RESULTS}/tables/shared.parquet",
+        places=f"{RESULTS}/tables/shared_places.parquet",
+        ablation=f"{RESULTS}/tables/ablation.parquet",
+        grafting=f"{RESULTS}/tables/grafting.parquet",
+        checks=f"{RESULTS}/tables/grafting_checks.parquet",
         histories=lambda wildcards: each(
             [{"model": wildcards.model, **run} for run in RUNS],
             f"{TUNED}.history.parquet",
@@ -17,7 +33,7 @@ rule draw_figures:
     output:
         expand(
             f"{RESULTS}/figures/{{{{model}}}}/{{figure}}.{{kind}}",
-            figure=["recall", "recall_by_relation", "loss"],
+            figure=FIGURES,
             kind=["png", "svg", "parquet"],
         ),
     log:
@@ -35,14 +51,27 @@ rule draw_figures:
         folder=subpath(output[0], parent=True),
     shell:
         'python -m factrecall draw-figures --study "$FACTRECALL_STUDY" --model {wildcards.model:q}'
-        " --recall {input.recall:q} {params.histories} --out {params.folder:q}"
+        " --recall {input.recall:q} --shared {input.shared:q} --places {input.places:q}"
+        " --ablation {input.ablation:q} --grafting {input.grafting:q} --checks {input.checks:q}"
+        " {params.histories} --out {params.folder:q}"
         " 2>&1 | tee {log:q}"
 
 
 rule write_report:
     input:
         facts=FACTS,
-        recall=f"{RESULTS}/tables/recall.parquet",
+        tables=expand(
+            f"{RESULTS}/tables/{{table}}.parquet",
+            table=[
+                "recall",
+                "shared",
+                "shared_places",
+                "ablation",
+                "ablation_intervals",
+                "grafting",
+                "grafting_checks",
+            ],
+        ),
         figures=expand(rules.draw_figures.output, model=STUDY.models),
         examples=rules.summarise_recall.input.tables,
         traces=each(

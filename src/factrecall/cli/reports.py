@@ -8,6 +8,16 @@ from typing import Any
 
 from factrecall.cli.common import Command, open_study, seed_of
 
+_TABLES = {
+    "recall": "recall",
+    "shared": "how many parameters are shared",
+    "places": "where shared parameters are",
+    "ablation": "ablations",
+    "grafting": "grafted masks",
+    "checks": "what speaks for and against the masks",
+}
+"""The tables that figures are drawn from, as options, and what is in each."""
+
 
 def add(commands: Any) -> None:
     """Add the commands of this module."""
@@ -18,7 +28,8 @@ def add(commands: Any) -> None:
 
     figures = Command(commands, "draw-figures", _draw_figures, "draw the figures of a model")
     figures.model()
-    figures.path("--recall", "the study's table of recall")
+    for table, holds in _TABLES.items():
+        figures.path(f"--{table}", f"the study's table of {holds}")
     figures.each(
         "--history",
         ("TUNING", "SEED", "TABLE"),
@@ -44,7 +55,8 @@ def _draw_figures(options: argparse.Namespace) -> None:
     from factrecall.report.figures import draw_figures
 
     histories = [(tuning, seed_of(seed), Path(path)) for tuning, seed, path in options.history]
-    draw_figures(**settings, recall=options.recall, histories=histories, out=options.out)
+    tables = {table: getattr(options, table) for table in _TABLES}
+    draw_figures(**settings, **tables, histories=histories, out=options.out)
 
 
 def _write_report(options: argparse.Namespace) -> None:

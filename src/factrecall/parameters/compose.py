@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import torch
 
-from factrecall.parameters.sets import ParameterSet, different_spaces, inside
+from factrecall.parameters.sets import ParameterSet, different_spaces, exchanged
 from factrecall.parameters.space import ParameterSpace
 from factrecall.parameters.top import top
 
@@ -146,8 +146,9 @@ class Composition:
             live.copy_(rest)
             _copy(live, chosen, local)
         elif not np.array_equal(held, local):
-            _copy(live, chosen, local[~inside(local, held)])
-            _copy(live, rest, held[~inside(held, local)])
+            enters, leaves = exchanged(held, local, live.numel())
+            _copy(live, chosen, enters)
+            _copy(live, rest, leaves)
         self._held[name] = local, inverted
 
 

@@ -89,7 +89,7 @@ class ParameterSet:
         if self.inverted and other.inverted:
             return ~(~self | ~other)
         if other.inverted:
-            return type(self)(self.space, self.index[~inside(self.index, other.index)])
+            return type(self)(self.space, self.index[~_inside(self.index, other.index)])
         if self.inverted:
             return other & self
         return type(self)(self.space, _both(self.index, other.index))
@@ -105,8 +105,8 @@ class ParameterSet:
 
     def __xor__(self, other: Self) -> Self:
         self._check(other)
-        apart = _one(self.index, other.index)
-        return type(self)(self.space, apart, self.inverted != other.inverted)
+        differs = _one(self.index, other.index)
+        return type(self)(self.space, differs, self.inverted != other.inverted)
 
     def __repr__(self) -> str:
         return f"ParameterSet({len(self):,} of {self.space.size:,})"
@@ -272,13 +272,33 @@ def _one(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return joined[alone]
 
 
-def inside(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _inside(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return for each of `a` whether it is in `b`."""
     if not len(b):
         return np.zeros(len(a), dtype=bool)
     place = np.searchsorted(b, a)
     place[place == len(b)] = 0
     return np.asarray(b[place] == a)
+
+
+def exchanged(before: np.ndarray, after: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return what `after` has and `before` has not, and the other way round.
+
+    Parameters
+    ----------
+    before, after : ndarray, rising
+        Numbers below `size`.
+    size : int
+        Of the tensor they are positions in.
+    """
+    if 16 * max(len(before), len(after)) < size:
+        differs = _one(before, after)
+        enters = _inside(differs, after)
+        return differs[enters], differs[~enters]
+    # Where many are chosen, a byte for each scalar of the tensor is quicker than merging.
+    was, is_ = np.zeros((2, size), dtype=bool)
+    was[before], is_[after] = True, True
+    return np.flatnonzero(is_ > was), np.flatnonzero(was > is_)
 
 
 def _draw(population: int, size: int, rng: np.random.Generator) -> np.ndarray:

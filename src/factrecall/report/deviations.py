@@ -11,6 +11,8 @@ Study = Mapping[str, Any]
 _PAPER_POOLS = {"cities": 200, "universities": 300, "jobs": 100, "companies": 263}
 _PAPER_UPDATES = {(6820, 400, 10571), (13981, 800, 19437)}
 
+_PAPER_ALPHAS = {0.00055, 0.00095, 0.001, 0.00135, 0.0018, 0.003, 0.005, 0.007}
+
 
 class Deviation(NamedTuple):
     """One departure: what differs, how the paper and this study do it, and why."""
@@ -47,6 +49,11 @@ CONDITIONS: dict[str, Callable[[Study], bool]] = {
         _updates(model) not in _PAPER_UPDATES for model in study["models"].values()
     ),
     "absolute": lambda study: study["shared"]["influence"] == "absolute",
+    "mask_optimiser": lambda study: study["grafting"]["optimiser"]["method"] == "dual_averaging",
+    "grafted_embeddings": lambda study: not study["grafting"]["exclude_embeddings"],
+    # The paper's tables hold eight sizes; a grid that has all of them is as fine as its own.
+    "mask_sizes": lambda study: not set(study["grafting"]["alphas"]) >= _PAPER_ALPHAS,
+    "fewer_grafted": lambda study: study["grafting"]["individuals"] != 1_000,
 }
 
 

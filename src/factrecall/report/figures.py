@@ -1,21 +1,45 @@
-"""The figures of one model, each with its data: recall, recall by relation, losses."""
+"""The figures of one model, each with its data."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
 
+from factrecall.report.ablation_figure import draw_ablation
+from factrecall.report.grafting_figures import draw_grafting, draw_grafting_size
 from factrecall.report.loss_figure import draw_loss
+from factrecall.report.measures import read_measures
+from factrecall.report.overlap_figure import draw_grafting_overlap
 from factrecall.report.recall_figures import draw_recall, draw_recall_by_relation
+from factrecall.report.shared_figures import draw_shared, draw_shared_places
 from factrecall.report.summaries import read_recall
 
-FIGURES = ("recall", "recall_by_relation", "loss")
+FIGURES = (
+    "recall",
+    "recall_by_relation",
+    "loss",
+    "shared",
+    "shared_places",
+    "ablation",
+    "grafting",
+    "grafting_size",
+    "grafting_overlap",
+)
 SUFFIXES = (".png", ".svg", ".parquet")
 
 
 def draw_figures(
     model: str,
+    k: int | float,
+    influence: str,
+    recovery: float,
+    *,
     recall: Path,
+    shared: Path,
+    places: Path,
+    ablation: Path,
+    grafting: Path,
+    checks: Path,
     histories: Iterable[tuple[str, int, Path]],
     out: Path,
     published_model: str | None = None,
@@ -26,8 +50,10 @@ def draw_figures(
     ----------
     model : str
         Its name in the study.
-    recall : Path
-        The study's table of recall.
+    k, influence, recovery
+        What the configuration says (shared.k, shared.influence, grafting.recovery).
+    recall, shared, places, ablation, grafting, checks : Path
+        The study's tables.
     histories : iterable of (tuning, seed, Path)
         The model's training histories.
     out : Path
@@ -38,9 +64,23 @@ def draw_figures(
     Raises
     ------
     FactRecallError
-        When an input is missing, damaged or holds nothing on the model.
+        When an input is missing, damaged or holds nothing on the model's recall.
     """
     table = read_recall(recall, model)
     draw_recall(table, out / "recall")
     draw_recall_by_relation(table, out / "recall_by_relation", published_model)
     draw_loss(histories, out / "loss")
+    files = {
+        "shared": shared,
+        "shared_places": places,
+        "ablation": ablation,
+        "grafting": grafting,
+        "grafting_checks": checks,
+    }
+    measures = read_measures(files, model, k=k, influence=influence, recovery=recovery)
+    draw_shared(measures, out / "shared")
+    draw_shared_places(measures, out / "shared_places")
+    draw_ablation(measures, table, out / "ablation")
+    draw_grafting(measures, out / "grafting")
+    draw_grafting_size(measures, out / "grafting_size")
+    draw_grafting_overlap(measures, out / "grafting_overlap")

@@ -60,6 +60,96 @@ PUBLISHED: tuple[Published, ...] = (
 )
 
 
+_FIGURE_8 = "v1, figure 8"
+_FIGURE_9 = "v1, figure 9"
+_TABLES = {LLAMA: "v1, table 1", PYTHIA: "v1, table 3"}
+
+
+class Ablated(NamedTuple):
+    """Accuracies after an ablation, in per cent, by split; `source` says where they are drawn."""
+
+    model: str
+    tuning: str
+    ablated: str
+    bio: float
+    qa_in: float
+    qa_out: float
+    source: str
+
+
+ABLATIONS: tuple[Ablated, ...] = (
+    Ablated(LLAMA, "stage", "shared", 92.3, 95.1, 29.2, _FIGURE_8),
+    Ablated(LLAMA, "mix", "shared", 11.5, 19.8, 8.7, _FIGURE_8),
+    Ablated(PYTHIA, "stage", "shared", 73.1, 80.6, 8.7, _FIGURE_8),
+    Ablated(PYTHIA, "mix", "shared", 87.3, 91.5, 40.0, _FIGURE_8),
+    Ablated(LLAMA, "stage", "random", 97.2, 100.0, 36.1, _FIGURE_9),
+    Ablated(LLAMA, "mix", "random", 97.4, 98.4, 74.9, _FIGURE_9),
+    Ablated(PYTHIA, "stage", "random", 88.9, 98.4, 10.6, _FIGURE_9),
+    Ablated(PYTHIA, "mix", "random", 96.6, 98.0, 48.9, _FIGURE_9),
+)
+
+
+class Grafted(NamedTuple):
+    """The paper's chosen masks, all numbers in per cent.
+
+    `accuracy` and `recovery` are those with S, `without` and `recovery_without` those of as many
+    parameters with S reset; `shared_fraction` is |S ∩ γ|/|γ|.
+    """
+
+    model: str
+    tuning: str
+    split: str
+    whole: float
+    alpha: float
+    accuracy: float
+    shared_fraction: float
+    recovery: float
+    without: float
+    recovery_without: float
+
+
+GRAFTS: tuple[Grafted, ...] = (
+    Grafted(LLAMA, "stage", "in", 100.0, 0.5, 96.1, 3.9, 96.1, 36.8, 36.8),
+    Grafted(LLAMA, "stage", "out", 35.6, 0.18, 33.0, 5.9, 92.7, 5.4, 15.1),
+    Grafted(LLAMA, "mix", "in", 98.3, 0.1, 93.5, 11.0, 95.1, 33.4, 33.9),
+    Grafted(LLAMA, "mix", "out", 74.7, 0.135, 69.9, 9.3, 93.6, 11.7, 15.7),
+    Grafted(PYTHIA, "stage", "in", 98.4, 0.7, 94.6, 1.9, 96.2, 78.0, 79.2),
+    Grafted(PYTHIA, "stage", "out", 10.6, 0.055, 9.9, 7.0, 93.2, 4.0, 38.1),
+    Grafted(PYTHIA, "mix", "in", 98.0, 0.3, 92.0, 5.4, 94.0, 40.8, 41.7),
+    Grafted(PYTHIA, "mix", "out", 49.5, 0.095, 48.0, 8.3, 96.9, 9.9, 20.1),
+)
+
+RATIOS = {LLAMA: 1.2, PYTHIA: 1.5}
+"""|S(k)| of mixed over that of two-stage training at k = 10^8 (v1, section 3.1 and A.4.1)."""
+
+MASK_CHECKS = {"overlap_runs": 98.87, "inclusion": 72.5}
+"""The least overlap across runs (α = 1 %) and the least inclusion across α, in per cent, of the
+Mix-tuned Llama (v1, figures 11 and 12)."""
+
+
+def published_ablation(model: str, tuning: str, ablated: str, split: str) -> float | None:
+    """Return a published accuracy after an ablation in per cent; ``none`` is before any."""
+    if ablated == "none":
+        return published(model, tuning, split)
+    for row in ABLATIONS:
+        if row[:3] == (model, tuning, ablated):
+            return float(getattr(row, split))
+    return None
+
+
+def published_graft(model: str, tuning: str, split: str) -> Grafted | None:
+    """Return the paper's chosen mask for a model, tuning and split (``in`` or ``out``)."""
+    for row in GRAFTS:
+        if row[:3] == (model, tuning, split):
+            return row
+    return None
+
+
+def graft_source(model: str) -> str:
+    """Return the table that a model's published masks are in."""
+    return _TABLES[model]
+
+
 def published(model: str, tuning: str, split: str, relation: str | None = None) -> float | None:
     """Return a published accuracy in per cent, or None if the paper does not print it."""
     for row in PUBLISHED:

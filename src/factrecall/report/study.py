@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from factrecall.facts.forms import FactFiles
-from factrecall.report.page import FINE_TUNED, ModelFiles, write_report
+from factrecall.report.measures import COMPARED, SPLIT_NAMES, TableFiles
+from factrecall.report.page import write_report
+from factrecall.report.shown import FINE_TUNED, ModelFiles
 from factrecall.report.timings import Timing
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ def report_study(study: Study, *, results: Path, out: Path, provenance: Mapping[
         study=study.model_dump(mode="json"),
         provenance=provenance,
         models=models,
-        recall=results / "tables" / "recall.parquet",
+        table_files=TableFiles.of(results / "tables"),
         facts=FactFiles(*(facts / f"{t}.parquet" for t in ("individuals", "bio", "qa"))),
         timings=list(_timings(study, results / "benchmarks")),
         out=out,
@@ -65,4 +67,12 @@ def _timings(study: Study, folder: Path) -> Iterator[Timing]:
                 for seed in study.training.seeds:
                     file = folder / stage / model / f"{tuning}-seed{seed}.tsv"
                     found.append(Timing(stage, model, tuning, seed, file))
+        for tuning in COMPARED:
+            for seed in study.training.seeds:
+                run = f"{model}/{tuning}-seed{seed}"
+                for stage in ("select_shared", "ablate"):
+                    found.append(Timing(stage, model, tuning, seed, folder / stage / f"{run}.tsv"))
+                for split in SPLIT_NAMES:
+                    file = folder / "graft" / f"{run}-{split}.tsv"
+                    found.append(Timing("graft", model, tuning, seed, file))
     return (timing for timing in found if timing.path.exists())

@@ -35,7 +35,8 @@ def percent(share: float) -> str:
 
 def points(difference: float) -> str:
     """Write a difference of shares in points, with its sign."""
-    return f"{100 * difference:+.1f}".replace("-", "\N{MINUS SIGN}")
+    rounded = round(100 * difference, 1)
+    return f"{rounded:+.1f}".replace("-", "\N{MINUS SIGN}") if rounded else "0.0"
 
 
 def _whole(share: float) -> str:

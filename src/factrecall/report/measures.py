@@ -1,0 +1,250 @@
+"""One model's rows of the tables on shared parameters, and the numbers that pages are made of.
+
+Figures, tables and verdicts must not each condense the tables their own way: what "at shared.k",
+"after ablation" and "the chosen mask" mean is said here, once. Any table may lack rows; what
+cannot be computed is then missing, not an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from factrecall.experiments.ablation import ABLATION, INTERVALS
+from factrecall.experiments.checks import CHECKS
+from factrecall.experiments.grafts import GRAFTING, MOVEMENT, WHOLE
+from factrecall.experiments.shared import SHARED, SHARED_PLACES, absolute_k
+from factrecall.storage import arrow_schema, read_table
+
+COMPARED = ("stage", "mix")
+"""The tunings whose shared parameters are compared, in the order in which they are shown."""
+
+SPLIT_NAMES = {"in": "QA in", "out": "QA out"}
+"""Whose questions masks are fitted to."""
+
+_ORDER = {"tuning": COMPARED, "split": ("bio", "qa_in", "qa_out", "in", "out")}
+
+
+@dataclass(frozen=True)
+class TableFiles:
+    """The tables of a study; see the module that writes each for its columns."""
+
+    recall: Path
+    shared: Path
+    shared_places: Path
+    ablation: Path
+    ablation_intervals: Path
+    grafting: Path
+    grafting_checks: Path
+
+    @classmethod
+    def of(cls, folder: Path) -> TableFiles:
+        """Return the tables at their fixed places in a folder."""
+        names = cls.__dataclass_fields__
+        return cls(**{name: folder / f"{name}.parquet" for name in names})
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What was measured of one model's shared parameters.
+
+    Attributes
+    ----------
+    shared, places, ablation, intervals, grafting, checks : DataFrame
+        This model's rows of the tables, two-stage before mixed training.
+    k : int
+        How many parameters of each ranking were taken (shared.k); 0 if nothing was.
+    parameters : int
+        How many the model has; 0 if unknown.
+    influence : str
+        The reading of influence that S was ranked by.
+    recovery : float
+        The share of the fine-tuned accuracy that a chosen mask recovers.
+    """
+
+    shared: pd.DataFrame
+    places: pd.DataFrame
+    ablation: pd.DataFrame
+    intervals: pd.DataFrame
+    grafting: pd.DataFrame
+    checks: pd.DataFrame
+    k: int
+    parameters: int
+    influence: str
+    recovery: float
+
+    def at_k(self) -> pd.DataFrame:
+        """Return the rows of `shared` at shared.k."""
+        return self.shared[self.shared["k"] == self.k]
+
+    def size_of_s(self) -> pd.DataFrame:
+        """Return the share of all parameters that is in S: columns tuning, seed, share."""
+        rows = self.places[self.places["set"] == "S"]
+        sums = rows.groupby(["tuning", "seed"], sort=False)[["shared", "parameters"]].sum()
+        return (sums["shared"] / sums["parameters"]).rename("share").reset_index()
+
+    def ablated(self) -> pd.DataFrame:
+        """Return accuracy over all relations: columns tuning, seed, ablated, split, accuracy, drop.
+
+        `drop` is the accuracy lost to the ablation.
+        """
+        keys = ["tuning", "seed", "split", "ablated"]
+        sums = self.ablation.groupby(keys, sort=False)[["correct", "n"]].sum()
+        accuracy = (sums["correct"] / sums["n"]).rename("accuracy")
+        table = accuracy.reset_index()
+        whole = table[table["ablated"] == "none"].set_index(keys[:3])["accuracy"]
+        before = whole.reindex(pd.MultiIndex.from_frame(table[keys[:3]])).to_numpy()
+        return table.assign(drop=before - table["accuracy"].to_numpy())
+
+    def fitted(self) -> pd.DataFrame:
+        """Return the rows of `grafting` on fitted masks."""
+        return self.grafting[~self.grafting["method"].isin([WHOLE, MOVEMENT])]
+
+    def masks(self) -> pd.DataFrame:
+        """Return one row a tuning, seed and split on the mask the report looks at.
+
+        It is the chosen mask or, where none recovered enough, the one that recovered most:
+        columns tuning, seed, split, chosen, alpha, size, accuracy, recovery, shared_fraction and,
+        of the mask of that α without S, accuracy_without, recovery_without.
+        """
+        fitted = self.fitted()
+        held = fitted[fitted["with_shared"].astype(bool)]
+        keys = ["tuning", "seed", "split"]
+        # Of equal ones the first, which is the smallest; the chosen one comes before all others.
+        best = held.sort_values(
+            ["chosen", "recovery", "alpha"], ascending=[False, False, True], kind="stable"
+        ).drop_duplicates(keys)
+        columns = ["accuracy", "recovery"]
+        without = fitted[~fitted["with_shared"].astype(bool)].set_index([*keys, "alpha"])[columns]
+        joined = best.join(without.add_suffix("_without"), on=[*keys, "alpha"])
+        return _ordered(joined.drop(columns=["with_shared", "method", "model"], errors="ignore"))
+
+    def checked(self, check: str) -> pd.DataFrame:
+        """Return a check's rows of the masks of `masks`: columns tuning, seed, split, other, value.
+
+        Checks without an α (``fine_tuned`` and ``pre_trained``) are returned as they are.
+        """
+        rows = self.checks[self.checks["check"] == check]
+        if rows["alpha"].isna().all():
+            return rows
+        keys = ["tuning", "seed", "split", "alpha"]
+        return rows.merge(self.masks()[keys], on=keys)
+
+    def others(self) -> pd.DataFrame:
+        """Return how much of other people's recall the masks bring back, at every α.
+
+        Columns tuning, seed, split, alpha, accuracy, before (θpre's), whole (θtask's), recovery
+        (accuracy over whole) and, of what fine-tuning added, the share that is back: `closed`.
+        """
+        keys = ["tuning", "seed", "split"]
+        known = self.checks[self.checks["other"] == 1].set_index(keys)
+        rows = self.checks[self.checks["check"] == "others"][[*keys, "alpha", "value"]]
+        for name, check in (("before", "pre_trained"), ("whole", "fine_tuned")):
+            values = known[known["check"] == check]["value"].rename(name)
+            rows = rows.join(values, on=keys)
+        rows = rows.rename(columns={"value": "accuracy"})
+        added = (rows["whole"] - rows["before"]).where(lambda d: d > 0)
+        return rows.assign(
+            recovery=rows["accuracy"] / rows["whole"].where(rows["whole"] > 0),
+            closed=(rows["accuracy"] - rows["before"]) / added,
+        )
+
+    def others_of_masks(self) -> pd.DataFrame:
+        """Return the rows of `others` on the masks of `masks`."""
+        keys = ["tuning", "seed", "split", "alpha"]
+        return self.others().merge(self.masks()[keys], on=keys)
+
+
+def read_measures(
+    tables: Mapping[str, Path], model: str, *, k: float, influence: str, recovery: float
+) -> Measures:
+    """Read one model's rows of the tables.
+
+    Parameters
+    ----------
+    tables : mapping of str to Path
+        By name as in `TableFiles`; one that is not there counts as empty.
+    model : str
+        Its name in the study.
+    k : int or float
+        As configured: a count, or a fraction of all parameters.
+    influence, recovery
+        As configured.
+
+    Raises
+    ------
+    FactRecallError
+        When a file is missing or damaged.
+    """
+    schemas = {
+        "shared": SHARED,
+        "shared_places": SHARED_PLACES,
+        "ablation": ABLATION,
+        "ablation_intervals": INTERVALS,
+        "grafting": GRAFTING,
+        "grafting_checks": CHECKS,
+    }
+    frames = {name: _of(tables.get(name), schema, model) for name, schema in schemas.items()}
+    places = frames["shared_places"]
+    size = _model_size(places)
+    return Measures(
+        shared=frames["shared"],
+        places=places,
+        ablation=frames["ablation"],
+        intervals=frames["ablation_intervals"],
+        grafting=frames["grafting"],
+        checks=frames["grafting_checks"],
+        k=absolute_k(k, size) if size else 0,
+        parameters=size,
+        influence=influence,
+        recovery=recovery,
+    )
+
+
+def by_seed_difference(rows: pd.DataFrame, value: str) -> dict[int, float]:
+    """Return Mix-tuned minus Stage-tuned, for the seeds that have both.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Columns tuning, seed and `value`; one row a tuning and seed.
+    value : str
+        What is compared; missing values leave their seed out.
+    """
+    if rows.empty:
+        return {}
+    sides = rows.pivot(index="seed", columns="tuning", values=value).reindex(columns=list(COMPARED))
+    differences = (sides["mix"] - sides["stage"]).dropna()
+    return {int(str(seed)): float(d) for seed, d in differences.items()}
+
+
+def _of(path: Path | None, schema: Mapping[str, str], model: str) -> pd.DataFrame:
+    if path is None:
+        table = arrow_schema(dict(schema)).empty_table().to_pandas()
+    else:
+        table = read_table(path, dict(schema))
+    rows = _ordered(table[table["model"] == model])
+    # pandas cannot join empty columns of Arrow's strings.
+    return rows.astype({column: object for column, kind in schema.items() if kind == "string"})
+
+
+def _ordered(table: pd.DataFrame) -> pd.DataFrame:
+    """Sort by what is shown first; rows that compare equal stay in their order."""
+    by = [c for c in ("tuning", "seed", "split") if c in table.columns]
+    return table.sort_values(
+        by,
+        key=lambda c: c.map(_ORDER[c.name].index) if c.name in _ORDER else c,
+        kind="stable",
+        ignore_index=True,
+    )
+
+
+def _model_size(places: pd.DataFrame) -> int:
+    if places.empty:
+        return 0
+    first = places.iloc[0]
+    same = (places["set"] == first["set"]) & (places["tuning"] == first["tuning"])
+    return int(places.loc[same & (places["seed"] == first["seed"]), "parameters"].sum())

@@ -1,0 +1,143 @@
+"""The sections on shared parameters, ablation and grafting: all that their templates show."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from factrecall.report.claim import Claim
+from factrecall.report.claims import judge_claims
+from factrecall.report.measures import Measures, read_measures
+from factrecall.report.parameter_cautions import (
+    ablation_cautions,
+    grafting_cautions,
+    shared_cautions,
+)
+from factrecall.report.parameter_tables import (
+    ablation_table,
+    checks_table,
+    grafting_table,
+    intervals_table,
+    shared_table,
+)
+from factrecall.report.published import graft_source
+from factrecall.report.tables import NO_BREAK, Table, percent
+
+PARTIALS = (
+    "macros.html.j2",
+    "claims.html.j2",
+    "shared.html.j2",
+    "ablation.html.j2",
+    "grafting.html.j2",
+)
+"""Parts of the page's template. Named here, they count when it is asked what code a report is."""
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What the page shows of one model's shared parameters.
+
+    Attributes
+    ----------
+    claims : list of (str, list of Claim)
+        By section.
+    tally : str
+        How many of the paper's claims hold, in words.
+    cautions : dict of str to list of str
+        By section: shared, ablation, grafting.
+    tables : dict of str to Table
+        By what they are of.
+    k, size : str
+        shared.k as a count, and the share of all parameters that is in S.
+    recovery : str
+        What a chosen mask recovers.
+    source : str
+        Where the paper's masks are read from.
+    optimiser : str
+        How masks were fitted.
+    """
+
+    claims: list[tuple[str, list[Claim]]]
+    tally: str
+    cautions: dict[str, list[str]]
+    tables: dict[str, Table]
+    k: str
+    size: str
+    recovery: str
+    source: str
+    optimiser: str
+
+
+def parameters(
+    study: Mapping[str, Any], tables: Mapping[str, Path], model: str, paper: str
+) -> tuple[Parameters, Measures]:
+    """Read and judge one model's shared parameters.
+
+    Parameters
+    ----------
+    study : mapping
+        The resolved configuration.
+    tables : mapping of str to Path
+        By name as in `measures.TableFiles`.
+    model : str
+        Its name in the study.
+    paper : str
+        The paper's model to compare with.
+    """
+    measures = read_measures(
+        tables,
+        model,
+        k=study["shared"]["k"],
+        influence=study["shared"]["influence"],
+        recovery=study["grafting"]["recovery"],
+    )
+    claims = judge_claims(measures, paper)
+    sections: dict[str, list[Claim]] = {}
+    for claim in claims:
+        sections.setdefault(claim.section, []).append(claim)
+    shown = Parameters(
+        claims=list(sections.items()),
+        tally=_tally(claims),
+        cautions={
+            "shared": shared_cautions(measures),
+            "ablation": ablation_cautions(measures),
+            "grafting": grafting_cautions(measures),
+        },
+        tables={
+            "shared": shared_table(measures, paper),
+            "ablation": ablation_table(measures, paper),
+            "intervals": intervals_table(measures),
+            "grafting": grafting_table(measures, paper),
+            "checks": checks_table(measures),
+        },
+        k=f"{measures.k:,}",
+        size=_sizes(measures),
+        recovery=f"{100 * measures.recovery:g}{NO_BREAK}%",
+        source=graft_source(paper),
+        optimiser=study["grafting"]["optimiser"]["method"],
+    )
+    return shown, measures
+
+
+def _tally(claims: list[Claim]) -> str:
+    theirs = Counter(claim.word for claim in claims if not claim.own)
+    said = [
+        f"{theirs['holds']} hold",
+        f"{theirs['does not hold']} do not",
+        f"{theirs['inconclusive']} are inconclusive",
+    ]
+    own = Counter(claim.word for claim in claims if claim.own)
+    return (
+        f"Of {theirs.total()} further claims of the paper on shared parameters {', '.join(said)}; "
+        f"of {own.total()} checks added here {own['holds']} hold."
+    )
+
+
+def _sizes(measures: Measures) -> str:
+    means = measures.size_of_s().groupby("tuning", sort=False)["share"].mean()
+    return " and ".join(
+        f"{percent(float(share))}{NO_BREAK}% ({tuning})" for tuning, share in means.items()
+    )
