@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from factrecall.answers import Answers
 from factrecall.config import DualAveraging, SigmoidSGD
+from factrecall.experiments.entry import entry_ranks, sizes
 from factrecall.experiments.masks import Questions, dual_averaging, sigmoid_sgd
-from factrecall.experiments.shared import entry_ranks, sizes
 from factrecall.models.forward import Encoded, encode
 from factrecall.parameters.compose import Composition
 from factrecall.parameters.sets import ParameterSet
@@ -96,25 +96,29 @@ def _entries(tasks: Sequence[np.ndarray]) -> list[int]:
     return list(map(int, sizes(entry, KS)))
 
 
-def _pair() -> tuple[PreTrainedModel, PreTrainedModel, list[Encoded]]:
-    """Return θpre, θtask and questions that θtask was trained on."""
+def _pair() -> tuple[PreTrainedModel, PreTrainedModel, Callable[[int], list[Encoded]]]:
+    """Return θpre, θtask and a way to tokenise so many questions that θtask was trained on."""
     pre, tokenizer, facts = setting()
     task = copy.deepcopy(pre)
     train(task, examples(facts, tokenizer), recipe(900), 1)
     qa = facts.qa[facts.qa["split"] == "in"][: 6 * 60]
-    spans = zip(qa["attribute_start"], qa["terminator_end"], strict=True)
-    return pre, task.eval(), encode(tokenizer, list(qa["text"]), [[s] for s in spans])
+    spans = list(zip(qa["attribute_start"], qa["terminator_end"], strict=True))
+
+    def questions(count: int) -> list[Encoded]:
+        return encode(tokenizer, list(qa["text"][:count]), [[s] for s in spans[:count]])
+
+    return pre, task.eval(), questions
 
 
 def bench_sweep() -> bool:
     """50 nested sets of up to a tenth of all, composed and asked, against models built from files.
 
     The bar is against building a model as one does from files: open θtask's folder, read θpre's
-    state dict, take either by a mask, load the result. Asking costs the same both ways, so that the
-    ratio falls with the number of questions: the bar is at 24 (four people's), others are told, and
-    so is the ratio with both state dicts in memory.
+    state dict, take either by a mask, load the result, tokenise and ask. Asking costs the same both
+    ways, so that the ratio falls with the number of questions: the bar is at 24 (four people's),
+    others are told, and so is the ratio with both state dicts in memory.
     """
-    pre_model, model, texts = _pair()
+    pre_model, model, tokenised = _pair()
     folder = Path(tempfile.mkdtemp())
     pre_model.save_pretrained(folder / "pre")
     model.save_pretrained(folder / "task")
@@ -130,7 +134,7 @@ def bench_sweep() -> bool:
     found: dict[str, list[np.ndarray]] = {}
 
     def ours(count: int) -> None:
-        answers = Answers.of(texts[:count], STUDY.recall.batch_tokens)
+        answers = Answers.of(tokenised(count), STUDY.recall.batch_tokens)
         found["ours"] = []
         with Composition(model, pre) as weights:
             for members in nested:
@@ -154,7 +158,7 @@ def bench_sweep() -> bool:
                 for name, part in zip(space.names, mask.split(space.sizes), strict=True)
             }
             fresh.load_state_dict(state, strict=False)
-            found["rebuilt"].append(_ask(fresh.eval(), texts[:count]))
+            found["rebuilt"].append(_ask(fresh.eval(), tokenised(count)))
 
     met = False
     for count, files in ((360, True), (120, True), (24, False), (24, True)):
@@ -193,8 +197,9 @@ def bench_graft() -> bool:
     time that this one run took until then. Ours gets a mask of the same size, and one more
     update is allowed until it recovers as much; the last run counts.
     """
-    pre_model, model, texts = _pair()
+    pre_model, model, tokenised = _pair()
     pre = {n: p.detach() for n, p in pre_model.named_parameters()}
+    texts = tokenised(360)
     answers = Answers.of(texts, STUDY.recall.batch_tokens)
     nothing = ParameterSet.nothing(ParameterSpace.of(model))
     found = []

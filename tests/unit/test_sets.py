@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from factrecall.errors import FactRecallError
-from factrecall.parameters.sets import ParameterSet, exchanged, read_sets, write_sets
+from factrecall.parameters.rising import exchanged
+from factrecall.parameters.sets import ParameterSet, read_sets, write_sets
 from factrecall.parameters.space import ParameterSpace
 from factrecall.seeds import generator
 

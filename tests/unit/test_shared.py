@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from factrecall.errors import FactRecallError
+from factrecall.experiments.entry import entry_ranks, log_grid, sizes, union_of_entries
 from factrecall.experiments.shared import (
     CURVE,
     PAIRS,
@@ -19,14 +20,10 @@ from factrecall.experiments.shared import (
     Rankings,
     absolute_k,
     curves,
-    entry_ranks,
-    log_grid,
     places,
     read_rankings,
     select_shared,
     shared_sets,
-    sizes,
-    union_of_entries,
 )
 from factrecall.parameters.sets import read_sets
 from factrecall.parameters.space import ParameterSpace

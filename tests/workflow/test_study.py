@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -16,13 +17,29 @@ import yaml
 
 from factrecall.config import Study
 from factrecall.config.reading import read_study
+from factrecall.experiments.ablation import ABLATED, ABLATION
+from factrecall.experiments.grafts import GRAFTING, OUTCOMES
+from factrecall.experiments.shared import SHARED as SHARED_TABLE
 from factrecall.facts import RELATIONS
+from factrecall.parameters.sets import read_sets
 from factrecall.recall import PER_EXAMPLE, SPLITS, SUMMARY
 from factrecall.storage import read_provenance, read_table, read_tensors
+from factrecall.training.trace import INFLUENCES
 
 REPOSITORY = Path(__file__).parents[2]
 PRESET = "workflow/presets/ci.yaml"
-AFTER_TRAINING = {"recall", "summarise_recall", "draw_figures", "write_report"}
+SHARED = {
+    "select_shared": 8,
+    "summarise_shared": 1,
+    "ablate": 8,
+    "summarise_ablation": 1,
+    "graft": 16,
+    "summarise_grafting": 1,
+}
+"""Jobs of what depends on the shared sets: 2 models, 2 histories, 2 seeds (and 2 splits)."""
+
+REPORT = {"draw_figures": 2, "write_report": 1}
+AFTER_TRAINING = {"recall", "summarise_recall", *SHARED, *REPORT}
 
 
 def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -139,6 +156,53 @@ def test_no_state_and_no_temporary_file_is_left(results: Path) -> None:
     assert not [path for path in results.rglob("*") if path.name.endswith(".tmp")]
 
 
+def test_shared_tables_have_every_row(results: Path, study: Study) -> None:
+    seeds, models, tunings = study.training.seeds, list(study.models), ["stage", "mix"]
+    curve = read_table(results / "tables/shared.parquet", SHARED_TABLE)
+    keys = ["model", "tuning", "seed", "influence", "set"]
+    expected = itertools.product(models, tunings, seeds, INFLUENCES, ("S_I", "S_II", "S"))
+    assert set(curve[keys].itertuples(index=False, name=None)) == set(expected)
+    assert not curve.duplicated([*keys, "k"]).any()
+    assert (curve["ratio"] == curve["size"] / curve["k"]).all()
+
+    ablation = read_table(results / "tables/ablation.parquet", ABLATION)
+    keys = ["model", "tuning", "seed", "ablated", "split", "relation"]
+    expected = itertools.product(models, tunings, seeds, ABLATED, SPLITS, RELATIONS)
+    assert sorted(ablation[keys].itertuples(index=False, name=None)) == sorted(expected)
+    recall = read_table(results / "tables/recall.parquet", SUMMARY)
+    same = ["model", "tuning", "seed", "split", "relation"]
+    both = ablation[ablation["ablated"] == "none"].merge(recall, on=same)
+    assert (both["correct_x"] == both["correct_y"]).all() and (both["drop"] == 0).all()
+
+    grafting = read_table(results / "tables/grafting.parquet", GRAFTING)
+    keys = ["model", "tuning", "seed", "split", "alpha", "with_shared", "method"]
+    alphas = study.grafting.alphas
+    methods = [*itertools.product(alphas, (True, False), ("movement", "dual_averaging"))]
+    methods += [(1.0, True, "whole"), (1.0, False, "whole")]
+    expected = {
+        (*run, *method)
+        for run in itertools.product(models, tunings, seeds, ("in", "out"))
+        for method in methods
+    }
+    assert set(grafting[keys].itertuples(index=False, name=None)) == expected
+    assert not grafting.duplicated(keys).any()
+    assert (grafting.loc[~grafting["with_shared"], "shared_fraction"] == 0).all()
+
+
+def test_masks_are_as_large_as_their_table_says(results: Path) -> None:
+    stem = results / "grafting/gpt-neox-tiny/mix/seed1.out"
+    masks = read_sets(stem.with_name(stem.name + ".masks.safetensors"))
+    table = read_table(stem.with_name(stem.name + ".parquet"), OUTCOMES)
+    shared = read_sets(results / "shared/gpt-neox-tiny/mix/seed1.sets.safetensors")["S"]
+    fitted = table[table["method"] == "dual_averaging"]
+    assert len(fitted) == len(masks)
+    for row in fitted.itertuples():
+        mask = masks[f"{row.alpha:g}/{'with' if row.with_shared else 'without'}"]
+        assert len(mask) == row.size == round(row.alpha * mask.space.size)
+        assert row.shared_fraction == len(mask & shared) / len(mask)
+        assert row.with_shared or not len(mask & shared)
+
+
 def test_the_report_and_figures_are_there(results: Path) -> None:
     page = (results / "report.html").read_text(encoding="utf-8")
     assert "llama-tiny" in page and "gpt-neox-tiny" in page
@@ -156,11 +220,24 @@ def test_tables_say_how_they_were_made(results: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "rules"),
     [
-        ({"shared": {"k": 0.02}}, {"write_report": 1}),
+        ({"shared": {"k": 0.02}}, SHARED | REPORT),
+        ({"shared": {"influence": "signed"}}, SHARED | REPORT),
+        (
+            {"grafting": {"alphas": [0.05, 0.1, 0.2]}},
+            {"graft": 16, "summarise_grafting": 1} | REPORT,
+        ),
         ({"compute": {"threads": 2, "save_seconds": 5.0}}, {}),
         (
             {"recall": {"batch_tokens": 4096}},
-            {"recall": 14, "summarise_recall": 1, "draw_figures": 2, "write_report": 1},
+            {
+                "recall": 14,
+                "summarise_recall": 1,
+                "ablate": 8,
+                "summarise_ablation": 1,
+                "graft": 16,
+                "summarise_grafting": 1,
+            }
+            | REPORT,
         ),
         (
             {"training": {"mix": {"learning_rate": 1.0e-3}}},
@@ -168,9 +245,14 @@ def test_tables_say_how_they_were_made(results: Path) -> None:
                 "fine_tune": 4,
                 "recall": 4,
                 "summarise_recall": 1,
-                "draw_figures": 2,
-                "write_report": 1,
-            },
+                "select_shared": 4,
+                "summarise_shared": 1,
+                "ablate": 4,
+                "summarise_ablation": 1,
+                "graft": 8,
+                "summarise_grafting": 1,
+            }
+            | REPORT,
         ),
         (
             {"training": {"bio": {"updates": 50}}},
@@ -178,9 +260,14 @@ def test_tables_say_how_they_were_made(results: Path) -> None:
                 "fine_tune": 8,
                 "recall": 8,
                 "summarise_recall": 1,
-                "draw_figures": 2,
-                "write_report": 1,
-            },
+                "select_shared": 4,
+                "summarise_shared": 1,
+                "ablate": 4,
+                "summarise_ablation": 1,
+                "graft": 8,
+                "summarise_grafting": 1,
+            }
+            | REPORT,
         ),
         (
             {"training": {"seeds": [0, 1, 2]}},
@@ -188,12 +275,26 @@ def test_tables_say_how_they_were_made(results: Path) -> None:
                 "fine_tune": 6,
                 "recall": 6,
                 "summarise_recall": 1,
-                "draw_figures": 2,
-                "write_report": 1,
-            },
+                "select_shared": 4,
+                "summarise_shared": 1,
+                "ablate": 4,
+                "summarise_ablation": 1,
+                "graft": 8,
+                "summarise_grafting": 1,
+            }
+            | REPORT,
         ),
     ],
-    ids=["k", "compute", "batch_tokens", "mix learning rate", "bio updates", "one more seed"],
+    ids=[
+        "k",
+        "influence",
+        "alphas",
+        "compute",
+        "batch_tokens",
+        "mix learning rate",
+        "bio updates",
+        "one more seed",
+    ],
 )
 def test_a_change_reruns_what_depends_on_it(
     checkout: Path, change: Mapping[str, object], rules: Mapping[str, int]

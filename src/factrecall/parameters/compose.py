@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import torch
 
-from factrecall.parameters.sets import ParameterSet, different_spaces, exchanged
+from factrecall.parameters.rising import exchanged
+from factrecall.parameters.sets import ParameterSet, different_spaces
 from factrecall.parameters.space import ParameterSpace
 from factrecall.parameters.top import top
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from factrecall.errors import FactRecallError
+from factrecall.parameters.rising import both, draw, either, inside, one_of_two, skip
 from factrecall.parameters.space import ParameterSpace
 from factrecall.storage import read_tensors, write_tensors
 
@@ -89,23 +90,23 @@ class ParameterSet:
         if self.inverted and other.inverted:
             return ~(~self | ~other)
         if other.inverted:
-            return type(self)(self.space, self.index[~_inside(self.index, other.index)])
+            return type(self)(self.space, self.index[~inside(self.index, other.index)])
         if self.inverted:
             return other & self
-        return type(self)(self.space, _both(self.index, other.index))
+        return type(self)(self.space, both(self.index, other.index))
 
     def __or__(self, other: Self) -> Self:
         self._check(other)
         if self.inverted or other.inverted:
             return ~(~self & ~other)
-        return type(self)(self.space, _either(self.index, other.index))
+        return type(self)(self.space, either(self.index, other.index))
 
     def __sub__(self, other: Self) -> Self:
         return self & ~other
 
     def __xor__(self, other: Self) -> Self:
         self._check(other)
-        differs = _one(self.index, other.index)
+        differs = one_of_two(self.index, other.index)
         return type(self)(self.space, differs, self.inverted != other.inverted)
 
     def __repr__(self) -> str:
@@ -161,9 +162,9 @@ class ParameterSet:
         if size > len(self):
             raise ValueError(f"{size} of {len(self)} parameters cannot be drawn")
         if not self.inverted:
-            chosen = _draw(len(self.index), size, rng)
+            chosen = draw(len(self.index), size, rng)
             return type(self)(self.space, self.index[chosen])
-        return type(self)(self.space, self._members(_draw(len(self), size, rng)))
+        return type(self)(self.space, self._members(draw(len(self), size, rng)))
 
     def sample_by_tensor(self, sizes: Mapping[str, int], rng: np.random.Generator) -> Self:
         """Draw, of every tensor, a given number of members (see `sample`)."""
@@ -175,13 +176,13 @@ class ParameterSet:
             whole = lengths[name] - len(local) if self.inverted else len(local)
             if size > whole:
                 raise ValueError(f"{size} of {whole} parameters of {name} cannot be drawn")
-            drawn = _draw(whole, size, rng)
-            drawn = _skip(drawn, local) if self.inverted else local[drawn]
+            drawn = draw(whole, size, rng)
+            drawn = skip(drawn, local) if self.inverted else local[drawn]
             parts.append(drawn.astype(self.index.dtype) + self.index.dtype.type(starts[name]))
         return type(self)(self.space, np.concatenate(parts))
 
     def _members(self, positions: np.ndarray) -> np.ndarray:
-        return _skip(positions, self.index).astype(self.index.dtype)
+        return skip(positions, self.index).astype(self.index.dtype)
 
     def _check(self, other: ParameterSet) -> None:
         if self.space != other.space:
@@ -238,86 +239,3 @@ def read_sets(path: Path, space: ParameterSpace | None = None) -> dict[str, Para
         name: ParameterSet(found, tensor.numpy(), name in metadata["inverted"])
         for name, tensor in tensors.items()
     }
-
-
-# --- sorted arrays ----------------------------------------------------------------------------
-
-
-def _merged(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    joined = np.concatenate([a, b])
-    joined.sort(kind="stable")  # which merges two sorted runs in one pass
-    return joined
-
-
-def _either(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    joined = _merged(a, b)
-    first = np.ones(len(joined), dtype=bool)
-    np.not_equal(joined[1:], joined[:-1], out=first[1:])
-    return joined[first]
-
-
-def _both(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    joined = _merged(a, b)
-    twice: np.ndarray = np.equal(joined[1:], joined[:-1])
-    found: np.ndarray = joined[1:][twice]
-    return found
-
-
-def _one(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    joined = _merged(a, b)
-    alone = np.ones(len(joined), dtype=bool)
-    differs = joined[1:] != joined[:-1]
-    alone[1:] &= differs
-    alone[:-1] &= differs
-    return joined[alone]
-
-
-def _inside(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return for each of `a` whether it is in `b`."""
-    if not len(b):
-        return np.zeros(len(a), dtype=bool)
-    place = np.searchsorted(b, a)
-    place[place == len(b)] = 0
-    return np.asarray(b[place] == a)
-
-
-def exchanged(before: np.ndarray, after: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return what `after` has and `before` has not, and the other way round.
-
-    Parameters
-    ----------
-    before, after : ndarray, rising
-        Numbers below `size`.
-    size : int
-        Of the tensor they are positions in.
-    """
-    if 16 * max(len(before), len(after)) < size:
-        differs = _one(before, after)
-        enters = _inside(differs, after)
-        return differs[enters], differs[~enters]
-    # Where many are chosen, a byte for each scalar of the tensor is quicker than merging.
-    was, is_ = np.zeros((2, size), dtype=bool)
-    was[before], is_[after] = True, True
-    return np.flatnonzero(is_ > was), np.flatnonzero(was > is_)
-
-
-def _draw(population: int, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Return `size` different numbers below `population`, rising, without an array that long."""
-    if 2 * size > population:
-        left = _draw(population, population - size, rng)
-        return np.delete(np.arange(population), left)
-    drawn = np.empty(0, dtype=np.int64)
-    while len(drawn) < size:
-        # Numbers that are drawn first and not again: the order of drawing does not matter, as
-        # long as what is too many goes at random.
-        more = rng.integers(0, population, size=size - len(drawn) + size // 8 + 8)
-        drawn = np.unique(np.concatenate([drawn, more]))
-    surplus = rng.choice(len(drawn), size=len(drawn) - size, replace=False)
-    return np.delete(drawn, surplus)
-
-
-def _skip(positions: np.ndarray, left_out: np.ndarray) -> np.ndarray:
-    """Return the numbers at these positions of those that `left_out` leaves."""
-    # The j-th number left out has left_out[j] - j numbers before it that are not.
-    before = left_out.astype(np.int64) - np.arange(len(left_out))
-    return np.asarray(positions + np.searchsorted(before, positions, side="right"))

@@ -1,0 +1,92 @@
+"""Rising arrays of different numbers: their algebra, by merging, and draws from them.
+
+What sets of parameters are made of. All functions take and return arrays that rise, and take time
+and memory in proportion to what they are given, never to the space the numbers are from.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def _merged(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    joined = np.concatenate([a, b])
+    joined.sort(kind="stable")  # which merges two sorted runs in one pass
+    return joined
+
+
+def either(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return what is in `a` or in `b`."""
+    joined = _merged(a, b)
+    first = np.ones(len(joined), dtype=bool)
+    np.not_equal(joined[1:], joined[:-1], out=first[1:])
+    return joined[first]
+
+
+def both(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return what is in `a` and in `b`."""
+    joined = _merged(a, b)
+    twice: np.ndarray = np.equal(joined[1:], joined[:-1])
+    found: np.ndarray = joined[1:][twice]
+    return found
+
+
+def one_of_two(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return what is in one of the two only."""
+    joined = _merged(a, b)
+    alone = np.ones(len(joined), dtype=bool)
+    differs = joined[1:] != joined[:-1]
+    alone[1:] &= differs
+    alone[:-1] &= differs
+    return joined[alone]
+
+
+def inside(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return for each of `a` whether it is in `b`."""
+    if not len(b):
+        return np.zeros(len(a), dtype=bool)
+    place = np.searchsorted(b, a)
+    place[place == len(b)] = 0
+    return np.asarray(b[place] == a)
+
+
+def exchanged(before: np.ndarray, after: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return what `after` has and `before` has not, and the other way round.
+
+    Parameters
+    ----------
+    before, after : ndarray, rising
+        Numbers below `size`.
+    size : int
+        Of the tensor they are positions in.
+    """
+    if 16 * max(len(before), len(after)) < size:
+        differs = one_of_two(before, after)
+        enters = inside(differs, after)
+        return differs[enters], differs[~enters]
+    # Where many are chosen, a byte for each scalar of the tensor is quicker than merging.
+    was, is_ = np.zeros((2, size), dtype=bool)
+    was[before], is_[after] = True, True
+    return np.flatnonzero(is_ > was), np.flatnonzero(was > is_)
+
+
+def draw(population: int, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Return `size` different numbers below `population`, rising, without an array that long."""
+    if 2 * size > population:
+        left = draw(population, population - size, rng)
+        return np.delete(np.arange(population), left)
+    drawn = np.empty(0, dtype=np.int64)
+    while len(drawn) < size:
+        # Numbers that are drawn first and not again: the order of drawing does not matter, as
+        # long as what is too many goes at random.
+        more = rng.integers(0, population, size=size - len(drawn) + size // 8 + 8)
+        drawn = np.unique(np.concatenate([drawn, more]))
+    surplus = rng.choice(len(drawn), size=len(drawn) - size, replace=False)
+    return np.delete(drawn, surplus)
+
+
+def skip(positions: np.ndarray, left_out: np.ndarray) -> np.ndarray:
+    """Return the numbers at these positions of those that `left_out` leaves."""
+    # The j-th number left out has left_out[j] - j numbers before it that are not.
+    before = left_out.astype(np.int64) - np.arange(len(left_out))
+    return np.asarray(positions + np.searchsorted(before, positions, side="right"))
