@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import torch
 
+from factrecall.errors import FactRecallError
 from factrecall.models.forward import Encoded, logits_at
 from factrecall.training.batches import cut, pad
 
@@ -63,7 +64,13 @@ class Answers:
     def of(
         cls, texts: Sequence[Encoded], batch_tokens: int, device: torch.device | str = "cpu"
     ) -> Self:
-        """Batch texts of like length, at most `batch_tokens` tokens with padding at a time."""
+        """Batch texts of like length, at most `batch_tokens` tokens with padding at a time.
+
+        Raises
+        ------
+        FactRecallError
+            When two answers of a text share a token.
+        """
         first = np.cumsum([0, *(len(t.answers) for t in texts)])
         # What follows the last token that predicts anything need not be read.
         lengths = [t.answers[-1][1] - 1 if t.answers else 1 for t in texts]
@@ -75,6 +82,12 @@ class Answers:
             gold = []
             for row, i in enumerate(group):
                 for number, (start, end) in enumerate(texts[i].answers, start=int(first[i])):
+                    if where[row, start - 1 : end - 1].any():
+                        raise FactRecallError(
+                            f"answer {number + 1} of {int(first[-1])}",
+                            "the tokenizer joins it with the answer before it in one token",
+                            "part the two by a space or a word in your templates",
+                        )
                     where[row, start - 1 : end - 1] = True
                     answer += [number] * (end - start)
                     gold.append(texts[i].tokens[start:end])

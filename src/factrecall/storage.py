@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -223,25 +223,38 @@ def write_tensors(
         )
 
 
-def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def read_tensors(
+    path: Path, said: Sequence[str] = ()
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read all tensors of a safetensors file and its metadata (see `write_tensors`).
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    said : sequence of str
+        What its metadata has to say.
 
     Raises
     ------
     FactRecallError
-        When the file is missing, cut off or not of our making.
+        When the file is missing, cut off, not of our making or of another kind.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {})["factrecall"])
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise FactRecallError(str(path), "there is no such file", _REMAKE) from None
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         why = f"it is no readable safetensors file of this project ({_first_line(error)})"
         raise FactRecallError(str(path), why, _REMAKE) from error
+    if missing := [key for key in said if key not in metadata]:
+        why = f"it is a file of another kind: its metadata has no {missing[0]!r}"
+        raise FactRecallError(str(path), why, "name the right file; --help says which")
+    return tensors, metadata
 
 
 def _first_line(error: BaseException) -> str:

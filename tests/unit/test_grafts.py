@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from factrecall.config import DualAveraging, Grafting, SigmoidSGD
+from factrecall.errors import FactRecallError
 from factrecall.experiments.checks import CHECKS, overlap, shuffled
 from factrecall.experiments.grafting import Graft, graft, summarise_grafting
 from factrecall.experiments.grafts import GRAFTING, OUTCOMES, PER_MASK, Grafter, outcomes
@@ -88,7 +89,7 @@ def test_the_stage_writes_what_its_masks_recall(folder: Path, tiny: Tiny) -> Non
             assert row.recovery == pytest.approx(row.accuracy / whole)
             if row.method != "dual_averaging":
                 continue
-            mask = masks[f"{row.alpha:g}/{'with' if row.with_shared else 'without'}"]
+            mask = masks[f"{row.alpha!r}/{'with' if row.with_shared else 'without'}"]
             weights.hold(mask)
             assert grafter.evaluator(asked).answers.right(model).mean() == row.accuracy
             assert row.size == len(mask) and row.shared_fraction == overlap(mask, shared)
@@ -123,9 +124,32 @@ def test_seeds_and_checks_come_together(folder: Path) -> None:
         4: overlap(other, one),
     }
     inside = found[(found["check"] == "inclusion") & (found["seed"] == 3)]
-    small, large = (read_sets(grafts[0].masks)[f"{a:g}/with"] for a in ALPHAS)
+    small, large = (read_sets(grafts[0].masks)[f"{a!r}/with"] for a in ALPHAS)
     assert inside["value"].tolist() == [overlap(small, large)]
     assert found["value"].between(0, 1).all()
+
+
+@pytest.mark.parametrize("individuals", [None, 8, 500])
+def test_all_people_may_be_fitted(folder: Path, individuals: int | None) -> None:
+    done = run(folder, SETTINGS.model_copy(update={"individuals": individuals}), thorough=False)
+    found = read_table(folder / "3.examples", PER_MASK)
+    assert found["fitted"].all() and found["individual"].nunique() == 8
+    assert "others" not in set(read_table(done.checks)["check"])
+
+
+def test_a_model_that_knows_nothing_is_grafted_all_the_same(folder: Path, tiny: Tiny) -> None:
+    save_model(folder / "tuned", tiny.model, tiny.tokenizer)  # θtask = θpre: nothing moved
+    done = run(folder, SETTINGS)
+    table = read_table(done.table, OUTCOMES)
+    assert not table["chosen"].any() and table["recovery"].isna().all()
+    assert (table.loc[table["method"] != "whole", "size"] == 0).all()
+
+
+def test_sets_of_another_file_are_told(folder: Path) -> None:
+    done = run(folder, SETTINGS, thorough=False)
+    (folder / "sets.safetensors").write_bytes(done.masks.read_bytes())
+    with pytest.raises(FactRecallError, match="holds no set 'S'"):
+        run(folder, SETTINGS)
 
 
 def test_embeddings_can_be_left_out(folder: Path) -> None:

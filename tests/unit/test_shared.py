@@ -25,7 +25,7 @@ from factrecall.experiments.shared import (
     select_shared,
     shared_sets,
 )
-from factrecall.parameters.sets import read_sets
+from factrecall.parameters.sets import read_sets, write_sets
 from factrecall.parameters.space import ParameterSpace
 from factrecall.seeds import generator
 from factrecall.storage import read_table, write_tensors
@@ -162,6 +162,14 @@ def test_what_the_traces_lack_is_told(tmp_path: Path) -> None:
         select_shared(31, "signed", traces=traces, **out, provenance={})
     with pytest.raises(FactRecallError, match="no gradient of QA_in"):
         read_rankings(traces[:1])
+    with pytest.raises(FactRecallError, match="another trace holds BIO_in"):
+        read_rankings([traces[0], *traces])
+    sets = shared_sets(rankings(5, 30), "signed", 20)
+    write_sets(tmp_path / "sets.safetensors", sets)
+    with pytest.raises(FactRecallError, match=r"of another kind.*'keep'"):
+        read_rankings([tmp_path / "sets.safetensors"])
+    with pytest.raises(FactRecallError, match=r"of another kind.*'inverted'"):
+        read_sets(traces[0])
     other = Rankings(ParameterSpace(("x",), ((45,),)), 30, rankings(5, 30).index)
     (tmp_path / "other").mkdir()
     mixed = [traces[0], write_traces(tmp_path / "other", other)[1]]

@@ -199,7 +199,7 @@ def test_masks_are_as_large_as_their_table_says(results: Path) -> None:
     fitted = table[table["method"] == "dual_averaging"]
     assert len(fitted) == len(masks)
     for row in fitted.itertuples():
-        mask = masks[f"{row.alpha:g}/{'with' if row.with_shared else 'without'}"]
+        mask = masks[f"{row.alpha!r}/{'with' if row.with_shared else 'without'}"]
         assert len(mask) == row.size == round(row.alpha * mask.space.size)
         assert row.shared_fraction == len(mask & shared) / len(mask)
         assert row.with_shared or not len(mask & shared)

@@ -26,7 +26,7 @@ class DualAveraging(Section):
 
 
 class SigmoidSGD(Section):
-    """The paper's optimiser (equation 6, appendix A.5.1): thousands of times slower."""
+    """The paper's optimiser (equation 6, appendix A.5.1); docs/benchmarks.md compares the two."""
 
     method: Literal["sigmoid_sgd"]
     """Stochastic gradient descent on the logits of a relaxed mask."""
@@ -47,7 +47,7 @@ class Grafting(Section):
 
     alphas: Annotated[list[Alpha], Field(min_length=1)]
     """Sizes of the masks as shares of all parameters."""
-    individuals: Positive | None = None
+    individuals: Annotated[int, Field(ge=2)] | None = None
     """People whose questions the mask is fitted to, on each side; the others test it. null: all."""
     exclude_embeddings: bool = True
     """Leave embeddings and output head as they were before fine-tuning, as the paper does."""

@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 
 from factrecall.config import Study
 from factrecall.config.explain import explain, explain_name
-from factrecall.config.schema import configuration_page, study_schema, to_yaml
+from factrecall.config.schema import configuration_page, study_schema, to_yaml, union
 from factrecall.config.yamlfile import Document, KeyPath, dotted, read_yaml
 from factrecall.errors import FactRecallError
 
@@ -123,13 +123,17 @@ def _parse(raw: Mapping[str, Any], source: str, documents: Sequence[Document]) -
 
 def _path(error: ErrorDetails, raw: Any) -> KeyPath:
     path: list[str | int] = []
-    for i, part in enumerate(error["loc"]):
-        kind_of_model = i == 2 and error["loc"][0] == "models"
-        if not kind_of_model and (part not in _TAGS or _get(raw, (part,)) is not _ABSENT):
+    below, told = raw, -1
+    for part in error["loc"]:
+        # Pydantic names the kind of a section, once, before the section's key.
+        if told < len(path) and (kinds := union(path, raw)) and part in kinds[1]:
+            told = len(path)
+            continue
+        if part not in _TAGS or _get(below, (part,)) is not _ABSENT:
             path.append(part)
-            raw = _get(raw, (part,))
-    if error["type"].startswith("union_tag"):
-        path.append("source")
+            below = _get(below, (part,))
+    if error["type"].startswith("union_tag") and (kinds := union(path, raw)):
+        path.append(kinds[0])
     return tuple(path)
 
 

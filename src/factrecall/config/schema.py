@@ -121,10 +121,27 @@ def describe(path: Sequence[str | int], raw: Any) -> Schema:
     path : sequence of str and int
         Keys and positions, from the top.
     raw : object
-        The configuration; says of which kind a model is.
+        The configuration; says of which kind a section is.
     """
-    node = _resolve(_raw(), raw)
+    return _resolve(*_follow(path, raw))
+
+
+def union(path: Sequence[str | int], raw: Any) -> tuple[str, frozenset[str]] | None:
+    """Return the key that tells of which kind the section at `path` is, and all kinds.
+
+    None where there is but one kind.
+    """
+    node, _ = _follow(path, raw)
+    if discriminator := node.get("discriminator"):
+        return discriminator["propertyName"], frozenset(discriminator["mapping"])
+    return None
+
+
+def _follow(path: Sequence[str | int], raw: Any) -> tuple[Schema, Any]:
+    """Return the schema at `path`, of which kind it is left open, and the value."""
+    node: Schema = _raw()
     for part in path:
+        node = _resolve(node, raw)
         if isinstance(part, int) and node.get("type") == "array":
             items = node.get("prefixItems") or [node.get("items", {})]
             node = items[min(part, len(items) - 1)]
@@ -133,8 +150,7 @@ def describe(path: Sequence[str | int], raw: Any) -> Schema:
             rest: Schema = next(iter(node.get("patternProperties", {}).values()), {})
             node = node.get("properties", {}).get(part, rest)
             raw = raw.get(part) if isinstance(raw, Mapping) else None
-        node = _resolve(node, raw)
-    return node
+    return node, raw
 
 
 def _resolve(node: Schema, raw: Any) -> Schema:
@@ -144,8 +160,8 @@ def _resolve(node: Schema, raw: Any) -> Schema:
         chosen = kinds.get(kind) if isinstance(kind, str) else None
         if chosen:
             return _resolve({"$ref": chosen}, raw)
-        source = {"enum": list(kinds), "description": "Where the model comes from."}
-        return {**node, "properties": {key: source}}
+        either = {"enum": list(kinds), "description": "Of which kind it is."}
+        return {**node, "properties": {key: either}}
     if reference := node.get("$ref"):
         return {**_raw()["$defs"][reference.rpartition("/")[2]], **node}
     return node
@@ -171,7 +187,8 @@ def expected(node: Schema) -> str:
     if "anyOf" in node:
         return ", or ".join(expected(kind) for kind in node["anyOf"])
     if "discriminator" in node:
-        return "a section with source: " + ", ".join(node["discriminator"]["mapping"])
+        key = node["discriminator"]["propertyName"]
+        return f"a section with {key}: " + ", ".join(node["discriminator"]["mapping"])
     match node.get("type"):
         case "integer":
             return "a whole number" + _bounds(node)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from factrecall.experiments.pair import open_pair
 from factrecall.facts.forms import BIO_COLUMNS, QA_COLUMNS
-from factrecall.parameters.sets import ParameterSet, read_sets
+from factrecall.parameters.sets import ParameterSet, read_set
 from factrecall.progress import progress
 from factrecall.recall import PER_EXAMPLE, SPLITS, Evaluation, Evaluator, summarise
 from factrecall.seeds import generator
@@ -70,7 +70,7 @@ INTERVALS = {
 def ablated_sets(
     shared: ParameterSet, weights: Composition, rng: np.random.Generator
 ) -> dict[str, ParameterSet]:
-    """Return what each ablation sets back, of the size of `shared` all.
+    """Return what each ablation sets back, as many as `shared` has (or as moved at all).
 
     `weights` is inside its block; `random` and `random_by_tensor` are drawn with `rng`.
     """
@@ -122,7 +122,7 @@ def ablate(
     tokenizer, model, composition = open_pair(base, tuned, device)
     tables = read_table(bio, BIO_COLUMNS), read_table(qa, QA_COLUMNS)
     evaluator = Evaluator.of(tokenizer, *tables, batch_tokens, device)
-    shared = read_sets(sets, composition.space)["S"]
+    shared = read_set(sets, "S", composition.space)
     parts = []
     with (
         composition as weights,

@@ -78,7 +78,7 @@ def check_masks(
     """
     fitted = outcomes[outcomes["with_shared"] & ~outcomes["method"].isin([WHOLE, MOVEMENT])]
     best = fitted[fitted["chosen"]] if fitted["chosen"].any() else fitted
-    alpha = float(best.loc[best["recovery"].idxmax(), "alpha"])
+    alpha = float(best.loc[best["accuracy"].idxmax(), "alpha"])
     rows = [*_answers(grafter, found), *_inclusions(grafter, masks)]
     rows += _at_one_size(grafter, masks, alpha, seed, thorough)
     return pd.DataFrame(rows, columns=list(CHECK))
@@ -128,8 +128,9 @@ def _at_one_size(
         yield "random", alpha, draw, float(judge.answers.right(grafter.model).mean())
     if not thorough:
         return
-    # As far down as this size, so that it is fitted as it was before.
-    alphas = [a for a in settings.alphas if a >= alpha]
+    # Dual averaging comes to a size from the larger ones, as it did before.
+    follows = settings.optimiser.method == "dual_averaging"
+    alphas = [a for a in settings.alphas if a == alpha or (follows and a > alpha)]
     rng = generator(int(seed[0]), "grafting again", *seed[1:])
     again = grafter.fit(alphas, excluded, grafter.fitted, rng, "grafting again")[0]
     yield "overlap_runs", alpha, np.nan, overlap(chosen, again)
@@ -139,7 +140,8 @@ def _at_one_size(
     grafter.weights.hold(mask)
     right = grafter.evaluator(exchanged).answers.right(grafter.model)
     wrong = exchanged["text"].to_numpy() != grafter.fitted["text"].to_numpy()
-    yield "shuffled", alpha, np.nan, float(right[wrong].mean())
+    if wrong.any():
+        yield "shuffled", alpha, np.nan, float(right[wrong].mean())
 
 
 def shuffled(qa: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:

@@ -24,7 +24,7 @@ from factrecall.experiments.grafts import (
 )
 from factrecall.experiments.pair import open_pair
 from factrecall.facts.forms import QA_COLUMNS
-from factrecall.parameters.sets import read_sets, write_sets
+from factrecall.parameters.sets import read_set, write_sets
 from factrecall.recall import Evaluation
 from factrecall.seeds import generator
 from factrecall.storage import read_table, write_table
@@ -91,7 +91,7 @@ def graft(
     grafter = Grafter(
         grafting, batch_tokens, tokenizer, model, weights, asked[inside], asked[~inside], device
     )
-    shared = read_sets(sets, weights.space)["S"]
+    shared = read_set(sets, "S", weights.space)
     purpose = (study_seed, seed, split)
     with weights:
         whole = grafter.evaluator(grafter.fitted).answers.right(model)
@@ -100,7 +100,7 @@ def graft(
         result = outcomes(masks, found, shared, float(whole.mean()), grafting.recovery)
         trusted = check_masks(grafter, masks, found, result, purpose, thorough=thorough)
     kept = {
-        f"{alpha:g}/{'with' if with_shared else 'without'}": mask
+        f"{alpha!r}/{'with' if with_shared else 'without'}": mask
         for (alpha, with_shared, method), mask in masks.items()
         if method not in (WHOLE, MOVEMENT)
     }

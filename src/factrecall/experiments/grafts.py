@@ -164,9 +164,11 @@ def answers(grafter: Grafter, masks: Masks) -> pd.DataFrame:
     """Ask every grafted model the fitted people's questions, and fitted ones with S all."""
     parts = []
     for fitted, qa in ((True, grafter.fitted), (False, grafter.others)):
+        if not len(qa):
+            continue
         judge = grafter.evaluator(qa)
         for (alpha, with_shared, method), mask in masks.items():
-            if len(qa) and (fitted or (with_shared and method != MOVEMENT)):
+            if fitted or (with_shared and method != MOVEMENT):
                 grafter.weights.hold(mask)
                 rows = judge.evaluate(grafter.model)
                 kept = {"alpha": alpha, "with_shared": with_shared, "method": method}

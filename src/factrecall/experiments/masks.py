@@ -182,10 +182,10 @@ def sigmoid_sgd(
     start = float(np.log(settings.initial / (1 - settings.initial)))
     logits = {name: torch.full_like(change, start) for name, change in changes.items()}
 
+    slopes: Tensors = {}
+
     def descend(name: str, gradient: torch.Tensor) -> None:
-        share = logits[name].sigmoid()
-        slope = share * (1 - share) * torch.where(based[name], -1.0, 1.0)
-        logits[name] -= settings.learning_rate * gradient * changes[name] * slope
+        logits[name] -= settings.learning_rate * gradient * changes[name] * slopes[name]
 
     def rounded() -> ParameterSet:
         inside = ((logits[n] > 0) ^ based[n] for n in weights.space.names)
@@ -208,6 +208,8 @@ def sigmoid_sgd(
         for name, change in changes.items():
             share = logits[name].sigmoid()
             mask_now = torch.where(based[name], 1 - share, share)
+            # Kept from before the step: its gradient may come in several passes.
+            slopes[name] = share * (1 - share) * torch.where(based[name], -1.0, 1.0)
             weights.put(name, torch.addcmul(weights.pre[name], mask_now, change))
         with gradients(model, descend):
             questions.draw(settings.batch_size).descend(model)

@@ -15,7 +15,7 @@ from factrecall.experiments.entry import entry_ranks, log_grid, sizes, union_of_
 from factrecall.parameters.sets import ParameterSet, different_spaces, write_sets
 from factrecall.parameters.space import ParameterSpace
 from factrecall.storage import read_table, read_tensors, write_table
-from factrecall.training.trace import INFLUENCES
+from factrecall.training.trace import INFLUENCES, TASKS
 
 PAIRS = {"S_I": ("BIO_in", "QA_in"), "S_II": ("BIO_out", "QA_in")}
 """The shared sets and the two tasks of each (equation 4); S is their union."""
@@ -33,8 +33,8 @@ CURVE = {
 }
 """Columns of a curve; `ratio`, `chance` and `null` are shares of k.
 
-`chance` is the overlap of random rankings; `null` that of rankings permuted within each tensor,
-which keeps how much of each tensor is moved. Both are exact expectations.
+`chance` is the overlap of random rankings of all parameters; `null` that of these rankings permuted
+within each tensor, which keeps how much of each tensor is moved. Both are exact expectations.
 """
 
 KEYS = {"model": "string", "tuning": "string", "seed": "int32"}
@@ -86,16 +86,22 @@ def read_rankings(paths: Sequence[Path]) -> Rankings:
     index: dict[tuple[str, str], np.ndarray] = {}
     spaces, keeps = [], []
     for path in paths:
-        tensors, metadata = read_tensors(path)
+        tensors, metadata = read_tensors(path, ("names", "shapes", "keep", "counts"))
         spaces.append(ParameterSpace.from_metadata(metadata))
         keeps.append(int(metadata["keep"]))
         if spaces[0] != spaces[-1]:
             names = ", ".join(map(str, paths))
             raise different_spaces(names, spaces[0].fingerprint, spaces[-1].fingerprint)
         for task in metadata["counts"]:
+            if (task, INFLUENCES[0]) in index:
+                raise FactRecallError(
+                    str(path),
+                    f"another trace holds {task}, too",
+                    "give the trace of mixed training alone, or those of both stages",
+                )
             for influence in INFLUENCES:
                 index[task, influence] = tensors[f"{task}/{influence}/index"].numpy()
-    for task in {task for pair in PAIRS.values() for task in pair}:
+    for task in TASKS:
         if (task, INFLUENCES[0]) not in index:
             raise FactRecallError(
                 ", ".join(map(str, paths)),
@@ -138,9 +144,9 @@ def _nulls(rankings: Rankings, influence: str, ks: np.ndarray) -> dict[str, np.n
     size = np.array(rankings.space.sizes, dtype=float)
     shares = {
         task: _tops_by_tensor(rankings.index[task, influence], rankings.space, ks) / size
-        for task in ("BIO_in", "BIO_out", "QA_in")
+        for task in TASKS
     }
-    one, two, asked = (shares[t] for t in ("BIO_in", "BIO_out", "QA_in"))
+    one, two, asked = (shares[task] for task in TASKS)
     return {
         "S_I": (one * asked) @ size,
         "S_II": (two * asked) @ size,
@@ -164,7 +170,7 @@ def shared_sets(rankings: Rankings, influence: str, k: int) -> dict[str, Paramet
     """Return S_I(k), S_II(k) and S(k) (equations 3 and 4)."""
     tops = {
         task: ParameterSet(rankings.space, np.sort(rankings.index[task, influence][:k]))
-        for task in {task for pair in PAIRS.values() for task in pair}
+        for task in TASKS
     }
     found = {name: tops[bio] & tops[qa] for name, (bio, qa) in PAIRS.items()}
     return {**found, "S": found["S_I"] | found["S_II"]}

@@ -71,7 +71,7 @@ def exchanged(before: np.ndarray, after: np.ndarray, size: int) -> tuple[np.ndar
 
 
 def draw(population: int, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Return `size` different numbers below `population`, rising, without an array that long."""
+    """Return `size` different numbers below `population`, rising, in memory of about `size`."""
     if 2 * size > population:
         left = draw(population, population - size, rng)
         return np.delete(np.arange(population), left)

@@ -216,6 +216,15 @@ def write_sets(
     write_tensors(path, tensors, {**(metadata or {}), **said})
 
 
+def read_set(path: Path, name: str, space: ParameterSpace) -> ParameterSet:
+    """Read one set of a file (see `read_sets`)."""
+    sets = read_sets(path, space)
+    if name not in sets:
+        why = f"it holds no set {name!r} (but: {', '.join(sets)})"
+        raise FactRecallError(str(path), why, "name the file that holds it")
+    return sets[name]
+
+
 def read_sets(path: Path, space: ParameterSpace | None = None) -> dict[str, ParameterSet]:
     """Read the sets of a file.
 
@@ -231,7 +240,7 @@ def read_sets(path: Path, space: ParameterSpace | None = None) -> dict[str, Para
     FactRecallError
         When the file is missing, damaged or of another parameter space.
     """
-    tensors, metadata = read_tensors(path)
+    tensors, metadata = read_tensors(path, ("names", "shapes", "inverted"))
     found = ParameterSpace.from_metadata(metadata)
     if space is not None and space != found:
         raise different_spaces(str(path), found.fingerprint, space.fingerprint)
