@@ -103,9 +103,9 @@ def test_claims_are_counted_above_and_listed_below(html: str) -> None:
     page = Page(html)
     text = " ".join("".join(page.text).split())
     assert "Of 11 further claims of the paper on shared parameters 11 hold" in text
-    assert "of 6 checks added here 4 hold." in text
+    assert "of 8 checks added here 6 hold." in text
     items = [a for a in page.all("li") if "verdict" in (a.get("class") or "")]
-    assert len(items) == 17
+    assert len(items) == 19
     assert "Caution. On QA in masks recover recall of the people they are fitted to" in text
 
 

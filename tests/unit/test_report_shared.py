@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -293,13 +294,18 @@ def test_differences_pair_the_seeds_of_both_tunings() -> None:
 @pytest.mark.parametrize(
     ("differences", "interval", "expected"),
     [
-        ({0: 0.1, 1: 0.2}, None, "holds"),
+        ({0: 0.1, 1: 0.2, 2: 0.1}, None, "holds"),
+        ({0: 0.1, 1: 0.2}, None, "inconclusive"),
+        ({0: 0.1, 1: 0.2, 2: float("nan")}, None, "inconclusive"),
+        ({0: 0.1}, None, "inconclusive"),
+        ({0: 0.1}, (0.01, 0.3), "holds"),
         ({0: 0.1, 1: 0.2}, (0.01, 0.3), "holds"),
         ({0: 0.1, 1: 0.2}, (-0.01, 0.3), "inconclusive"),
-        ({0: -0.1, 1: -0.2}, None, "does not hold"),
+        ({0: -0.1, 1: -0.2, 2: -0.1}, None, "does not hold"),
+        ({0: -0.1, 1: -0.2}, None, "inconclusive"),
         ({0: -0.1, 1: -0.2}, (-0.3, -0.01), "does not hold"),
         ({0: -0.1, 1: 0.2}, None, "inconclusive"),
-        ({0: 0.0}, None, "inconclusive"),
+        ({0: 0.1, 1: 0.2, 2: 0.0}, None, "inconclusive"),
         ({}, None, "inconclusive"),
     ],
 )
@@ -378,6 +384,52 @@ def test_masks_that_find_recall_are_said_to(tmp_path: Path) -> None:
     assert grafting_cautions(found) == []
 
 
+def test_masks_are_held_against_what_they_recover_themselves(tmp_path: Path) -> None:
+    for own, others, expected in (
+        (0.9, 0.45, "holds"),  # 90 % of either: no worse on people not fitted to
+        (0.9, 0.38, "does not hold"),
+        (3.0, 0.47, "holds"),  # more than all cannot be asked for
+        (0.4, 0.2, "inconclusive"),  # of masks that recover next to nothing
+    ):
+        grafts = grafting_rows().assign(accuracy=0.5 * own, recovery=own)
+        tables = frames(grafting=grafts, grafting_checks=check_rows(others=others))
+        claims = judge_claims(measures_of(tmp_path, tables), LLAMA)
+        assert about(claims, "people it was not fitted to") == [expected] * 2
+
+
+def test_a_model_that_recalls_nothing_needs_no_parameters_nor_all(tmp_path: Path) -> None:
+    rows, checks = grafting_rows(chosen={"stage": None, "mix": 0.05}), check_rows()
+    dead = (rows["tuning"] == "stage") & (rows["seed"] == 0)
+    rows.loc[dead, ["accuracy", "recovery"]] = (0.0, np.nan)
+    silent = (checks["tuning"] == "stage") & (checks["check"] == "fine_tuned")
+    checks.loc[silent & (checks["seed"] == 0), "value"] = 0.0
+    measures = measures_of(tmp_path, frames(grafting=rows, grafting_checks=checks))
+    claims = [c for c in judge_claims(measures, LLAMA) if "fewer grafted" in c.text]
+    # Two seeds are left, too few without an interval.
+    assert [c.word for c in claims] == ["inconclusive"] * 2
+    stage = "Stage-tuned \u2013, none enough, none enough (to recall 33.3\u00a0%)"
+    assert all(stage in c.evidence for c in claims)
+
+
+def test_what_there_is_to_recall_is_measured_not_inferred(tmp_path: Path) -> None:
+    rows = grafting_rows().assign(accuracy=0.0, recovery=0.0)
+    measures = measures_of(tmp_path, frames(grafting=rows))
+    assert cells(grafting_table(measures, LLAMA), 0, 0)[3] == "50.0 ± 0.0"
+    claims = judge_claims(measures, LLAMA)
+    assert all("to recall 50.0" in c.evidence for c in claims if "fewer grafted" in c.text)
+
+
+def test_s_may_be_more_of_a_mask_only_because_it_is_larger(tmp_path: Path) -> None:
+    rows = grafting_rows()
+    rows.loc[(rows["tuning"] == "mix") & (rows["method"] == WHOLE), "shared_fraction"] = 0.4
+    claims = judge_claims(measures_of(tmp_path, frames(grafting=rows)), LLAMA)
+    assert about(claims, "chosen mask is in S") == ["holds"] * 2
+    assert about(claims, "even for the size of S") == ["does not hold"] * 2
+    said = next(c.evidence for c in claims if "even for the size" in c.text)
+    assert "Mix-tuned 0.5 times, Stage-tuned 1.0 times; difference by seed \u22120.5" in said
+    assert said.endswith("both have: Mix-tuned 0.5 times, Stage-tuned 1.0 times.")
+
+
 # --- cautions ---------------------------------------------------------------------------------
 
 
@@ -389,6 +441,33 @@ def test_learning_is_told_with_its_numbers(measures: Measures) -> None:
     assert "has wrong: Stage-tuned 40.0\u00a0%" in said
     assert "get right: Stage-tuned 35.0\u00a0%" in said
     assert said.count("is itself a way to learn") == 1
+
+
+def test_each_tuning_is_cautioned_by_its_own_numbers(tmp_path: Path) -> None:
+    rows, checks = grafting_rows(), check_rows()
+    poor = rows["tuning"] == "stage"
+    rows.loc[poor, ["accuracy", "recovery"]] = (0.05, 0.1)
+    only = " ".join(grafting_cautions(measures_of(tmp_path, frames(grafting=rows))))
+    assert "not of others (Mix-tuned 12.0\u00a0%; with" in only
+    assert "fitted to (Mix-tuned 145.0\u00a0%)" in only
+    some = (checks["check"] == "others") & (checks["tuning"] == "stage")
+    checks.loc[some, "value"] = 0.2
+    said = " ".join(grafting_cautions(measures_of(tmp_path, frames(grafting_checks=checks))))
+    assert "not of others (Mix-tuned 12.0\u00a0%; with" in said
+    assert "far less of others\u2019 (Stage-tuned 40.0\u00a0%; with" in said
+
+
+def test_what_is_right_without_fitting_is_not_learnt(tmp_path: Path) -> None:
+    checks = check_rows()
+    checks.loc[checks["check"].isin(["gained", "shuffled"]), "value"] = 0.14
+    assert "has wrong" not in " ".join(
+        grafting_cautions(measures_of(tmp_path, frames(grafting_checks=checks)))
+    )
+    rows = grafting_rows()
+    rows["accuracy"], rows["recovery"] = 0.515, 1.03
+    near = measures_of(tmp_path, frames(grafting=rows, grafting_checks=checks))
+    assert "More than 100" not in " ".join(grafting_cautions(near))
+    assert "not of others" in " ".join(grafting_cautions(near))
 
 
 def test_cautions_need_their_data(tmp_path: Path, measures: Measures) -> None:
@@ -429,10 +508,11 @@ def test_tables_hold_our_numbers_and_theirs(measures: Measures) -> None:
     assert ablation[4:] == ["20.0 ± 0.0", "\u221230.0 ± 0.0", "8.7 (\u221266.0)"]
     assert cells(intervals_table(measures), 2, 0)[2] == "+30.0 (+29.0 to +31.0)"
     mix = cells(grafting_table(measures, PYTHIA), 1, 4)
-    assert mix[1:5] == ["5 ± 0.0", "0.095", "72.5 ± 0.0 (+40.0)", "48.0 (+38.1)"]
+    assert mix[1:5] == ["5.00 ± 0.00", "0.095", "72.5 ± 0.0 (+40.0)", "48.0 (+38.1)"]
     checks = checks_table(measures)
     assert len(checks.groups) == 2
     assert cells(checks, 0, 5)[1:3] == ["35.0", "35.0"]  # of the first seed only
+    assert cells(checks, 0, 6)[1:3] == cells(checks, 0, 7)[1:3] == ["5.0 ± 0.0"] * 2
     for table in (shared, checks):
         assert all(len(r) == len(table.head) for _, rows in table.groups for r in rows)
 
@@ -520,7 +600,13 @@ SPARSE = {
     "nothing checked": frames(grafting_checks=check_rows().iloc[:0]),
     "no mask chosen": frames(grafting=grafting_rows(chosen={"stage": None, "mix": None})),
     "one size": frames(grafting=grafting_rows().query("alpha in (0.05, 1)")),
-    "nothing recalled": frames(grafting=grafting_rows().assign(accuracy=0.0, recovery=np.nan)),
+    "nothing recalled": frames(
+        grafting=grafting_rows().assign(accuracy=0.0, recovery=np.nan),
+        grafting_checks=check_rows().assign(value=0.0),
+    ),
+    "nothing of others recalled": frames(
+        grafting_checks=check_rows().assign(value=lambda c: c["value"].where(c["other"] != 1, 0.0))
+    ),
 }
 
 
@@ -535,7 +621,8 @@ def test_missing_rows_are_shown_as_missing(tables: dict[str, Any], tmp_path: Pat
     shown, _ = parameters(study, vars(TableFiles.of(tmp_path)), "m", LLAMA)
     assert len(shown.claims) == 3
     text = str(dataclasses.asdict(shown))
-    assert "nan" not in text and "inf " not in text
+    assert "nan" not in text
+    assert not re.search(r"\binf\b", text)
 
 
 def test_tables_that_are_not_given_count_as_empty() -> None:

@@ -14,8 +14,12 @@ from factrecall.report.verdict import Word, decide
 RULE = (
     "A claim holds if every seed shows it and, where there is a 95 % interval over people, all of "
     "it does; it does not hold if every seed shows the opposite and so does all of the interval; "
-    "anything else, equality too, is inconclusive."
+    "anything else, equality too, is inconclusive. So is a claim without an interval that fewer "
+    "than three seeds speak to."
 )
+
+SEEDS = 3
+"""So many must agree where no interval does."""
 
 Interval = tuple[float, float]
 
@@ -54,7 +58,7 @@ NAMES = {"stage": "Stage-tuned", "mix": "Mix-tuned"}
 def word(differences: Mapping[int, float], interval: Interval | None = None) -> Word:
     """Apply `RULE`; without any difference nothing can be said."""
     values = [d for d in differences.values() if not math.isnan(d)]
-    if not values:
+    if not values or (interval is None and len(values) < SEEDS):
         return "inconclusive"
     low, high = interval or (min(values), max(values))
     return decide(values, low, high)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from factrecall.report.claim import NAMES, NOT_MEASURED, Claim, Interval, compared, listed, word
 from factrecall.report.grafting_claims import grafting_claims
-from factrecall.report.measures import COMPARED, Measures, by_seed_difference
+from factrecall.report.measures import COMPARED, Measures, by_seed_difference, share_of
 from factrecall.report.published import RATIOS, published, published_ablation
 from factrecall.report.tables import percent, points
 
@@ -107,7 +107,7 @@ def _ablation(measures: Measures, paper: str) -> Iterator[Claim]:
     )
     before = out[out["ablated"] == "none"].set_index(["tuning", "seed"])["accuracy"]
     whole = before.reindex(pd.MultiIndex.from_frame(lost[["tuning", "seed"]])).to_numpy()
-    part = lost.assign(part=(lost["drop"] / whole).where(whole > 0))
+    part = lost.assign(part=share_of(lost["drop"], pd.Series(whole, index=lost.index)))
     shares = by_seed_difference(part, "part")
     yield Claim(
         "Ablation",

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pandas as pd
 
-from factrecall.report.claim import NAMES, NOT_MEASURED, Claim, compared, with_sign, word
-from factrecall.report.measures import SPLIT_NAMES, Measures, by_seed_difference
+from factrecall.experiments.grafts import WHOLE
+from factrecall.report.claim import NAMES, NOT_MEASURED, Claim, compared, listed, with_sign, word
+from factrecall.report.measures import SPLIT_NAMES, Measures, by_seed_difference, share_of
 from factrecall.report.published import published_graft
-from factrecall.report.tables import NO_BREAK
+from factrecall.report.tables import MISSING, NO_BREAK
+
+SOMETHING = 0.5
+"""A mask that recovers less says nothing about where recall is."""
 
 
 def grafting_claims(measures: Measures, paper: str) -> Iterator[Claim]:
     """Yield the claims on grafting (see `claims.judge_claims`)."""
     masks = measures.masks()
-    # Where no mask is enough, all parameters are: they recover everything.
+    # Where no mask is enough, all parameters are: they recover everything. Where there is nothing
+    # to recover, nothing can be said of how many it takes.
+    needed = masks["alpha"].where(masks["chosen"].astype(bool), 1.0)
     masks = masks.assign(
-        needed=masks["alpha"].where(masks["chosen"].astype(bool), 1.0),
+        needed=needed.where(masks["recovery"].notna()),
         gain=masks["accuracy"] - masks["accuracy_without"],
     )
     chosen = masks[masks["chosen"].astype(bool)]
@@ -29,7 +35,7 @@ def grafting_claims(measures: Measures, paper: str) -> Iterator[Claim]:
             f"Mix-tuned models need fewer grafted parameters than Stage-tuned ones ({name}).",
             False,
             word({seed: -d for seed, d in needed.items()}),
-            _sizes(rows) if needed else NOT_MEASURED,
+            _sizes(measures, rows) if needed else NOT_MEASURED,
             _paper_grafts(paper, split, "alpha"),
         )
         rows = chosen[chosen["split"] == split]
@@ -44,34 +50,73 @@ def grafting_claims(measures: Measures, paper: str) -> Iterator[Claim]:
                 False,
                 word(found),
                 compared(rows, value, found, unit="%" if value != "gain" else "points")
-                + (_at_one_size(measures, rows) if value == "shared_fraction" else ""),
+                + (_at_one_size(measures, rows, _share) if value == "shared_fraction" else ""),
                 _paper_grafts(paper, split, value),
             )
+        yield _enrichment(measures, rows, name)
     for split, name in SPLIT_NAMES.items():
         yield _others(measures, split, name)
 
 
+def _enrichment(measures: Measures, chosen: pd.DataFrame, name: str) -> Claim:
+    """Hold the share in S against that of all that may be grafted, for S is larger itself."""
+    keys = ["tuning", "seed", "split"]
+    every = measures.grafting
+    every = every[(every["method"] == WHOLE) & every["with_shared"].astype(bool)]
+    base = every.set_index(keys)["shared_fraction"].rename("base")
+    rows = chosen.join(base, on=keys)
+    rows = rows.assign(times=share_of(rows["shared_fraction"], rows["base"]))
+    found = by_seed_difference(rows, "times")
+    means = rows.groupby("tuning")[["times", "base"]].mean()
+    sides = [
+        f"{NAMES[t]} {means['times'][t]:.1f} times" for t in ("mix", "stage") if t in means.index
+    ]
+    return Claim(
+        "Grafting",
+        "S is more frequent in a Mix-tuned model's chosen mask even for the size of S: its share "
+        f"of the mask, over its share of all that may be grafted, is larger ({name}).",
+        True,
+        word(found),
+        f"{', '.join(sides)}; difference by seed {listed(found, _signed)}."
+        + _at_one_size(measures, rows, lambda t, share: f"{share / means['base'][t]:.1f} times")
+        if found
+        else NOT_MEASURED,
+        "",
+    )
+
+
+def _share(_: str, share: float) -> str:
+    return with_sign(share)
+
+
+def _signed(number: float) -> str:
+    return f"{number:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
 def _others(measures: Measures, split: str, name: str) -> Claim:
     rows = measures.others_of_masks()
-    rows = rows[rows["split"] == split].dropna(subset=["recovery"])
-    wanted = measures.recovery
-    sides = rows.pivot(index="seed", columns="tuning", values="recovery") - wanted
+    rows = rows[(rows["split"] == split) & (rows["fitted"] >= SOMETHING)]
+    rows = rows.dropna(subset=["recovery"])
+    # As much as of the people fitted to is all that finding recall could bring back.
+    wanted = measures.recovery * rows["fitted"].clip(upper=1)
+    rows = rows.assign(margin=rows["recovery"] - wanted)
+    sides = rows.pivot(index="seed", columns="tuning", values="margin")
     # A seed shows it if all tunings do, and the opposite if none does.
     found = {
         int(str(seed)): float(margins.min() if margins.min() >= 0 else min(margins.max(), 0.0))
         for seed, margins in sides.iterrows()
     }
-    rows = rows.assign(nothing=rows["before"] / rows["whole"])
-    means = rows.groupby("tuning", sort=False)[["recovery", "nothing"]].mean()
+    means = rows.groupby("tuning", sort=False)[["recovery", "fitted", "nothing"]].mean()
     said = "; ".join(
-        f"{NAMES[str(t)]} {with_sign(row['recovery'])}, with nothing grafted "
-        f"{with_sign(row['nothing'])}"
+        f"{NAMES[str(t)]} {with_sign(row['recovery'])} (of people fitted to "
+        f"{with_sign(row['fitted'])}), with nothing grafted {with_sign(row['nothing'])}"
         for t, row in means.iterrows()
     )
     return Claim(
         "Grafting",
-        f"A mask finds where recall is: it also recovers {100 * wanted:g} % of the recall of "
-        f"people it was not fitted to ({name}).",
+        "A mask finds where recall is: the share it recovers of the recall of people it was not "
+        f"fitted to is at least {100 * measures.recovery:g} % of the share it recovers of those it "
+        f"was fitted to, or of 100 % where that is more ({name}).",
         True,
         word(found),
         f"Of their recall: {said}." if found else NOT_MEASURED,
@@ -79,7 +124,9 @@ def _others(measures: Measures, split: str, name: str) -> Claim:
     )
 
 
-def _at_one_size(measures: Measures, chosen: pd.DataFrame) -> str:
+def _at_one_size(
+    measures: Measures, chosen: pd.DataFrame, write: Callable[[str, float], str]
+) -> str:
     """Compare the share in S at one α where the chosen masks differ in size, which moves it."""
     if chosen["alpha"].nunique() < 2 or chosen["tuning"].nunique() < 2:
         return ""
@@ -87,24 +134,30 @@ def _at_one_size(measures: Measures, chosen: pd.DataFrame) -> str:
     rows = measures.fitted()
     rows = rows[rows["with_shared"].astype(bool) & (rows["split"] == chosen["split"].iloc[0])]
     means = rows[rows["alpha"] == alpha].groupby("tuning")["shared_fraction"].mean()
-    sides = [f"{NAMES[t]} {with_sign(float(means[t]))}" for t in ("mix", "stage")]
+    sides = [f"{NAMES[t]} {write(t, float(means[t]))}" for t in ("mix", "stage")]
     return (
         f" The masks differ in size; at α = {100 * alpha:g}{NO_BREAK}% both have: "
         f"{', '.join(sides)}."
     )
 
 
-def _sizes(masks: pd.DataFrame) -> str:
+def _sizes(measures: Measures, masks: pd.DataFrame) -> str:
     said = []
+    known = measures.known(0)
+    known = known[known["split"].isin(masks["split"])]
     for tuning in ("mix", "stage"):
         rows = masks[masks["tuning"] == tuning].sort_values("seed")
-        sizes = [
-            f"{100 * alpha:g}{NO_BREAK}%" if chosen else "none enough"
-            for alpha, chosen in zip(rows["alpha"], rows["chosen"], strict=True)
-        ]
-        before = (rows["accuracy"] / rows["recovery"]).mean()
-        said.append(f"{NAMES[tuning]} {', '.join(sizes)} (to recall {with_sign(before)})")
+        sizes = [_size(*pair) for pair in zip(rows["needed"], rows["chosen"], strict=True)]
+        whole = known[known["tuning"] == tuning]["whole"].mean()
+        recall = "" if pd.isna(whole) else f" (to recall {with_sign(float(whole))})"
+        said.append(f"{NAMES[tuning]} {', '.join(sizes)}{recall}")
     return f"α by seed: {'; '.join(said)}."
+
+
+def _size(needed: float, chosen: bool) -> str:
+    if pd.isna(needed):
+        return MISSING
+    return f"{100 * needed:g}{NO_BREAK}%" if chosen else "none enough"
 
 
 def _paper_grafts(paper: str, split: str, value: str) -> str:

@@ -99,12 +99,13 @@ def draw_grafting(measures: Measures, stem: Path) -> None:
 
 
 def _nothing(measures: Measures, split: str, tuning: str) -> float:
-    """Return the recovery of a mask that grafts nothing: what θpre has right already."""
-    rows = measures.checks
-    rows = rows[(rows["split"] == split) & (rows["tuning"] == tuning) & (rows["other"] == 0)]
-    means = rows.groupby("check")["value"].mean()
-    whole = float(means.get("fine_tuned", 0.0))
-    return float(means.get("pre_trained", np.nan)) / whole if whole else np.nan
+    """Return the recovery of a mask that grafts nothing: what θpre has right already.
+
+    It is that of other people, which it is compared with, or, without any, of those fitted to.
+    """
+    rows = measures.known(1)
+    rows = rows if len(rows) else measures.known(0)
+    return float(rows[(rows["split"] == split) & (rows["tuning"] == tuning)]["nothing"].mean())
 
 
 def _draw_recovery(

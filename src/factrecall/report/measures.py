@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
@@ -133,29 +134,49 @@ class Measures:
         keys = ["tuning", "seed", "split", "alpha"]
         return rows.merge(self.masks()[keys], on=keys)
 
+    def known(self, other: Literal[0, 1]) -> pd.DataFrame:
+        """Return what is right with nothing and with everything grafted, as it was measured.
+
+        Columns tuning, seed, split, before (θpre's accuracy), whole (θtask's) and nothing (before
+        over whole: what grafting nothing recovers); `other` 0 asks for the people that masks are
+        fitted to, 1 for the others.
+        """
+        keys = ["tuning", "seed", "split"]
+        rows = self.checks[self.checks["other"] == other].set_index(keys)
+        whole = rows[rows["check"] == "fine_tuned"]["value"].rename("whole").reset_index()
+        before = rows[rows["check"] == "pre_trained"]["value"].rename("before")
+        table = whole.join(before, on=keys)
+        return table.assign(nothing=share_of(table["before"], table["whole"]))
+
     def others(self) -> pd.DataFrame:
         """Return how much of other people's recall the masks bring back, at every α.
 
-        Columns tuning, seed, split, alpha, accuracy, before (θpre's), whole (θtask's), recovery
-        (accuracy over whole) and, of what fine-tuning added, the share that is back: `closed`.
+        Columns tuning, seed, split, alpha, accuracy, those of `known`, recovery (accuracy over
+        whole) and, of what fine-tuning added, the share that is back: `closed`.
         """
         keys = ["tuning", "seed", "split"]
-        known = self.checks[self.checks["other"] == 1].set_index(keys)
         rows = self.checks[self.checks["check"] == "others"][[*keys, "alpha", "value"]]
-        for name, check in (("before", "pre_trained"), ("whole", "fine_tuned")):
-            values = known[known["check"] == check]["value"].rename(name)
-            rows = rows.join(values, on=keys)
         rows = rows.rename(columns={"value": "accuracy"})
-        added = (rows["whole"] - rows["before"]).where(lambda d: d > 0)
+        rows = rows.join(self.known(1).set_index(keys), on=keys)
         return rows.assign(
-            recovery=rows["accuracy"] / rows["whole"].where(rows["whole"] > 0),
-            closed=(rows["accuracy"] - rows["before"]) / added,
+            recovery=share_of(rows["accuracy"], rows["whole"]),
+            closed=share_of(rows["accuracy"] - rows["before"], rows["whole"] - rows["before"]),
         )
 
     def others_of_masks(self) -> pd.DataFrame:
-        """Return the rows of `others` on the masks of `masks`."""
-        keys = ["tuning", "seed", "split", "alpha"]
-        return self.others().merge(self.masks()[keys], on=keys)
+        """Return the rows of `others` on the masks of `masks`.
+
+        Besides, `fitted` and `fitted_closed`: recovery and closed of the people fitted to.
+        """
+        keys = ["tuning", "seed", "split"]
+        masks = self.masks().join(self.known(0).set_index(keys), on=keys)
+        added = masks["whole"] - masks["before"]
+        masks = masks.assign(
+            fitted=masks["recovery"],
+            fitted_closed=share_of(masks["accuracy"] - masks["before"], added),
+        )
+        keys = [*keys, "alpha"]
+        return self.others().merge(masks[[*keys, "fitted", "fitted_closed"]], on=keys)
 
 
 def read_measures(
@@ -202,6 +223,11 @@ def read_measures(
         influence=influence,
         recovery=recovery,
     )
+
+
+def share_of(part: pd.Series, whole: pd.Series) -> pd.Series:
+    """Return part over whole; of nothing there is no share, so it is then missing."""
+    return part / whole.where(whole > 0)
 
 
 def by_seed_difference(rows: pd.DataFrame, value: str) -> dict[int, float]:

@@ -17,7 +17,13 @@ MOSTLY = 0.5
 """From which share on something counts as most of it."""
 
 GAINED = 0.1
-"""Share of answers that were wrong or never taught from which on a mask counts as learning."""
+"""A mask learns that gets so much more of wrong or never taught answers right than no fitting."""
+
+NOTHING = 0.1
+"""Up to which share of what fine-tuning added a mask brings back none of it to speak of."""
+
+ABOVE = 1.05
+"""From which recovery on more is right than chance would have it around the whole."""
 
 
 def shared_cautions(measures: Measures) -> list[str]:
@@ -34,7 +40,7 @@ def shared_cautions(measures: Measures) -> list[str]:
     )
     return [
         "Most of the overlap is a matter of tensors, not of single parameters: both tasks move the "
-        "same tensors, and rankings permuted within each tensor overlap nearly as much "
+        "same tensors, and rankings permuted within each tensor overlap more than half as much "
         f"({said}). |S|/k should be held against these, not against the dotted line of chance."
     ]
 
@@ -79,37 +85,53 @@ def grafting_cautions(measures: Measures) -> list[str]:
 
 
 def _learnt(measures: Measures, split: str) -> str | None:
-    """Describe masks that recover recall of the people they are fitted to and of nobody else."""
-    others = measures.others_of_masks()
-    others = others[others["split"] == split]
-    closed = others.groupby("tuning", sort=False)["closed"].mean()
-    learnt = [str(tuning) for tuning, share in closed.items() if share < MOSTLY]
-    masks = measures.masks()
-    masks = masks[(masks["split"] == split) & masks["tuning"].isin(learnt)]
-    fitted = masks.groupby("tuning", sort=False)["recovery"].mean()
-    # A mask that recovers nothing at all has learnt nothing either.
-    if not len(fitted) or fitted.max() < MOSTLY:
+    """Describe masks that recover recall of the people they are fitted to and not of others."""
+    rows = measures.others_of_masks()
+    columns = ["fitted", "fitted_closed", "recovery", "nothing", "closed"]
+    means = rows[rows["split"] == split].groupby("tuning", sort=False)[columns].mean()
+    # A mask that brings nothing back has learnt nothing either.
+    own = means["fitted_closed"].clip(upper=1)
+    learnt = means[(own >= MOSTLY) & (means["closed"] < MOSTLY * own)]
+    if learnt.empty:
         return None
-    others = others.assign(nothing=others["before"] / others["whole"])
-    back = others.groupby("tuning", sort=False)[["recovery", "nothing"]].mean()
+    none = learnt["closed"] < NOTHING
+    others = [
+        f"{words} ({_each(part['recovery'])}; with nothing grafted {_each(part['nothing'])})"
+        for words, part in (
+            ("not of others", learnt[none]),
+            ("far less of others\N{RIGHT SINGLE QUOTATION MARK}", learnt[~none]),
+        )
+        if len(part)
+    ]
     text = (
         f"On {SPLIT_NAMES[split]} masks recover recall of the people they are fitted to "
-        f"({_each(fitted)}), not of others ({_each(back['recovery'][learnt])}; with nothing "
-        f"grafted {_each(back['nothing'][learnt])})."
+        f"({_each(learnt['fitted'])}), {', '.join(others)}."
     )
-    if fitted.max() > 1:
+    if learnt["fitted"].max() > ABOVE:
         text += " More than 100 % cannot be recovered: the rest is learnt."
+    guessed = _unfitted(measures, split)
     for check, words in (
         ("gained", "They get right, of the questions that the fine-tuned model has wrong"),
         ("shuffled", "Fitted to answers exchanged between people, which nobody was ever taught, "
          "masks of this size get right"),
     ):  # fmt: skip
         rows = measures.checked(check)
-        shares = rows[(rows["split"] == split) & rows["tuning"].isin(learnt)]
-        means = shares.groupby("tuning", sort=False)["value"].mean()
-        if len(means) and means.max() > GAINED:
-            text += f" {words}: {_each(means)}."
+        rows = rows[(rows["split"] == split) & rows["tuning"].isin(learnt.index)]
+        shares = rows.groupby("tuning", sort=False)["value"].mean()
+        known = guessed.reindex(shares.index)
+        shares = shares[shares > known + GAINED]
+        if len(shares):
+            text += f" {words}: {_each(shares)} (without fitting: {_each(known[shares.index])})."
     return text
+
+
+def _unfitted(measures: Measures, split: str) -> pd.Series:
+    """Return by tuning what is right of all answers with a random mask or none, the larger."""
+    parts = [
+        rows[rows["split"] == split].groupby("tuning", sort=False)[value].mean().rename(value)
+        for rows, value in ((measures.checked("random"), "value"), (measures.known(0), "before"))
+    ]
+    return pd.concat(parts, axis=1).max(axis=1)
 
 
 def _each(means: pd.Series) -> str:

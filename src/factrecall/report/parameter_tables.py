@@ -28,12 +28,13 @@ SET_LABELS = {"S_I": "S I: BIO in, QA in", "S_II": "S II: BIO out, QA in", "S": 
 
 
 def mean_sd(values: pd.Series, write: Callable[[float], str] = percent) -> str:
-    """Write mean ± sample standard deviation; one value stands alone."""
+    """Write mean ± sample standard deviation, as precisely; one value stands alone."""
     known = values.dropna()
     if known.empty:
         return MISSING
     mean = write(float(known.mean()))
-    return mean if len(known) < 2 else f"{mean} ± {percent(float(known.std()))}"
+    decimals = len(mean.partition(".")[2])
+    return mean if len(known) < 2 else f"{mean} ± {100 * float(known.std()):.{decimals}f}"
 
 
 def shared_table(measures: Measures, paper: str) -> Table:
@@ -155,13 +156,14 @@ def _bounded(rows: pd.DataFrame) -> str:
 
 def grafting_table(measures: Measures, paper: str) -> Table:
     """Return the chosen masks as the paper's tables 1 and 3 do, its numbers beside."""
-    masks = measures.masks()
+    masks, known = measures.masks(), measures.known(0)
     groups: Groups = []
     for split, name in SPLIT_NAMES.items():
         rows: list[list[str]] = []
         for tuning in COMPARED:
             own = masks[(masks["split"] == split) & (masks["tuning"] == tuning)]
-            rows += _mask_rows(own, tuning, published_graft(paper, tuning, split))
+            whole = known[(known["split"] == split) & (known["tuning"] == tuning)]["whole"]
+            rows += _mask_rows(own, whole, tuning, published_graft(paper, tuning, split))
         groups.append((name, rows))
     head = ["α", "accuracy", "in S", "recovery"]
     return Table(
@@ -173,10 +175,11 @@ def grafting_table(measures: Measures, paper: str) -> Table:
     )
 
 
-def _mask_rows(own: pd.DataFrame, tuning: str, theirs: Grafted | None) -> list[list[str]]:
+def _mask_rows(
+    own: pd.DataFrame, whole: pd.Series, tuning: str, theirs: Grafted | None
+) -> list[list[str]]:
     chosen = own[own["chosen"].astype(bool)]
     name = TUNING_LABELS[tuning]
-    whole = (own["accuracy"] / own["recovery"]).dropna()
     gain = chosen["accuracy"] - chosen["accuracy_without"]
     some = f" ({len(chosen)} of {len(own)} seeds)" if 0 < len(chosen) < len(own) else ""
     label = f"grafted{some}" if len(chosen) else "grafted: none enough"
@@ -190,7 +193,7 @@ def _mask_rows(own: pd.DataFrame, tuning: str, theirs: Grafted | None) -> list[l
             f"{theirs.shared_fraction:.1f}", f"{theirs.recovery:.1f}",
             f"{theirs.without:.1f}", f"{theirs.recovery_without:.1f}",
         ]  # fmt: skip
-    alpha = mean_sd(chosen["alpha"], lambda share: f"{100 * share:.3g}")
+    alpha = mean_sd(chosen["alpha"], lambda share: f"{100 * share:#.3g}".rstrip("."))
     return [
         [name, MISSING, MISSING, mean_sd(whole), paper[0], MISSING, MISSING, "100.0", "100.0"],
         [f"{NO_BREAK}{NO_BREAK}{label}", alpha, paper[1], accuracy, paper[2],
@@ -216,7 +219,8 @@ def checks_table(measures: Measures) -> Table:
     return Table(
         "Whether the masks can be trusted, in per cent: mean ± s.d. over seeds, a single number "
         "where only the first seed was checked. Masks are the chosen ones or, where none was "
-        "enough, those that recovered most.",
+        "enough, those that recovered most; inclusion is the least over all pairs of sizes tried, "
+        "chosen or not.",
         ["Check", *(TUNING_LABELS[t] for t in COMPARED), "to be held against"],
         groups,
     )
@@ -238,7 +242,11 @@ def _others(measures: Measures) -> pd.DataFrame:
 
 
 def _nothing(measures: Measures) -> pd.DataFrame:
-    return measures.others_of_masks().assign(value=lambda m: m["before"] / m["whole"])
+    return measures.others_of_masks().assign(value=lambda m: m["nothing"])
+
+
+def _before(measures: Measures) -> pd.DataFrame:
+    return measures.known(0).assign(value=lambda m: m["before"])
 
 
 def _least_inclusion(measures: Measures) -> pd.DataFrame:
@@ -252,13 +260,15 @@ _CHECKS: tuple[tuple[str, Read, str], ...] = (
     ("Recovery, other people", _others, "the row above, if recall was found"),
     ("Recovery, other people, nothing grafted", _nothing, "the row above, if nothing was found"),
     ("Kept: right of what the model has right", _check("kept"), "100"),
-    ("Gained: right of what it has wrong", _check("gained"), "near 0, if recall was found"),
+    ("Gained: right of what it has wrong", _check("gained"),
+     "the random mask below, if recall was found"),
     ("Answers exchanged, fitted: right of them", _check("shuffled"),
      "majority vote, if masks could not learn answers"),
-    ("Random mask of the size: accuracy", _check("random"), "accuracy with nothing grafted"),
+    ("Random mask of the size: accuracy", _check("random"), "the row below"),
+    ("Nothing grafted: accuracy", _before, "guessing, if all recall is fine-tuned"),
     ("Overlap, another order of questions", _check("overlap_runs"),
-     f"paper at least {MASK_CHECKS['overlap_runs']:.1f} (α 1 %); chance α"),
-    ("Overlap, another fine-tuning seed", _check("overlap_seeds"), "chance α"),
-    ("Least inclusion across α", _least_inclusion,
-     f"paper at least {MASK_CHECKS['inclusion']:.1f}; chance the larger α"),
+     f"paper at least {MASK_CHECKS['overlap_runs']:.1f} (α 1 %); chance: about α"),
+    ("Overlap, another fine-tuning seed", _check("overlap_seeds"), "chance: about α"),
+    ("Least inclusion, all pairs of α", _least_inclusion,
+     f"paper at least {MASK_CHECKS['inclusion']:.1f}; chance: about the larger α"),
 )  # fmt: skip

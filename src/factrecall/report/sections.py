@@ -24,6 +24,7 @@ from factrecall.report.parameter_tables import (
     shared_table,
 )
 from factrecall.report.published import graft_source
+from factrecall.report.style import TUNING_LABELS
 from factrecall.report.tables import NO_BREAK, Table, percent
 
 PARTIALS = (
@@ -139,5 +140,6 @@ def _tally(claims: list[Claim]) -> str:
 def _sizes(measures: Measures) -> str:
     means = measures.size_of_s().groupby("tuning", sort=False)["share"].mean()
     return " and ".join(
-        f"{percent(float(share))}{NO_BREAK}% ({tuning})" for tuning, share in means.items()
+        f"{percent(float(share))}{NO_BREAK}% ({TUNING_LABELS[str(tuning)]})"
+        for tuning, share in means.items()
     )
