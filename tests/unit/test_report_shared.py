@@ -426,8 +426,8 @@ def test_s_may_be_more_of_a_mask_only_because_it_is_larger(tmp_path: Path) -> No
     assert about(claims, "chosen mask is in S") == ["holds"] * 2
     assert about(claims, "even for the size of S") == ["does not hold"] * 2
     said = next(c.evidence for c in claims if "even for the size" in c.text)
-    assert "Mix-tuned 0.5 times, Stage-tuned 1.0 times; difference by seed \u22120.5" in said
-    assert said.endswith("both have: Mix-tuned 0.5 times, Stage-tuned 1.0 times.")
+    assert "Mix-tuned 0.50 times, Stage-tuned 1.00 times; difference by seed \u22120.50" in said
+    assert said.endswith("both have: Mix-tuned 0.50 times, Stage-tuned 1.00 times.")
 
 
 # --- cautions ---------------------------------------------------------------------------------

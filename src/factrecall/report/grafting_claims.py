@@ -69,7 +69,7 @@ def _enrichment(measures: Measures, chosen: pd.DataFrame, name: str) -> Claim:
     found = by_seed_difference(rows, "times")
     means = rows.groupby("tuning")[["times", "base"]].mean()
     sides = [
-        f"{NAMES[t]} {means['times'][t]:.1f} times" for t in ("mix", "stage") if t in means.index
+        f"{NAMES[t]} {means['times'][t]:.2f} times" for t in ("mix", "stage") if t in means.index
     ]
     return Claim(
         "Grafting",
@@ -78,7 +78,7 @@ def _enrichment(measures: Measures, chosen: pd.DataFrame, name: str) -> Claim:
         True,
         word(found),
         f"{', '.join(sides)}; difference by seed {listed(found, _signed)}."
-        + _at_one_size(measures, rows, lambda t, share: f"{share / means['base'][t]:.1f} times")
+        + _at_one_size(measures, rows, lambda t, share: f"{share / means['base'][t]:.2f} times")
         if found
         else NOT_MEASURED,
         "",
@@ -90,7 +90,7 @@ def _share(_: str, share: float) -> str:
 
 
 def _signed(number: float) -> str:
-    return f"{number:+.1f}".replace("-", "\N{MINUS SIGN}")
+    return f"{number:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _others(measures: Measures, split: str, name: str) -> Claim:
