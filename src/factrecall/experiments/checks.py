@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from factrecall.experiments.grafts import MOVEMENT, WHOLE
+from factrecall.experiments.grafts import UNFITTED
 from factrecall.parameters.sets import ParameterSet, read_sets
 from factrecall.seeds import generator
 
@@ -76,7 +76,7 @@ def check_masks(
     thorough : bool
         Fit again for ``overlap_runs`` and ``shuffled``.
     """
-    fitted = outcomes[outcomes["with_shared"] & ~outcomes["method"].isin([WHOLE, MOVEMENT])]
+    fitted = outcomes[outcomes["with_shared"] & ~outcomes["method"].isin(UNFITTED)]
     best = fitted[fitted["chosen"]] if fitted["chosen"].any() else fitted
     alpha = float(best.loc[best["accuracy"].idxmax(), "alpha"])
     rows = [*_answers(grafter, found), *_inclusions(grafter, masks)]
@@ -96,7 +96,7 @@ def _answers(grafter: Grafter, found: pd.DataFrame) -> Iterator[Row]:
             right = judge.answers.right(grafter.model)
             yield name, np.nan, other, float(right.mean())
         known = right if other == 0 else known
-    fitted = found[found["with_shared"] & ~found["method"].isin([WHOLE, MOVEMENT])]
+    fitted = found[found["with_shared"] & ~found["method"].isin(UNFITTED)]
     for (alpha, inside), rows in fitted.groupby(["alpha", "fitted"], sort=False):
         right = rows["correct"].to_numpy()
         if not inside:

@@ -13,10 +13,9 @@ import pandas as pd
 from factrecall.experiments.checks import CHECK, CHECKS, check_masks, overlaps
 from factrecall.experiments.grafts import (
     GRAFTING,
-    MOVEMENT,
     OUTCOMES,
     PER_MASK,
-    WHOLE,
+    UNFITTED,
     Grafter,
     answers,
     outcomes,
@@ -102,7 +101,7 @@ def graft(
     kept = {
         f"{alpha!r}/{'with' if with_shared else 'without'}": mask
         for (alpha, with_shared, method), mask in masks.items()
-        if method not in (WHOLE, MOVEMENT)
+        if method not in UNFITTED
     }
     write_sets(out, kept, {"split": split, "provenance": dict(provenance)})
     write_table(table, result, OUTCOMES, provenance)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 WHOLE, MOVEMENT = "whole", "movement"
 """Methods that fit nothing: all that may be grafted, and what moved most (γbase)."""
 
+UNFITTED = (WHOLE, MOVEMENT)
+
 ENOUGH = 0.97
 """The accuracy at which the paper's optimiser stops."""
 
@@ -205,7 +207,7 @@ def outcomes(
         for key, mask in masks.items()
     ]
     table = pd.DataFrame(rows)
-    fitted = ~table["method"].isin([WHOLE, MOVEMENT])
+    fitted = ~table["method"].isin(UNFITTED)
     enough = table[fitted & table["with_shared"] & (table["recovery"] >= least)]
     # Without S as much is grafted as with it, whatever it recovers.
     table["chosen"] = fitted & (table["alpha"] == enough["alpha"].min())

@@ -16,7 +16,7 @@ import pandas as pd
 
 from factrecall.experiments.ablation import ABLATION, INTERVALS
 from factrecall.experiments.checks import CHECKS
-from factrecall.experiments.grafts import GRAFTING, MOVEMENT, WHOLE
+from factrecall.experiments.grafts import GRAFTING, UNFITTED
 from factrecall.experiments.shared import SHARED, SHARED_PLACES, absolute_k
 from factrecall.storage import arrow_schema, read_table
 
@@ -102,7 +102,7 @@ class Measures:
 
     def fitted(self) -> pd.DataFrame:
         """Return the rows of `grafting` on fitted masks."""
-        return self.grafting[~self.grafting["method"].isin([WHOLE, MOVEMENT])]
+        return self.grafting[~self.grafting["method"].isin(UNFITTED)]
 
     def masks(self) -> pd.DataFrame:
         """Return one row a tuning, seed and split on the mask the report looks at.
