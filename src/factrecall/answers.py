@@ -2,8 +2,9 @@
 
 Greedy decoding gives the gold answer exactly when the most likely token is the gold one at each
 of the answer's positions, so one forward pass over prompt and answer decides it, and the output
-head need see those positions only (paper, section 2.2 and appendix A.2; method, section 3). The
-same batches give the loss over answers that grafting descends (equation 6).
+head need see those positions only (paper, section 2.2 and appendix A.2; method, section 3). Texts
+that begin alike share a row. The same batches give the loss over answers that grafting descends
+(equation 6).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 
 from factrecall.errors import FactRecallError
 from factrecall.models.forward import Encoded, logits_at
+from factrecall.packing import layout, pack
 from factrecall.training.batches import cut, pad
 
 if TYPE_CHECKING:
@@ -29,20 +31,31 @@ class Batch:
 
     Attributes
     ----------
-    tokens : int64 tensor, shape (texts, length)
+    tokens : int64 tensor, shape (rows, length)
         Padded on the right.
-    where : bool tensor, shape (texts, length)
+    where : bool tensor, shape (rows, length)
         Positions at which a token of an answer is predicted.
     gold : int64 tensor, shape (answer tokens,)
         What is to be predicted there, row by row.
     answer : int64 ndarray, shape (answer tokens,)
         Which answer, of all of the `Answers`, each of them belongs to.
+    texts : int
+        How many there are.
+    positions, attends : tensors or None
+        From `packing.layout`, if texts share rows; else each row is a text.
     """
 
     tokens: torch.Tensor
     where: torch.Tensor
     gold: torch.Tensor
     answer: np.ndarray
+    texts: int
+    positions: torch.Tensor | None = None
+    attends: torch.Tensor | None = None
+
+    def logits(self, model: PreTrainedModel) -> torch.Tensor:
+        """Return a model's logits where answers are predicted (see `logits_at`)."""
+        return logits_at(model, self.tokens, self.where, self.positions, self.attends)
 
 
 @dataclass(frozen=True)
@@ -73,32 +86,44 @@ class Answers:
         """
         first = np.cumsum([0, *(len(t.answers) for t in texts)])
         # What follows the last token that predicts anything need not be read.
-        lengths = [t.answers[-1][1] - 1 if t.answers else 1 for t in texts]
+        tokens = [t.tokens[: t.answers[-1][1] - 1] if t.answers else t.tokens[:1] for t in texts]
+        lengths = [len(t) for t in tokens]
+        rows = pack(tokens, [t.answers[0][0] - 1 if t.answers else 0 for t in texts])
         batches = []
-        for group in cut(lengths, batch_tokens, pass_cost=batch_tokens // 8):
-            tokens = pad([texts[i].tokens[: lengths[i]] for i in group], 0)
-            where = torch.zeros_like(tokens, dtype=torch.bool)
-            answer: list[int] = []
-            gold = []
-            for row, i in enumerate(group):
-                for number, (start, end) in enumerate(texts[i].answers, start=int(first[i])):
-                    if where[row, start - 1 : end - 1].any():
-                        raise FactRecallError(
-                            f"answer {number + 1} of {int(first[-1])}",
-                            "the tokenizer joins it with the answer before it in one token",
-                            "part the two by a space or a word in your templates",
-                        )
-                    where[row, start - 1 : end - 1] = True
-                    answer += [number] * (end - start)
-                    gold.append(texts[i].tokens[start:end])
-            batches.append(
-                Batch(
-                    tokens.to(device),
-                    where.to(device),
-                    torch.from_numpy(np.concatenate(gold)).to(device),
-                    np.array(answer),
+        for together in (True, False):
+            group = [row for row in rows if (len(row.texts) > 1) is together]
+            whole = [
+                np.concatenate([tokens[i][row.shared * (i != row.texts[0]) :] for i in row.texts])
+                for row in group
+            ]
+            sizes = [len(row) for row in whole]
+            for chosen in cut(sizes, batch_tokens, pass_cost=batch_tokens // 8):
+                padded = pad([whole[i] for i in chosen], 0)
+                where = torch.zeros_like(padded, dtype=torch.bool)
+                answer: list[int] = []
+                gold = []
+                members = [group[i] for i in chosen]
+                for place, row in enumerate(members):
+                    at = 0  # where the text would begin, were all of it there
+                    for i in row.texts:
+                        for number, (start, end) in enumerate(texts[i].answers, int(first[i])):
+                            span = slice(at + start - 1, at + end - 1)
+                            if where[place, span].any():
+                                raise _joined(number, int(first[-1]))
+                            where[place, span] = True
+                            answer += [number] * (end - start)
+                            gold.append(texts[i].tokens[start:end])
+                        at += lengths[i] - row.shared
+                batches.append(
+                    Batch(
+                        padded.to(device),
+                        where.to(device),
+                        torch.from_numpy(np.concatenate(gold)).to(device),
+                        np.array(answer),
+                        sum(len(row.texts) for row in members),
+                        *(t.to(device) for t in layout(members, lengths) if together),
+                    )
                 )
-            )
         return cls(batches, int(first[-1]))
 
     def right(
@@ -117,15 +142,30 @@ class Answers:
         -------
         ndarray of bool, shape (count,)
         """
-        right = np.ones(self.count, dtype=bool)
         done = 0
+
+        def logits(batch: Batch) -> torch.Tensor:
+            nonlocal done
+            found = batch.logits(model)
+            done += batch.texts
+            watch(done)
+            return found
+
+        return self.verdicts(logits)
+
+    def verdicts(self, logits: Callable[[Batch], torch.Tensor]) -> np.ndarray:
+        """Compare the most likely tokens with the gold ones (see `right`).
+
+        Parameters
+        ----------
+        logits : callable
+            From a batch to logits of shape (answer tokens, vocabulary); called batch by batch.
+        """
+        right = np.ones(self.count, dtype=bool)
         with torch.inference_mode():
             for batch in self.batches:
-                logits = logits_at(model, batch.tokens, batch.where)
-                missed = (logits.argmax(-1) != batch.gold).cpu().numpy()
+                missed = (logits(batch).argmax(-1) != batch.gold).cpu().numpy()
                 right[batch.answer[missed]] = False
-                done += len(batch.tokens)
-                watch(done)
         return right
 
     def descend(self, model: PreTrainedModel) -> float:
@@ -133,8 +173,16 @@ class Answers:
         tokens = sum(len(batch.gold) for batch in self.batches)
         total = 0.0
         for batch in self.batches:
-            logits = logits_at(model, batch.tokens, batch.where).float()
+            logits = batch.logits(model).float()
             loss = torch.nn.functional.cross_entropy(logits, batch.gold, reduction="sum") / tokens
             loss.backward()
             total += loss.item()
         return total
+
+
+def _joined(number: int, count: int) -> FactRecallError:
+    return FactRecallError(
+        f"answer {number + 1} of {count}",
+        "the tokenizer joins it with the answer before it in one token",
+        "part the two by a space or a word in your templates",
+    )

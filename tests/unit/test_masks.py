@@ -53,7 +53,7 @@ class Dense:
         return Questions(self.texts, 512, CPU, generator(0, "questions"))
 
     def loss(self, mask: torch.Tensor, answers: Answers) -> torch.Tensor:
-        """Return the mean loss a token of θpre + mask ⊙ change, one text at a time."""
+        """Return the mean loss a token of θpre + mask ⊙ change, each predicted by itself."""
         flat = self.start + mask * self.change
         weights = {
             n: part.view(s)
@@ -63,13 +63,12 @@ class Dense:
         }
         total, tokens = torch.zeros(()), 0
         for batch in answers.batches:
-            golds = batch.gold.split(batch.where.sum(1).tolist())
-            for row, where, gold in zip(batch.tokens, batch.where, golds, strict=True):
-                logits = torch.func.functional_call(self.model, weights, (row[None],)).logits[0]
-                total = total + torch.nn.functional.cross_entropy(
-                    logits[where], gold, reduction="sum"
-                )
-                tokens += len(gold)
+            for gold, (row, place) in zip(batch.gold, batch.where.nonzero(), strict=True):
+                seen = slice(place + 1) if batch.attends is None else batch.attends[row, 0, place]
+                context = batch.tokens[row][seen][None]
+                logits = torch.func.functional_call(self.model, weights, (context,)).logits[0, -1]
+                total = total + torch.nn.functional.cross_entropy(logits, gold)
+                tokens += 1
         return total / tokens
 
     def gradient(self, mask: torch.Tensor, answers: Answers) -> torch.Tensor:

@@ -125,13 +125,24 @@ def test_a_prefix_of_the_answer_is_no_match() -> None:
         def get_output_embeddings(self) -> torch.nn.Module:
             return self.head
 
-        def __call__(self, input_ids: torch.Tensor, use_cache: bool):  # type: ignore[no-untyped-def]
+        dtype = torch.float32
+
+        def __call__(  # type: ignore[no-untyped-def]
+            self,
+            input_ids: torch.Tensor,
+            use_cache: bool,
+            position_ids: torch.Tensor,
+            attention_mask: torch.Tensor,
+        ):
             logits = torch.zeros(*input_ids.shape, len(tokenizer))
-            for row, tokens in enumerate(input_ids.tolist()):
-                mark = tokens.index(tokenizer.convert_tokens_to_ids("?"))
-                for i, token in enumerate(self.answer):
-                    if mark + i < len(tokens):
-                        logits[row, mark + i, token] = 1.0
+            question = tokenizer.convert_tokens_to_ids("?")
+            for row, tokens in enumerate(input_ids):
+                for place in range(len(tokens)):
+                    context = tokens[attention_mask[row, 0, place] == 0].tolist()
+                    said = len(context) - 1 - context.index(question) if question in context else -1
+                    assert len(context) - 1 == position_ids[row, place] or not tokens[place]
+                    if 0 <= said < len(self.answer):
+                        logits[row, place, self.answer[said]] = 1.0
             return type("Output", (), {"logits": self.head(logits)})()
 
     qa = facts.qa[facts.qa["relation"] == "job"]

@@ -85,7 +85,13 @@ def encode(
     return result
 
 
-def logits_at(model: PreTrainedModel, tokens: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+def logits_at(
+    model: PreTrainedModel,
+    tokens: torch.Tensor,
+    where: torch.Tensor,
+    positions: torch.Tensor | None = None,
+    attends: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Run a forward pass whose output head sees the chosen positions only.
 
     Parameters
@@ -96,6 +102,10 @@ def logits_at(model: PreTrainedModel, tokens: torch.Tensor, where: torch.Tensor)
         Padded on the right; causality keeps real tokens from seeing the padding.
     where : bool tensor, shape (rows, length)
         Positions whose logits are wanted.
+    positions : int64 tensor, shape (rows, length), optional
+        Each token's position in its text, where it is not that in its row.
+    attends : bool tensor, shape (rows, 1, length, length), optional
+        Which tokens (third axis) attend to which (fourth), where not simply to those before them.
 
     Returns
     -------
@@ -105,8 +115,14 @@ def logits_at(model: PreTrainedModel, tokens: torch.Tensor, where: torch.Tensor)
     """
     head = model.get_output_embeddings()
     handle = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][where],))
+    more: dict[str, torch.Tensor] = {}
+    if positions is not None and attends is not None:
+        # Added to the scores, which every attention of transformers takes; some do not take bool.
+        mask = torch.zeros(attends.shape, dtype=model.dtype, device=attends.device)
+        mask.masked_fill_(~attends, torch.finfo(model.dtype).min)
+        more = {"position_ids": positions, "attention_mask": mask}
     try:
-        logits: torch.Tensor = model(input_ids=tokens, use_cache=False).logits
+        logits: torch.Tensor = model(input_ids=tokens, use_cache=False, **more).logits
     finally:
         handle.remove()
     return logits
