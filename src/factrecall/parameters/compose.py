@@ -97,6 +97,23 @@ class Composition:
             for name, local in task_on.by_tensor():
                 self._write(name, local, task_on.inverted)
 
+    def flip(self, name: str, local: np.ndarray, task: bool) -> None:
+        """Let some scalars of a tensor hold θtask or θpre; the next `hold` writes it all anew.
+
+        Parameters
+        ----------
+        name : str
+            The tensor.
+        local : ndarray of int64
+            Which of its scalars, counted from its first.
+        task : bool
+            Whether they are to hold θtask.
+        """
+        self._held.pop(name, None)
+        source = (self.task if task else self.pre)[name]
+        with torch.no_grad():
+            _copy(self._live[name].view(-1), source.view(-1), local)
+
     def put(self, name: str, values: torch.Tensor) -> None:
         """Let a tensor of the model hold other values, until the next `hold` writes it anew."""
         self._held.pop(name, None)

@@ -1,0 +1,84 @@
+"""Continuity: whether what a circuit answers rightly stays right as more nodes are grafted.
+
+If the MLP is a base of knowledge, an attribute that is once there stays while nodes are added
+(paper, appendix A.6.1 and table 4; method, section 8). Nothing in the measures tells staying from
+coming and going often, so they are also taken of outcomes exchanged, step by step, between the
+people asked for one relation: those have the same curves and no one's continuity.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+CONTINUITY = {
+    "model": "string",
+    "tuning": "string",
+    "seed": "int32",
+    "kind": "string",
+    "shuffled": "bool",
+    "individual": "int32",
+    "relation": "string",
+    "asked": "int32",
+    "right": "int32",
+    "first": "int32",
+    "last": "int32",
+    "streak": "int32",
+    "overall": "float64",
+    "longest": "float64",
+    "retained": "bool",
+}
+"""Columns of ``tables/continuity.parquet``: a row an attribute that is right at any step.
+
+Of forward sweeps by shared parameters. `asked` steps, of which `right` many are right, the `first`
+and the `last` of them counted from 0, `streak` the most in a row; `overall` and `longest` are right
+and streak over the steps from first to last, `retained` says whether the last step of all is
+right. `shuffled` rows are of outcomes exchanged between people.
+"""
+
+
+def lasting(right: np.ndarray, questions: pd.DataFrame) -> pd.DataFrame:
+    """Measure every attribute that is right at any step.
+
+    Parameters
+    ----------
+    right : ndarray of bool, shape (steps, questions)
+        Outcomes of a forward sweep, in the order of its steps.
+    questions : DataFrame
+        Columns ``individual`` and ``relation``.
+
+    Returns
+    -------
+    DataFrame
+        The columns of ``CONTINUITY`` that tell of one attribute.
+    """
+    steps = len(right)
+    times = right.sum(0)
+    first = right.argmax(0)
+    last = steps - 1 - right[::-1].argmax(0)
+    run = np.zeros(right.shape[1], dtype=np.int64)
+    streak = np.zeros_like(run)
+    for outcomes in right:
+        run = np.where(outcomes, run + 1, 0)
+        np.maximum(streak, run, out=streak)
+    window = np.maximum(last - first + 1, 1)
+    table = questions[["individual", "relation"]].assign(
+        asked=steps,
+        right=times,
+        first=first,
+        last=last,
+        streak=streak,
+        overall=times / window,
+        longest=streak / window,
+        retained=right[-1],
+    )
+    return table[times > 0]
+
+
+def exchanged(right: np.ndarray, questions: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
+    """Exchange outcomes between people, anew at every step, within each relation."""
+    result = right.copy()
+    for columns in questions.groupby("relation").indices.values():
+        for row in result:
+            row[columns] = rng.permutation(row[columns])
+    return result

@@ -1,0 +1,130 @@
+"""Forward passes that begin at the lowest layer whose weights changed since the last.
+
+A sweep asks one model the same questions over and over, and changes a few weights in between.
+Below the lowest of these nothing changes, so the residual stream that enters its layer is kept
+from the pass before, and the model's own forward pass runs with the layers below skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.utils.hooks import RemovableHandle
+    from transformers import PreTrainedModel
+
+    from factrecall.answers import Answers, Batch
+
+Residuals = dict[int, torch.Tensor]
+"""What enters each layer, shape (rows, length, width)."""
+
+
+class Restart:
+    """A model and the questions that it is asked again and again.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        In evaluation mode.
+    layers : sequence of nn.Module
+        Its layers, in order; each takes the residual stream first and returns it.
+    answers : Answers
+        The questions.
+    memory : float
+        How many bytes the residual streams may take; where they would take more, every second,
+        third, … layer's is kept.
+
+    Attributes
+    ----------
+    every : int
+        A pass may begin at layers that are multiples of it.
+
+    Examples
+    --------
+    >>> with Restart(model, layers, answers, 1e9) as asked:
+    ...     asked.right(0)                     # a whole pass
+    ...     model.layers[5].mlp.weight.zero_()
+    ...     asked.right(5)                     # layers 5 and above
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, layers: Sequence[nn.Module], answers: Answers, memory: float
+    ) -> None:
+        self.model, self.answers = model, answers
+        self._layers = list(layers)
+        width = model.config.get_text_config().hidden_size
+        one = sum(b.tokens.numel() for b in answers.batches) * width * model.dtype.itemsize
+        most = max(0, int(memory // max(one, 1)))
+        # Layer 0 needs nothing kept: what enters it are the embeddings.
+        self.every = next(e for e in range(1, len(layers) + 1) if (len(layers) - 1) // e <= most)
+        self._kept: list[Residuals] = [{} for _ in answers.batches]
+        self._now: Residuals = {}
+        self._start = 0
+        self._handles: list[RemovableHandle] = []
+
+    def __enter__(self) -> Self:
+        for layer in range(self.every, len(self._layers), self.every):
+            self._handles.append(
+                self._layers[layer].register_forward_pre_hook(
+                    self._entering(layer), with_kwargs=True
+                )
+            )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._kept = [{} for _ in self.answers.batches]
+
+    def right(self, lowest: int) -> np.ndarray:
+        """Ask everything (see `Answers.right`).
+
+        Parameters
+        ----------
+        lowest : int
+            The lowest layer whose weights differ from those at the last call; 0 at the first.
+        """
+        if not self._handles and self.every < len(self._layers):
+            raise RuntimeError("questions are asked inside the `with` block only")
+        begin = lowest - lowest % self.every
+        for layer in self._layers[:begin]:
+            layer.forward = _pass
+        self._start, kept = begin, iter(self._kept)
+
+        def logits(batch: Batch) -> torch.Tensor:
+            self._now = next(kept)
+            return batch.logits(self.model)
+
+        try:
+            return self.answers.verdicts(logits)
+        finally:
+            for layer in self._layers[:begin]:
+                del layer.forward
+
+    def _entering(self, layer: int) -> Any:
+        def hook(
+            module: nn.Module, inputs: tuple[torch.Tensor, ...], more: dict[str, Any]
+        ) -> tuple[tuple[torch.Tensor, ...], dict[str, Any]] | None:
+            if layer > self._start:
+                self._now[layer] = inputs[0]
+            elif layer == self._start:
+                return (self._now[layer], *inputs[1:]), more
+            return None
+
+        return hook
+
+
+def _pass(residual: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+    return residual
