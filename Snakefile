@@ -20,6 +20,7 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/shared.smk"
+include: "workflow/rules/circuits.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -30,4 +31,5 @@ rule all:
         f"{RESULTS}/tables/shared.parquet",
         f"{RESULTS}/tables/ablation.parquet",
         f"{RESULTS}/tables/grafting.parquet",
+        f"{RESULTS}/tables/interventions.parquet",
         f"{RESULTS}/report.html",

@@ -87,6 +87,28 @@ def _graft(study: Study, seed: str) -> Settings:
     }
 
 
+def _intervene(study: Study, kind: str) -> Settings:
+    return {
+        "kind": kind,
+        "size": getattr(study.circuits, kind),
+        "steps": study.circuits.steps,
+        "draws": study.circuits.draws,
+        "individuals": study.circuits.individuals,
+        "grafted_individuals": study.grafting.individuals,
+        "batch_tokens": study.recall.batch_tokens,
+        "study_seed": study.seed,
+    }
+
+
+def _study_case(study: Study) -> Settings:
+    return {
+        "case": study.circuits.case,
+        "individuals": study.grafting.individuals,
+        "batch_tokens": study.recall.batch_tokens,
+        "study_seed": study.seed,
+    }
+
+
 def _seed(study: Study) -> Settings:
     return {"seed": study.seed}
 
@@ -125,6 +147,9 @@ STAGES: dict[str, Stage] = {
     "summarise-ablation": Stage("experiments.ablation", _seed, _TABLES),
     "graft": Stage("experiments.grafting", _graft, _EXPERIMENTS),
     "summarise-grafting": Stage("experiments.grafting", _nothing, _TABLES),
+    "intervene": Stage("experiments.intervene", _intervene, _EXPERIMENTS),
+    "summarise-circuits": Stage("experiments.circuit_tables", _seed, _TABLES),
+    "study-case": Stage("experiments.case", _study_case, _EXPERIMENTS),
     "draw-figures": Stage("report.figures", _draw_figures, _FIGURES),
     "write-report": Stage("report.study", _report, ("jinja2", *_FIGURES)),
 }

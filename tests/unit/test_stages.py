@@ -30,6 +30,9 @@ FUNCTIONS = {
     "summarise-ablation": "summarise_ablation",
     "graft": "graft",
     "summarise-grafting": "summarise_grafting",
+    "intervene": "intervene",
+    "summarise-circuits": "summarise_circuits",
+    "study-case": "study_case",
     "draw-figures": "draw_figures",
     "write-report": "report_study",
 }
@@ -46,6 +49,8 @@ def wildcards(stage: str) -> dict[str, str]:
         return {"model": MODEL, "tuning": "mix"}
     if stage == "graft":
         return {"seed": "1"}
+    if stage == "intervene":
+        return {"kind": "attention"}
     return {"model": MODEL} if stage in ("pretrain", "fetch-model", "draw-figures") else {}
 
 
@@ -70,7 +75,22 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
     ("compute.threads", 7, set()),
     ("compute.save_seconds", 7.0, set()),
     ("compute.device", "cpu", set()),
-    ("seed", 9, {"make-facts", "pretrain", "fine-tune", "ablate", "graft", "summarise-ablation"}),
+    ("compute.cache_gb", 7.0, set()),
+    (
+        "seed",
+        9,
+        {
+            "make-facts",
+            "pretrain",
+            "fine-tune",
+            "ablate",
+            "graft",
+            "summarise-ablation",
+            "intervene",
+            "summarise-circuits",
+            "study-case",
+        },
+    ),
     ("facts.people", 42, {"make-facts"}),
     ("training.seeds", [0, 1, 5], set()),
     ("training.seeds", [1, 0], {"graft"}),  # only the first seed's masks are checked at length
@@ -80,7 +100,12 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
     ("trace.keep", 0.5, {"fine-tune"}),
     ("shared.k", 0.01, {"select-shared"}),
     ("shared.influence", "signed", {"select-shared"}),
-    ("recall.batch_tokens", 99, {"recall", "ablate", "graft"}),
+    ("grafting.individuals", 7, {"graft", "intervene", "study-case"}),
+    ("circuits.attention.forward", 2, {"intervene"}),
+    ("circuits.unit", None, set()),  # of the kind asked for here
+    ("circuits.draws", 5, {"intervene"}),
+    ("circuits.case.relation", "job", {"study-case"}),
+    ("recall.batch_tokens", 99, {"recall", "ablate", "graft", "intervene", "study-case"}),
     (f"models.{MODEL}.training.mix.updates", 77, {"fine-tune"}),
     (f"models.{MODEL}.training.bio.updates", 77, set()),  # of the tuning asked for here
     (f"models.{MODEL}.pretrain.updates", 77, {"pretrain"}),

@@ -59,6 +59,9 @@ TUNED = f"{RESULTS}/models/{{model}}/{{tuning}}/seed{{seed}}"
 TRACE = f"{RESULTS}/traces/{{model}}/{{tuning}}/seed{{seed}}.safetensors"
 SHARED = f"{RESULTS}/shared/{{model}}/{{tuning}}/seed{{seed}}"
 GRAFTED = f"{RESULTS}/grafting/{{model}}/{{tuning}}/seed{{seed}}.{{split}}"
+GRAFTED_OUT = GRAFTED.replace("{split}", "out")
+CIRCUIT = f"{RESULTS}/circuits/{{model}}/{{tuning}}/seed{{seed}}.{{kind}}"
+CASE = f"{RESULTS}/case/{{model}}/case"
 # Every evaluation of the study; θpre has no seed of its own and carries the study's.
 EVALUATIONS = [
     {"model": model, "tuning": "base", "seed": STUDY.seed} for model in STUDY.models
@@ -77,6 +80,15 @@ HISTORIES = [
 ]
 GRAFTS = [
     {**history, "split": split} for history in HISTORIES for split in ["in", "out"]
+]
+KINDS = [
+    kind for kind in ["attention", "column", "unit"] if getattr(STUDY.circuits, kind)
+]
+CIRCUITS = [{**history, "kind": kind} for history in HISTORIES for kind in KINDS]
+# The models of the case study: both tunings of the first seed.
+CASES = [
+    {"model": "{model}", "tuning": tuning, "seed": STUDY.training.seeds[0]}
+    for tuning in ["mix", "stage"]
 ]
 ENVIRONMENT = str(Path(workflow.basedir) / "envs/environment.yaml")
 

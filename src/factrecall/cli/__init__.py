@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from factrecall.cli import experiments, models, reports
+from factrecall.cli import circuits, experiments, models, reports
 from factrecall.errors import EXIT_CODE, FactRecallError
 
 
@@ -38,6 +38,6 @@ def _parser() -> argparse.ArgumentParser:
         "Each command is a stage of a study; `make run` or `snakemake` runs them all in order.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (models, experiments, reports):
+    for module in (models, experiments, circuits, reports):
         module.add(commands)
     return parser

@@ -93,6 +93,11 @@ def open_study(
     )
 
 
+def given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Return some of a command's options by name, as its stage's function takes them."""
+    return {name: getattr(options, name) for name in names}
+
+
 def seed_of(text: str) -> int:
     """Turn a seed given with other things into a number."""
     try:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from factrecall.cli.common import Command, device_of, open_study, seed_of
+from factrecall.cli.common import Command, device_of, given, open_study, seed_of
 
 RUN = ("MODEL", "TUNING", "SEED")
 
@@ -73,9 +73,7 @@ def _select_shared(options: argparse.Namespace) -> None:
 
     select_shared(
         **settings,
-        traces=options.traces,
-        out=options.out,
-        curve=options.curve,
+        **given(options, "traces", "out", "curve"),
         where=options.places,
         provenance=provenance,
     )
@@ -105,13 +103,7 @@ def _ablate(options: argparse.Namespace) -> None:
 
     ablate(
         **settings,
-        base=options.base,
-        tuned=options.tuned,
-        seed=options.seed,
-        sets=options.sets,
-        bio=options.bio,
-        qa=options.qa,
-        out=options.out,
+        **given(options, "base", "tuned", "seed", "sets", "bio", "qa", "out"),
         device=device,
         provenance=provenance,
     )
@@ -128,9 +120,8 @@ def _summarise_ablation(options: argparse.Namespace) -> None:
     ]
     summarise_ablation(
         **settings,
+        **given(options, "out", "intervals"),
         evaluations=evaluations,
-        out=options.out,
-        intervals=options.intervals,
         provenance=provenance,
     )
 
@@ -142,16 +133,8 @@ def _graft(options: argparse.Namespace) -> None:
 
     graft(
         **settings,
-        base=options.base,
-        tuned=options.tuned,
-        seed=options.seed,
-        split=options.split,
-        sets=options.sets,
-        qa=options.qa,
-        out=options.out,
-        table=options.table,
-        examples=options.examples,
-        checks=options.checks,
+        **given(options, "base", "tuned", "seed", "split", "sets", "qa"),
+        **given(options, "out", "table", "examples", "checks"),
         device=device,
         provenance=provenance,
     )

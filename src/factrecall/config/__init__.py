@@ -14,15 +14,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from factrecall.config.circuits import Adaptive, Case, Circuits, Each, Steps
 from factrecall.config.grafting import DualAveraging, Grafting, SigmoidSGD
 from factrecall.config.model import Folder, Hub, Model, Recipe, Recipes, Scratch
 from factrecall.config.section import Amount, Location, Mistake, Name, Natural, Positive, Section
 
 __all__ = [
     "TUNINGS",
+    "Adaptive",
     "Amount",
+    "Case",
+    "Circuits",
     "Compute",
     "DualAveraging",
+    "Each",
     "Facts",
     "Folder",
     "Grafting",
@@ -38,6 +43,7 @@ __all__ = [
     "Section",
     "Shared",
     "SigmoidSGD",
+    "Steps",
     "Study",
     "Trace",
     "Training",
@@ -176,6 +182,8 @@ class Compute(Section):
     """CPU threads of a job."""
     save_seconds: Annotated[float, Field(gt=0.0)] = 60.0
     """Seconds between saves of a training run's state, from which it resumes."""
+    cache_gb: Annotated[float, Field(ge=0.0)] = 2.0
+    """Memory for what interventions need not compute again; less makes them slower."""
 
 
 class Study(Section):
@@ -195,6 +203,7 @@ class Study(Section):
         alphas=[0.001, 0.002, 0.005, 0.01, 0.02, 0.05],
         optimiser=DualAveraging(method="dual_averaging"),
     )
+    circuits: Circuits = Circuits()
     recall: Recall = Recall()
     compute: Compute = Compute()
 
@@ -215,6 +224,7 @@ class Study(Section):
     def _mistakes(self) -> Iterator[Mistake]:
         yield from self._name_mistakes()
         yield from self._people_mistakes()
+        yield from self._case_mistakes()
         keep, k = self.trace.keep, self.shared.k
         if isinstance(keep, int) != isinstance(k, int):
             yield Mistake(
@@ -259,6 +269,26 @@ class Study(Section):
                     f"only {there} of {self.facts.people} people are on that side "
                     f"(facts.in_distribution = {self.facts.in_distribution})",
                     f"set it to {there} or less, or change facts.people or facts.in_distribution",
+                )
+
+    def _case_mistakes(self) -> Iterator[Mistake]:
+        case = self.circuits.case
+        if case.individual is not None and case.individual >= self.facts.people:
+            yield Mistake(
+                ("circuits", "case", "individual"),
+                f"there are {self.facts.people} people, counted from 0",
+                "name one of them who is out of distribution, or set it to null",
+            )
+        scratch = {name: m for name, m in self.models.items() if isinstance(m, Scratch)}
+        for key, attribute in (("layer", "layers"), ("head", "heads")):
+            there = {name: getattr(m, attribute) for name, m in scratch.items()}
+            lacking = [name for name, count in there.items() if (getattr(case, key) or 0) >= count]
+            if lacking:
+                yield Mistake(
+                    ("circuits", "case", key),
+                    f"{attribute} are counted from 0, and models.{lacking[0]} has "
+                    f"{there[lacking[0]]}",
+                    "name another, or set layer and head to null",
                 )
 
 

@@ -67,6 +67,11 @@ _SECTIONS = (
     ("`grafting`", "Grafting"),
     ("`grafting.optimiser` with `method: dual_averaging`", "DualAveraging"),
     ("`grafting.optimiser` with `method: sigmoid_sgd`", "SigmoidSGD"),
+    ("`circuits`", "Circuits"),
+    ("`circuits.attention`, `circuits.column`, `circuits.unit`", "Steps"),
+    ("`circuits.steps` with `method: each`", "Each"),
+    ("`circuits.steps` with `method: adaptive`", "Adaptive"),
+    ("`circuits.case`", "Case"),
     ("`recall`", "Recall"),
     ("`compute`", "Compute"),
 )
@@ -162,6 +167,10 @@ def _resolve(node: Schema, raw: Any) -> Schema:
             return _resolve({"$ref": chosen}, raw)
         either = {"enum": list(kinds), "description": "Of which kind it is."}
         return {**node, "properties": {key: either}}
+    if isinstance(raw, Mapping):  # of a section that may be null
+        for kind in node.get("anyOf", ()):
+            if "$ref" in kind:
+                return _resolve(kind, raw)
     if reference := node.get("$ref"):
         return {**_raw()["$defs"][reference.rpartition("/")[2]], **node}
     return node

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from factrecall.experiments.checks import CHECK, CHECKS, check_masks, overlaps
@@ -18,6 +17,7 @@ from factrecall.experiments.grafts import (
     UNFITTED,
     Grafter,
     answers,
+    fitted_people,
     outcomes,
     sweep,
 )
@@ -25,7 +25,6 @@ from factrecall.experiments.pair import open_pair
 from factrecall.facts.forms import QA_COLUMNS
 from factrecall.parameters.sets import read_set, write_sets
 from factrecall.recall import Evaluation
-from factrecall.seeds import generator
 from factrecall.storage import read_table, write_table
 
 if TYPE_CHECKING:
@@ -83,10 +82,7 @@ def graft(
     tokenizer, model, weights = open_pair(base, tuned, device)
     asked = read_table(qa, QA_COLUMNS)
     asked = asked[asked["split"] == split]
-    people = np.sort(asked["individual"].unique())
-    count = min(len(people), grafting.individuals or len(people))
-    drawn = generator(study_seed, "grafted people", split).choice(people, count, replace=False)
-    inside = asked["individual"].isin(drawn)
+    inside = asked["individual"].isin(fitted_people(asked, grafting.individuals, study_seed, split))
     grafter = Grafter(
         grafting, batch_tokens, tokenizer, model, weights, asked[inside], asked[~inside], device
     )

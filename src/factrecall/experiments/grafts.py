@@ -145,6 +145,39 @@ class Grafter:
         return found
 
 
+def fitted_people(
+    asked: pd.DataFrame, individuals: int | None, study_seed: int, split: str
+) -> np.ndarray:
+    """Draw the people whose questions masks are fitted to, in the order they are drawn in.
+
+    Parameters
+    ----------
+    asked : DataFrame
+        The questions of one split.
+    individuals : int, optional
+        How many; None, or more than there are, takes all.
+    study_seed, split
+        Say which draw it is.
+    """
+    people = np.sort(asked["individual"].unique())
+    count = min(len(people), individuals or len(people))
+    drawn = generator(study_seed, "grafted people", split).choice(people, count, replace=False)
+    return np.asarray(drawn)
+
+
+def looked_at(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Return the row of the fitted mask with S that is looked at, one for each value of `keys`.
+
+    It is the chosen mask or, where none recovered enough, the one that recovered most.
+    """
+    held = table[~table["method"].isin(UNFITTED) & table["with_shared"].astype(bool)]
+    # Of equal ones the first, which is the smallest; the chosen one comes before all others.
+    best = held.sort_values(
+        ["chosen", "recovery", "alpha"], ascending=[False, False, True], kind="stable"
+    )
+    return best.drop_duplicates(keys) if keys else best.head(1)
+
+
 def sweep(grafter: Grafter, shared: ParameterSet, seed: Sequence[int | str]) -> Masks:
     """Return the masks of every α, with and without S, fitted and not."""
     settings, masks = grafter.settings, Masks()

@@ -129,28 +129,6 @@ class ParameterSet:
             for name, local in self.by_tensor()
         }
 
-    def counts_along(self, axis: int) -> dict[str, np.ndarray]:
-        """Return how many are in each row (0) or column (1) of every matrix.
-
-        Of these a node's count is a sum, since heads and neurons are rows or columns.
-
-        Returns
-        -------
-        dict of str to ndarray of int64, shape (rows,) or (columns,)
-            For tensors of two dimensions.
-        """
-        shapes = dict(zip(self.space.names, self.space.shapes, strict=True))
-        result = {}
-        for name, local in self.by_tensor():
-            if len(shapes[name]) != 2:
-                continue
-            rows, columns = shapes[name]
-            lines = local // columns if axis == 0 else local % columns
-            count = np.bincount(lines.astype(np.int64), minlength=shapes[name][axis])
-            whole = columns if axis == 0 else rows
-            result[name] = whole - count if self.inverted else count
-        return result
-
     def sample(self, size: int, rng: np.random.Generator) -> Self:
         """Draw `size` members, all subsets of that size being equally likely.
 

@@ -16,7 +16,7 @@ import pandas as pd
 
 from factrecall.experiments.ablation import ABLATION, INTERVALS
 from factrecall.experiments.checks import CHECKS
-from factrecall.experiments.grafts import GRAFTING, UNFITTED
+from factrecall.experiments.grafts import GRAFTING, UNFITTED, looked_at
 from factrecall.experiments.shared import SHARED, SHARED_PLACES, absolute_k
 from factrecall.storage import arrow_schema, read_table
 
@@ -40,6 +40,11 @@ class TableFiles:
     ablation_intervals: Path
     grafting: Path
     grafting_checks: Path
+    interventions: Path
+    circuits: Path
+    heads: Path
+    continuity: Path
+    sweeps: Path
 
     @classmethod
     def of(cls, folder: Path) -> TableFiles:
@@ -112,12 +117,8 @@ class Measures:
         of the mask of that α without S, accuracy_without, recovery_without.
         """
         fitted = self.fitted()
-        held = fitted[fitted["with_shared"].astype(bool)]
         keys = ["tuning", "seed", "split"]
-        # Of equal ones the first, which is the smallest; the chosen one comes before all others.
-        best = held.sort_values(
-            ["chosen", "recovery", "alpha"], ascending=[False, False, True], kind="stable"
-        ).drop_duplicates(keys)
+        best = looked_at(self.grafting, keys)
         columns = ["accuracy", "recovery"]
         without = fitted[~fitted["with_shared"].astype(bool)].set_index([*keys, "alpha"])[columns]
         joined = best.join(without.add_suffix("_without"), on=[*keys, "alpha"])
@@ -208,7 +209,7 @@ def read_measures(
         "grafting": GRAFTING,
         "grafting_checks": CHECKS,
     }
-    frames = {name: _of(tables.get(name), schema, model) for name, schema in schemas.items()}
+    frames = {name: rows_of(tables.get(name), schema, model) for name, schema in schemas.items()}
     places = frames["shared_places"]
     size = _model_size(places)
     return Measures(
@@ -247,7 +248,8 @@ def by_seed_difference(rows: pd.DataFrame, value: str) -> dict[int, float]:
     return {int(str(seed)): float(d) for seed, d in differences.items()}
 
 
-def _of(path: Path | None, schema: Mapping[str, str], model: str) -> pd.DataFrame:
+def rows_of(path: Path | None, schema: Mapping[str, str], model: str) -> pd.DataFrame:
+    """Read one model's rows of a table, in the order in which they are shown; of none none."""
     if path is None:
         table = arrow_schema(dict(schema)).empty_table().to_pandas()
     else:

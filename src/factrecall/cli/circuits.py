@@ -1,0 +1,118 @@
+"""Commands of the experiments on circuits: interventions and the attention case study."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from factrecall.cli.common import Command, device_of, given, open_study, seed_of
+from factrecall.cli.experiments import RUN
+
+TABLES = {
+    "out": "accuracies and completeness",
+    "by-relation": "accuracies by relation",
+    "continuity": "what stays right once it is",
+    "heads": "attention nodes",
+    "sweeps": "how closely each sweep was asked",
+    "circuits": "numbers of the circuits",
+}
+
+
+def add(commands: Any) -> None:
+    """Add the commands of this module."""
+    intervene = Command(
+        commands, "intervene", _intervene, "put heads or neurons of a grafted model back, in turn"
+    )
+    intervene.parser.add_argument("--seed", type=int, required=True, help="of the fine-tuning")
+    intervene.parser.add_argument(
+        "--kind", required=True, choices=("attention", "column", "unit"), help="kind of nodes"
+    )
+    intervene.path("--base", "the model folder before fine-tuning")
+    intervene.path("--tuned", "the fine-tuned model folder")
+    intervene.path("--sets", "its shared sets")
+    intervene.path("--masks", "its masks, fitted to QA out")
+    intervene.path("--outcomes", "the outcomes of these masks")
+    intervene.path("--qa", "the qa table")
+    intervene.path("--out", "the table of steps to write")
+    intervene.path("--curves", "the table of how closely each sweep was asked to write")
+    intervene.path("--nodes", "the table of nodes to write")
+    intervene.path("--questions", "the table of questions to write")
+
+    circuits = Command(
+        commands, "summarise-circuits", _summarise_circuits, "gather what all interventions show"
+    )
+    circuits.each(
+        "--intervention",
+        (*RUN, "KIND", "STEPS", "CURVES", "NODES", "QUESTIONS"),
+        "the files of one job",
+    )
+    for name, text in TABLES.items():
+        circuits.path(f"--{name}", f"the table of {text} to write")
+
+    case = Command(commands, "study-case", _study_case, "look at one head and one fact")
+    case.path("--base", "the model folder before fine-tuning")
+    case.each(
+        "--grafted",
+        ("TUNING", "TUNED", "SETS", "MASKS", "OUTCOMES"),
+        "the files of one grafted model; once for mix and once for stage",
+    )
+    case.path("--bio", "the bio table")
+    case.path("--qa", "the qa table")
+    case.path("--out", "the table of the case to write")
+    case.path("--tokens", "the table of its prompts to write")
+    case.path("--attention", "the table of the head's attention to write")
+    case.path("--logits", "the table of the logit lens to write")
+    case.path("--looks", "the table of where the head looks for every fact to write")
+
+
+def _intervene(options: argparse.Namespace) -> None:
+    study, settings, provenance = open_study(options, kind=options.kind)
+    device = device_of(study)
+    from factrecall.experiments.intervene import intervene
+
+    intervene(
+        **settings,
+        **given(options, "base", "tuned", "seed", "sets", "masks", "outcomes", "qa"),
+        **given(options, "out", "curves", "nodes", "questions"),
+        cache_gb=study.compute.cache_gb,
+        device=device,
+        provenance=provenance,
+    )
+
+
+def _summarise_circuits(options: argparse.Namespace) -> None:
+    _, settings, provenance = open_study(options)
+    from factrecall.experiments.circuit_tables import Intervention, summarise_circuits
+
+    interventions = [
+        Intervention(model, tuning, seed_of(seed), kind, *map(Path, files))
+        for model, tuning, seed, kind, *files in options.intervention
+    ]
+    summarise_circuits(
+        **settings,
+        **given(options, *(name.replace("-", "_") for name in TABLES)),
+        interventions=interventions,
+        provenance=provenance,
+    )
+
+
+def _study_case(options: argparse.Namespace) -> None:
+    study, settings, provenance = open_study(options)
+    device = device_of(study)
+    from factrecall.errors import FactRecallError
+    from factrecall.experiments.case import GraftedFiles, study_case
+
+    grafted = {tuning: GraftedFiles(*map(Path, files)) for tuning, *files in options.grafted}
+    if set(grafted) != {"mix", "stage"}:
+        raise FactRecallError(
+            "--grafted", f"it names {', '.join(grafted)}", "give it once for mix and once for stage"
+        )
+    study_case(
+        **settings,
+        **given(options, "base", "bio", "qa"),
+        **given(options, "out", "tokens", "attention", "logits", "looks"),
+        grafted=grafted,
+        device=device,
+        provenance=provenance,
+    )

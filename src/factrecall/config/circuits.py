@@ -1,0 +1,91 @@
+"""The section of the configuration that says how nodes are intervened on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from factrecall.config.section import Mistake, Natural, Positive, Section
+from factrecall.facts import RELATIONS
+
+
+class Steps(Section):
+    """How many nodes of a kind a step intervenes on."""
+
+    forward: Positive = 1
+    """Nodes grafted in a step, from none to all."""
+    backward: Positive = 1
+    """Nodes put back in a step, from all to none."""
+
+
+class Each(Section):
+    """Ask at steps of even distance."""
+
+    method: Literal["each"]
+    """Every `stride`-th step."""
+    stride: Positive = 1
+    """1 asks at every step."""
+
+
+class Adaptive(Section):
+    """Ask where the curve bends: for large models."""
+
+    method: Literal["adaptive"]
+    """Halve the steps between which the curve is no line; test it on others."""
+    intervals: Positive = 16
+    """Intervals to begin with."""
+    tolerance: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.01
+    """How far a tested step's accuracy may be from the line, as a share of all questions."""
+    held_out: Positive = 20
+    """Steps that test the curve, drawn at random."""
+
+
+class Case(Section):
+    """What the attention case study looks at; null chooses it (docs/method.md)."""
+
+    layer: Natural | None = None
+    """The head's layer, from 0."""
+    head: Natural | None = None
+    """The head, from 0; null takes the one whose output projection has most shared parameters."""
+    individual: Natural | None = None
+    """Whose fact; null takes one that Mix-tuned models recall and Stage-tuned ones do not."""
+    relation: str | None = None
+    """Which fact of theirs."""
+
+    def _mistakes(self) -> Iterator[Mistake]:
+        for one, other in (("layer", "head"), ("head", "layer")):
+            if getattr(self, one) is None and getattr(self, other) is not None:
+                yield Mistake((one,), f"{other} is given and it is not", "give both or neither")
+        if self.relation not in (None, *RELATIONS):
+            yield Mistake(
+                ("relation",), "there is no such relation", f"take one of {', '.join(RELATIONS)}"
+            )
+
+
+class Circuits(Section):
+    """Which heads and neurons support recall (section 4, appendices A.6 and A.7)."""
+
+    attention: Steps | None = Steps()
+    """Heads' slices of the query, key, value and output projections; null leaves them out."""
+    column: Steps | None = Steps(forward=8192, backward=64)
+    """Columns of the MLP's matrices, the paper's neurons; null leaves them out."""
+    unit: Steps | None = None
+    """Hidden units of the MLP, the usual neurons; null leaves them out."""
+    draws: Natural = 3
+    """Random orders of the nodes, to compare with."""
+    individuals: Positive | None = None
+    """People whose questions are asked, of those the masks were fitted to; null: all of them."""
+    steps: Annotated[Each | Adaptive, Field(discriminator="method")] = Each(method="each")
+    """At which steps the model is asked."""
+    case: Case = Case()
+    """The attention case study."""
+
+    def _mistakes(self) -> Iterator[Mistake]:
+        if self.attention is None and self.column is None and self.unit is None:
+            yield Mistake(
+                ("attention",),
+                "with column and unit null too there is nothing to intervene on",
+                "set one of the three, {} for its defaults",
+            )

@@ -1,0 +1,90 @@
+"""A grafted model: what circuits are looked for in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from factrecall.experiments.grafts import OUTCOMES, fitted_people, looked_at
+from factrecall.experiments.pair import open_pair
+from factrecall.facts.forms import BIO_COLUMNS, QA_COLUMNS
+from factrecall.parameters.sets import ParameterSet, read_set
+from factrecall.recall import Evaluator
+from factrecall.storage import read_table
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from factrecall.parameters.compose import Composition
+
+SPLIT = "out"
+"""Whose questions the mask was fitted to: circuits are those of recall out of distribution."""
+
+
+@dataclass(frozen=True)
+class Grafted:
+    """A fine-tuned model, its shared parameters and the mask that grafts it.
+
+    Attributes
+    ----------
+    mask : ParameterSet
+        γ of the chosen size; where none recovers enough, of the one that recovers most.
+    shared : ParameterSet
+        S.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    model: PreTrainedModel
+    weights: Composition
+    mask: ParameterSet
+    shared: ParameterSet
+    device: torch.device
+
+    def questions(
+        self,
+        qa: Path,
+        grafted_individuals: int | None,
+        individuals: int | None,
+        study_seed: int,
+        batch_tokens: int,
+    ) -> Evaluator:
+        """Return the questions of the people that the mask was fitted to, or of some of them.
+
+        Parameters
+        ----------
+        qa : Path
+            The table of questions.
+        grafted_individuals, individuals : int, optional
+            How many people masks were fitted to, and how many of these are asked; None: all.
+        study_seed, batch_tokens : int
+            As configured.
+        """
+        asked = read_table(qa, QA_COLUMNS)
+        asked = asked[asked["split"] == SPLIT]
+        people = fitted_people(asked, grafted_individuals, study_seed, SPLIT)[:individuals]
+        asked = asked[asked["individual"].isin(people)]
+        no_bio = pd.DataFrame(columns=list(BIO_COLUMNS))
+        return Evaluator.of(self.tokenizer, no_bio, asked, batch_tokens, self.device)
+
+    def right(self, judge: Evaluator) -> np.ndarray:
+        """Ask the whole grafted model; bool, shape (questions,)."""
+        with self.weights:
+            self.weights.hold(self.mask)
+            return judge.answers.right(self.model)
+
+
+def open_grafted(
+    base: Path, tuned: Path, sets: Path, masks: Path, outcomes: Path, device: torch.device
+) -> Grafted:
+    """Open a fine-tuned model with the files of its shared sets and of grafting it."""
+    tokenizer, model, weights = open_pair(base, tuned, device)
+    table = read_table(outcomes, OUTCOMES)
+    alpha = float(looked_at(table, [])["alpha"].iloc[0])
+    mask = read_set(masks, f"{alpha!r}/with", weights.space)
+    shared = read_set(sets, "S", weights.space)
+    return Grafted(tokenizer, model, weights, mask, shared, device)

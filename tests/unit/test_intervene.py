@@ -1,0 +1,341 @@
+"""Interventions and the case study end to end on tiny models: what the stages write."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from factrecall.config import Adaptive, Case, DualAveraging, Each, Grafting, Steps
+from factrecall.errors import FactRecallError
+from factrecall.experiments import circuit_tables as tables
+from factrecall.experiments.case import (
+    ATTENTION,
+    CASE,
+    LENS,
+    LOOKS,
+    TOKENS,
+    GraftedFiles,
+    study_case,
+)
+from factrecall.experiments.continuity import CONTINUITY
+from factrecall.experiments.grafted import open_grafted
+from factrecall.experiments.grafting import graft
+from factrecall.experiments.grafts import OUTCOMES, fitted_people, looked_at
+from factrecall.experiments.head import look, telling
+from factrecall.experiments.intervene import NODES, QUESTIONS, STEPS, intervene
+from factrecall.experiments.prompts import ROLES, prompts
+from factrecall.facts import RELATIONS
+from factrecall.facts.forms import BIO_COLUMNS, QA_COLUMNS
+from factrecall.models.anatomy import anatomy_of
+from factrecall.models.load import save_model
+from factrecall.parameters.sets import ParameterSet, write_sets
+from factrecall.parameters.space import ParameterSpace
+from factrecall.seeds import generator
+from factrecall.storage import read_table, write_table
+from factrecall.training.examples import training_set
+from factrecall.training.loop import train
+from tests.conftest import Tiny, recipe
+
+CPU = torch.device("cpu")
+PEOPLE = 4
+GRAFTING = Grafting(
+    alphas=[0.1, 0.4],
+    individuals=PEOPLE,
+    exclude_embeddings=False,
+    recovery=0.5,
+    optimiser=DualAveraging(method="dual_averaging", updates=4, batch_size=24),
+)
+
+
+@pytest.fixture
+def folder(tiny: Tiny, tmp_path: Path) -> Path:
+    """θpre, two fine-tuned models with their shared sets, and both grafted on QA out."""
+    save_model(tmp_path / "base", tiny.model, tiny.tokenizer)
+    facts = tiny.facts
+    # What is asked out of distribution is trained on here, so that there is recall to look into.
+    qa = facts.qa.assign(split=facts.qa["split"].replace({"out": "in"}))
+    write_table(tmp_path / "qa.parquet", facts.qa, QA_COLUMNS)
+    write_table(tmp_path / "bio.parquet", facts.bio, BIO_COLUMNS)
+    for seed, (tuning, updates) in enumerate({"mix": 90, "stage": 40}.items()):
+        model = copy.deepcopy(tiny.model)
+        lessons = recipe(updates=updates, batch_size=24, learning_rate=1e-2)
+        train(model, training_set("mix", lessons, facts.bio, qa, tiny.tokenizer), lessons, seed)
+        save_model(tmp_path / tuning, model, tiny.tokenizer)
+        everything = ~ParameterSet.nothing(ParameterSpace.of(model))
+        shared = everything.sample(4000, generator(seed))
+        write_sets(tmp_path / f"{tuning}.sets", {"S": shared})
+        graft(
+            GRAFTING, 512, 7, False, base=tmp_path / "base", tuned=tmp_path / tuning, seed=0,
+            split="out", sets=tmp_path / f"{tuning}.sets", qa=tmp_path / "qa.parquet",
+            out=tmp_path / f"{tuning}.masks", table=tmp_path / f"{tuning}.outcomes",
+            examples=tmp_path / "examples", checks=tmp_path / "checks", device=CPU, provenance={},
+        )  # fmt: skip
+    return tmp_path
+
+
+def run(
+    folder: Path, kind: str, size: Steps, steps: Each | Adaptive, individuals: int | None = None
+) -> tables.Intervention:
+    files = {n: folder / f"{kind}.{n}.parquet" for n in ("steps", "curves", "nodes", "questions")}
+    intervene(
+        kind, size, steps, 1, individuals, PEOPLE, 512, 7, base=folder / "base",
+        tuned=folder / "mix", seed=0, sets=folder / "mix.sets", masks=folder / "mix.masks",
+        outcomes=folder / "mix.outcomes", qa=folder / "qa.parquet", out=files["steps"],
+        curves=files["curves"], nodes=files["nodes"], questions=files["questions"], cache_gb=1.0,
+        device=CPU, provenance={},
+    )  # fmt: skip
+    return tables.Intervention("m", "mix", 0, kind, *files.values())
+
+
+def summarised(folder: Path, interventions: list[tables.Intervention]) -> dict[str, pd.DataFrame]:
+    schemas = {
+        "out": tables.INTERVENTIONS,
+        "by_relation": tables.BY_RELATION,
+        "continuity": CONTINUITY,
+        "heads": tables.HEADS,
+        "sweeps": tables.SWEEPS,
+        "circuits": tables.CIRCUITS,
+    }
+    paths = {name: folder / f"summary.{name}.parquet" for name in schemas}
+    tables.summarise_circuits(7, interventions=interventions, **paths, provenance={})
+    return {name: read_table(paths[name], schema) for name, schema in schemas.items()}
+
+
+def test_sweeps_go_from_pre_to_the_grafted_model_and_back(folder: Path) -> None:
+    done = run(folder, "attention", Steps(forward=1, backward=4), Each(method="each"))
+    steps, questions = read_table(done.steps, STEPS), read_table(done.questions, QUESTIONS)
+    nodes = read_table(done.nodes, NODES)
+    assert len(questions) == PEOPLE * len(RELATIONS)
+    grafted = open_grafted(
+        folder / "base", folder / "mix", folder / "mix.sets", folder / "mix.masks",
+        folder / "mix.outcomes", CPU,
+    )  # fmt: skip
+    judge = grafted.questions(folder / "qa.parquet", PEOPLE, None, 7, 512)
+    assert judge.rows["individual"].tolist() == questions["individual"].tolist()
+    whole = grafted.right(judge)
+    assert questions["grafted"].tolist() == whole.tolist() and whole.mean() > 0
+    # The model that grafting judged is the one that is taken apart here.
+    outcome = looked_at(read_table(folder / "mix.outcomes", OUTCOMES), [])
+    assert outcome["accuracy"].item() == whole.mean() and outcome["with_shared"].item()
+    names = {"forward": len(nodes), "backward": -(-len(nodes) // 4)}
+    floors = set()
+    for (direction, priority, _), rows in steps.groupby(["direction", "priority", "draw"]):
+        assert rows["step"].tolist() == list(range(names[direction] + 1))
+        last, first = rows["right"].iloc[-1].tolist(), rows["right"].iloc[0].tolist()
+        everything, nothing = (last, first) if direction == "forward" else (first, last)
+        assert everything == np.flatnonzero(whole).tolist()
+        floors.add(tuple(nothing))
+        assert rows["nodes"].iloc[-1] == len(nodes)
+        for column in ("shared_fraction", "grafted_fraction"):
+            assert rows[column].is_monotonic_increasing
+            assert (rows[column].iloc[0], rows[column].iloc[-1]) == (0.0, 1.0)
+        if priority != "random":
+            gains = np.diff(rows[f"{priority}_fraction"])
+            ranked = nodes.sort_values(f"{priority}_rank")[priority].to_numpy()
+            if direction == "forward":
+                assert sorted(gains * ranked.sum()) == pytest.approx(sorted(ranked))
+    assert len(floors) == 1 and floors != {tuple(np.flatnonzero(whole))}
+    assert set(steps["priority"]) == {"shared", "grafted", "random"}
+
+
+def test_the_tables_of_a_study(folder: Path) -> None:
+    each, bent = Each(method="each", stride=3), Adaptive(method="adaptive", intervals=3, held_out=2)
+    done = [
+        run(folder, "attention", Steps(forward=2, backward=2), each),
+        run(folder, "unit", Steps(forward=4, backward=8), bent),
+        run(folder, "column", Steps(forward=16, backward=16), each, individuals=2),
+    ]
+    found = summarised(folder, done)
+    whole = {d.kind: read_table(d.questions, QUESTIONS)["grafted"].mean() for d in done}
+    steps = found["out"]
+    assert set(steps["kind"]) == {"attention", "unit", "column"}
+    assert (steps["completeness"] == steps["accuracy"] / steps["kind"].map(whole)).all()
+    asked = {d.kind: read_table(d.steps, STEPS) for d in done}
+    assert len(steps) == sum(map(len, asked.values()))
+    sums = found["by_relation"].groupby([*tables.KEYS, "step"], sort=False)[["correct", "n"]].sum()
+    total = steps.set_index([*tables.KEYS, "step"])["accuracy"]
+    assert (sums["correct"] / sums["n"]).reindex(total.index).tolist() == pytest.approx(
+        total.tolist()
+    )
+    assert set(found["by_relation"]["n"]) == {PEOPLE, 2}
+    assert len(found["heads"]) == len(read_table(done[0].nodes, NODES))
+    curves = found["sweeps"].set_index("kind")
+    assert curves.loc["attention", "worst"].isna().all()
+    assert (curves.loc["unit", "asked"] <= curves.loc["unit", "steps"] + 1).all()
+    assert (curves.loc["unit", "held_out"] <= 2).all()
+    lasting = found["continuity"]
+    assert set(lasting["shuffled"]) == {True, False} and (lasting["right"] > 0).all()
+    forward = asked["column"].query("direction == 'forward' and priority == 'shared'")
+    ever = set().union(*map(set, forward["right"]))
+    assert len(lasting.query("kind == 'column' and not shuffled")) == len(ever)
+
+
+def test_numbers_are_read_off_the_curves() -> None:
+    rows = [
+        {"direction": d, "priority": "shared", "draw": 0, "nodes": n, "completeness": c,
+         "shared_fraction": f}
+        for d, curve in {
+            "forward": [(0, 0.2, 0.0), (1, 0.6, 0.7), (5, 1.0, 0.9), (10, 1.0, 1.0)],
+            "backward": [(0, 1.0, 0.0), (1, 0.3, 0.7), (5, 0.1, 0.9), (10, 0.2, 1.0)],
+        }.items()
+        for n, c, f in curve
+    ]  # fmt: skip
+    found = pd.DataFrame(tables.numbers(pd.DataFrame(rows), "attention", 10))
+    value = found.set_index(["measure", "at"])["value"]
+    assert value["needed", 0.8] == pytest.approx(0.3)  # halfway from 1 to 5 of 10 nodes
+    assert value["reached", 0.1] == pytest.approx(0.6) and value["reached", 0.6] == 1.0
+    assert value["held", 0.1] == pytest.approx(0.7)
+    assert value["lost", 0.1] == pytest.approx(0.7)
+    area = found.set_index("measure")["value"]
+    assert area["area"] == pytest.approx(0.1 * 0.4 + 0.4 * 0.8 + 0.5)
+    assert area["area_lost"] == pytest.approx(0.1 * 0.35 + 0.4 * 0.8 + 0.5 * 0.85)
+    assert area["floor"] == 0.2
+    # A curve that never reaches what is enough, and a share of less than a node.
+    low = pd.DataFrame(rows).assign(completeness=0.5)
+    found = pd.DataFrame(tables.numbers(low, "column", 10)).set_index(["measure", "at"])["value"]
+    assert np.isnan(found["needed", 0.8])
+    assert found["held", 320 / 401_408] == pytest.approx(0.7)  # of the first node
+
+
+def test_fitted_people_are_those_of_grafting(tiny: Tiny) -> None:
+    asked = tiny.facts.qa[tiny.facts.qa["split"] == "out"]
+    everyone = fitted_people(asked, None, 7, "out")
+    assert sorted(everyone) == sorted(asked["individual"].unique())
+    assert sorted(fitted_people(asked, 999, 7, "out")) == sorted(everyone)
+    some = fitted_people(asked, 3, 7, "out")
+    assert len(set(some)) == 3 and set(some) <= set(everyone)
+    assert set(some) != set(fitted_people(asked, 3, 8, "out"))
+
+
+# --- the case study ---------------------------------------------------------------------------
+
+
+def study(folder: Path, case: Case) -> dict[str, pd.DataFrame]:
+    schemas = {"out": CASE, "tokens": TOKENS, "attention": ATTENTION, "logits": LENS}
+    schemas["looks"] = LOOKS
+    paths = {name: folder / f"case.{name}.parquet" for name in schemas}
+    grafted = {
+        t: GraftedFiles(
+            folder / t, folder / f"{t}.sets", folder / f"{t}.masks", folder / f"{t}.outcomes"
+        )
+        for t in ("mix", "stage")
+    }
+    study_case(
+        case, PEOPLE, 512, 7, base=folder / "base", grafted=grafted, bio=folder / "bio.parquet",
+        qa=folder / "qa.parquet", device=CPU, provenance={}, **paths,
+    )  # fmt: skip
+    return {name: read_table(paths[name], schema) for name, schema in schemas.items()}
+
+
+def test_the_case_is_the_head_of_most_shared_parameters(folder: Path, tiny: Tiny) -> None:
+    found = study(folder, Case())
+    case = found["out"].set_index("tuning")
+    done = run(folder, "attention", Steps(), Each(method="each", stride=99))
+    nodes = read_table(done.nodes, NODES).query("projection == 'O'")
+    assert case.loc["mix", "shared"] == nodes["shared"].max()
+    assert case.loc["mix", "shared_rank"] == 1
+    place = nodes[(nodes["layer"] == case.loc["mix", "layer"])]
+    place = place[place["head"] == case.loc["mix", "head"]]
+    assert place["shared"].item() == nodes["shared"].max()
+
+    # Weights are those of the whole grafted model, a row of each adds up to one.
+    weights = found["attention"]
+    sums = weights.groupby(["tuning", "format", "query"])["weight"].sum()
+    assert sums.to_numpy() == pytest.approx(1.0, abs=1e-5)
+    grafted = open_grafted(
+        folder / "base", folder / "mix", folder / "mix.sets", folder / "mix.masks",
+        folder / "mix.outcomes", CPU,
+    )  # fmt: skip
+    row = case.loc["mix"]
+    tokens = found["tokens"]
+    qa = tiny.facts.qa
+    qa = qa[(qa["individual"] == row["individual"]) & (qa["relation"] == row["relation"])]
+    question = qa.iloc[0].to_dict()
+    text = question["text"][: question["attribute_start"]].rstrip()
+    ids = grafted.tokenizer(text, return_tensors="pt")["input_ids"]
+    assert (tokens["format"] == "qa").sum() == ids.shape[1]
+    with grafted.weights, telling(grafted.model), torch.inference_mode():
+        grafted.weights.hold(grafted.mask)
+        every = grafted.model(input_ids=ids, output_attentions=True).attentions
+    expected = every[row["layer"]][0, row["head"]].numpy()
+    own = weights[(weights["tuning"] == "mix") & (weights["format"] == "qa")]
+    assert own["weight"].to_numpy() == pytest.approx(expected[own["query"], own["key"]], abs=1e-6)
+    lens = found["logits"]
+    assert {"answer", "subject"} <= set(lens["role"])
+    top = lens[lens["rank"] <= 10].groupby(["tuning", "format"]).size()
+    assert (top == 10).all() and len(top) == 4
+
+    looks = found["looks"]
+    assert len(looks) == 2 * 2 * PEOPLE * len(RELATIONS) * len(ROLES)
+    keys = ["tuning", "format", "individual", "relation"]
+    assert looks.groupby(keys)["weight"].sum().to_numpy() == pytest.approx(1.0, abs=1e-4)
+    last = own[own["query"] == own["query"].max()].set_index("key")["weight"]
+    roles = tokens[tokens["format"] == "qa"].set_index("token")["role"]
+    said = looks[(looks["tuning"] == "mix") & (looks["format"] == "qa")]
+    said = said[(said["individual"] == row["individual"]) & (said["relation"] == row["relation"])]
+    for role, weight in zip(said["role"], said["weight"], strict=True):
+        assert weight == pytest.approx(last[roles == role].sum(), abs=1e-5)
+
+
+def test_a_fact_is_preferred_that_mixed_training_alone_recalls(folder: Path) -> None:
+    from factrecall.experiments.case import _fact
+
+    facts = pd.DataFrame(
+        {
+            "individual": [1, 1, 2, 2, 3],
+            "relation": ["job", "university", "job", "university", "job"],
+            "mix": [True, False, True, True, True],
+            "stage": [True, True, False, False, False],
+        }
+    )
+    assert _fact(Case(), facts) == 3  # of the two that tell, the paper's relation
+    assert _fact(Case(relation="job"), facts) == 2
+    assert _fact(Case(individual=1), facts) == 0
+    with pytest.raises(FactRecallError, match="individual = 9"):
+        _fact(Case(individual=9), facts)
+
+
+def test_a_head_that_is_not_there_is_told(folder: Path) -> None:
+    with pytest.raises(FactRecallError, match="2 layers of 4 heads"):
+        study(folder, Case(layer=5, head=0))
+
+
+def test_a_heads_output_is_its_part_of_the_attention_output(tiny: Tiny) -> None:
+    model = tiny.model.eval()
+    tokens = torch.arange(3, 12)
+    anatomy = anatomy_of(model.config)
+    project = anatomy.output_of(anatomy.layers_of(model)[1])
+    said: list[torch.Tensor] = []
+    handle = project.register_forward_hook(lambda _, __, out: said.append(out[0, -1]))
+    with telling(model):
+        parts = [look(model, tokens, 1, head)[1] for head in range(4)]
+    whole = said[0]
+    handle.remove()
+    bias = project.bias if project.bias is not None else torch.zeros_like(whole)
+    torch.testing.assert_close(sum(parts) + bias, whole, rtol=0, atol=1e-5)
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_prompts_end_before_the_attribute_and_mark_their_parts(tiny: Tiny) -> None:
+    facts = tiny.facts
+    person = int(facts.qa["individual"].iloc[0])
+    bio = facts.bio[(facts.bio["individual"] == person) & (facts.bio["biography"] == 0)]
+    for question in facts.qa[facts.qa["individual"] == person].to_dict("records"):
+        row = bio[bio["relation"] == question["relation"]].iloc[0]
+        for name, prompt in prompts(bio, question).items():
+            marked = prompt.tokens(tiny.tokenizer)
+            value = question["text"][question["attribute_start"] : question["attribute_end"]]
+            assert value not in prompt.text and not prompt.text.endswith(" ")
+            parts = marked.groupby("role")["text"].agg(" ".join)
+            assert parts["subject"].startswith(str(facts.individuals["name"][person]))
+            if name == "bio":
+                assert prompt.text.endswith(row["text"][: row["attribute_start"]].rstrip())
+                before = RELATIONS.index(question["relation"])
+                assert ("attribute" in parts) == (before > 0)
+            else:
+                assert "attribute" not in parts and parts["relation"].endswith("?")
