@@ -83,6 +83,11 @@ def widen(folder: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"hidden_size": 64}))
 
 
+def bloom(folder: Path) -> None:
+    path = folder / "own" / "config.json"
+    path.write_text(json.dumps({"model_type": "bloom"}))
+
+
 def study(old: str, new: str) -> Change:
     def change(folder: Path) -> None:
         text = (folder / "study.yaml").read_text(encoding="utf-8")
@@ -155,6 +160,7 @@ CASES = {
     "cut tokenizer": Case(TRAIN, cut("base/tokenizer.json"), "the tokenizer cannot be opened"),
     "recall of no model": Case(RECALL, remove("base"), "cannot be opened"),
     "fetch of no weights": Case("fetch-model", remove("own/model.safetensors"), "no safetensors weights"),
+    "unknown architecture": Case("fetch-model", bloom, "'bloom'"),
     "damaged lock": Case("fetch-model", lock, "it is no models lock"),
     "model differs from its lock": Case("fetch-model", change_after_lock, "it differs from"),
     # Targets.

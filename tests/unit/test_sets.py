@@ -73,7 +73,6 @@ def test_parts_and_counts_by_tensor(one: tuple[set[int], bool]) -> None:
     for name, size in zip(SPACE.names, SPACE.sizes, strict=True):
         part = dense[starts[name] : starts[name] + size]
         assert a.counts()[name] == part.sum()
-        shape = SPACE.shapes[SPACE.names.index(name)]
 
 
 @given(SETS, st.data(), st.integers(0, 99))

@@ -18,6 +18,8 @@ import yaml
 from factrecall.config import Study
 from factrecall.config.reading import read_study
 from factrecall.experiments.ablation import ABLATED, ABLATION
+from factrecall.experiments.circuit_tables import HEADS, INTERVENTIONS, SWEEPS
+from factrecall.experiments.continuity import CONTINUITY
 from factrecall.experiments.grafts import GRAFTING, OUTCOMES
 from factrecall.experiments.shared import SHARED as SHARED_TABLE
 from factrecall.facts import RELATIONS
@@ -28,6 +30,9 @@ from factrecall.training.trace import INFLUENCES
 
 REPOSITORY = Path(__file__).parents[2]
 PRESET = "workflow/presets/ci.yaml"
+CIRCUITS = {"intervene": 16, "summarise_circuits": 1, "study_case": 2}
+"""Jobs of what looks into grafted models: 2 models, 2 histories, 2 seeds, 2 kinds of nodes."""
+
 SHARED = {
     "select_shared": 8,
     "summarise_shared": 1,
@@ -35,10 +40,12 @@ SHARED = {
     "summarise_ablation": 1,
     "graft": 16,
     "summarise_grafting": 1,
+    **CIRCUITS,
 }
 """Jobs of what depends on the shared sets: 2 models, 2 histories, 2 seeds (and 2 splits)."""
 
-HALF_OF_SHARED = {name: max(1, jobs // 2) for name, jobs in SHARED.items()}
+HALF_OF_SHARED = {name: max(1, jobs // 2) for name, jobs in SHARED.items()} | {"study_case": 2}
+"""Of one history alone; the case study compares the two."""
 
 REPORT = {"draw_figures": 2, "write_report": 1}
 AFTER_TRAINING = {"recall", "summarise_recall", *SHARED, *REPORT}
@@ -191,6 +198,36 @@ def test_shared_tables_have_every_row(results: Path, study: Study) -> None:
     assert (grafting.loc[~grafting["with_shared"], "shared_fraction"] == 0).all()
 
 
+def test_circuits_have_every_sweep_and_agree_with_grafting(results: Path, study: Study) -> None:
+    steps = read_table(results / "tables/interventions.parquet", INTERVENTIONS)
+    keys = ["model", "tuning", "seed", "kind", "direction", "priority", "draw"]
+    draws = [("shared", 0), ("grafted", 0), *(("random", d) for d in range(study.circuits.draws))]
+    runs = (study.models, ["stage", "mix"], study.training.seeds, ["attention", "unit"])
+    expected = {
+        (*run, direction, *draw)
+        for run in itertools.product(*runs)
+        for direction, draw in itertools.product(("forward", "backward"), draws)
+    }
+    assert set(steps[keys].itertuples(index=False, name=None)) == expected
+    assert not steps.duplicated([*keys, "step"]).any()
+    # Both ends of every sweep: nothing of the kind grafted, and everything.
+    ends = steps.groupby(keys)["shared_fraction"].agg(["min", "max"])
+    assert (ends["min"] == 0).all() and (ends["max"] == 1).all()
+    heads = read_table(results / "tables/heads.parquet", HEADS)
+    assert heads.groupby("model")["node"].nunique().to_dict() == {
+        "llama-tiny": 2 * (4 + 2 + 2 + 4),
+        "gpt-neox-tiny": 2 * 4 * 4,
+    }
+    sweeps = read_table(results / "tables/sweeps.parquet", SWEEPS)
+    assert len(sweeps) == len(expected)
+    tested = sweeps[sweeps["worst"].notna()]
+    assert (tested["worst"] <= study.circuits.steps.tolerance).all()
+    assert set(read_table(results / "tables/continuity.parquet", CONTINUITY)["kind"]) <= {
+        "attention",
+        "unit",
+    }
+
+
 def test_masks_are_as_large_as_their_table_says(results: Path) -> None:
     stem = results / "grafting/gpt-neox-tiny/mix/seed1.out"
     masks = read_sets(stem.with_name(stem.name + ".masks.safetensors"))
@@ -226,9 +263,14 @@ def test_tables_say_how_they_were_made(results: Path) -> None:
         ({"shared": {"influence": "signed"}}, SHARED | REPORT),
         (
             {"grafting": {"alphas": [0.05, 0.1, 0.2]}},
-            {"graft": 16, "summarise_grafting": 1} | REPORT,
+            {"graft": 16, "summarise_grafting": 1} | CIRCUITS | REPORT,
         ),
-        ({"compute": {"threads": 2, "save_seconds": 5.0}}, {}),
+        (
+            {"circuits": {"unit": {"forward": 16}}},
+            {"intervene": 8, "summarise_circuits": 1} | REPORT,
+        ),
+        ({"circuits": {"case": {"relation": "job"}}}, {"study_case": 2} | REPORT),
+        ({"compute": {"threads": 2, "save_seconds": 5.0, "cache_gb": 0.5}}, {}),
         (
             {"recall": {"batch_tokens": 4096}},
             {
@@ -265,7 +307,7 @@ def test_tables_say_how_they_were_made(results: Path) -> None:
                 "recall": 6,
                 "summarise_recall": 1,
             }
-            | HALF_OF_SHARED
+            | {name: jobs for name, jobs in HALF_OF_SHARED.items() if name != "study_case"}
             | REPORT,
         ),
     ],
@@ -273,6 +315,8 @@ def test_tables_say_how_they_were_made(results: Path) -> None:
         "k",
         "influence",
         "alphas",
+        "nodes a step",
+        "case",
         "compute",
         "batch_tokens",
         "mix learning rate",
