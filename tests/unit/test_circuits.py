@@ -146,6 +146,16 @@ def test_the_ends_are_the_grafted_model_and_pre(case: Case, kind: Kind) -> None:
     assert not (floor == whole).all()
 
 
+def test_a_sweep_ends_when_another_begins(case: Case) -> None:
+    with case.circuit("attention") as circuit:
+        order = np.arange(len(circuit.nodes))
+        first = circuit.sweep(order, "forward")
+        first.at(3)
+        circuit.sweep(order, "backward")
+        with pytest.raises(RuntimeError, match="another sweep"):
+            first.at(4)
+
+
 def test_steps_may_be_asked_in_any_order(case: Case) -> None:
     with case.circuit("attention") as circuit:
         order = generator(2).permutation(len(circuit.nodes))

@@ -9,7 +9,7 @@ import matplotlib.image
 import pytest
 
 from factrecall.errors import FactRecallError
-from factrecall.report.figures import FIGURES, SUFFIXES
+from factrecall.report.names import FIGURES, SUFFIXES
 from factrecall.report.recall_figures import RECALL_DATA, RELATION_DATA
 from factrecall.report.style import COLOURS, DOTS_PER_INCH, TUNING_LABELS, WIDTH
 from factrecall.report.summaries import TUNINGS
@@ -102,10 +102,10 @@ def test_headline_verdict_and_marks(html: str) -> None:
 def test_claims_are_counted_above_and_listed_below(html: str) -> None:
     page = Page(html)
     text = " ".join("".join(page.text).split())
-    assert "Of 11 further claims of the paper on shared parameters 11 hold" in text
-    assert "of 8 checks added here 6 hold." in text
+    assert "Of 28 further claims of the paper on shared parameters and circuits 28 hold" in text
+    assert "of 11 checks added here 9 hold." in text
     items = [a for a in page.all("li") if "verdict" in (a.get("class") or "")]
-    assert len(items) == 19
+    assert len(items) == 39
     assert "Caution. On QA in masks recover recall of the people they are fitted to" in text
 
 
@@ -120,7 +120,7 @@ def test_several_models_and_no_timings_or_traces(tmp_path: Path) -> None:
     assert "Results: two" in text
     assert "two: Mix-tuned" in text
     assert "Traced gradients" not in text
-    assert text.count("Claims on shared parameters") == 2
+    assert text.count("Claims on shared parameters and circuits") == 2
     assert "peak MB" not in text
 
 

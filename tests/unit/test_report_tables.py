@@ -10,13 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 
+import factrecall.report.deviations as deviations_module
 from factrecall.errors import FactRecallError
 from factrecall.facts import RELATIONS
 from factrecall.facts.forms import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS, FactFiles
 from factrecall.facts.tables import make_bio, make_qa
 from factrecall.facts.templates import load_templates
 from factrecall.recall import PER_EXAMPLE, SUMMARY
+from factrecall.report.continuity_figure import SweepFiles
 from factrecall.report.deviations import CONDITIONS, deviations
 from factrecall.report.figures import draw_figures
 from factrecall.report.influences import read_gatherings
@@ -35,6 +38,7 @@ from factrecall.report.tables import comparison_table, flat, percent, points, re
 from factrecall.report.timings import Timing, duration, summarise
 from factrecall.storage import write_table, write_tensors
 from factrecall.training.loop import HISTORY
+from tests.unit.test_report_circuits import write_case, write_circuit_tables, write_sweep
 from tests.unit.test_report_shared import write_parameter_tables
 
 SCRIPT = "<script>alert(1)</script>"
@@ -60,6 +64,7 @@ class Synthetic:
     models: list[ModelFiles]
     histories: list[tuple[str, int, Path]]
     timings: list[Timing]
+    sweep: SweepFiles
 
     def draw(self) -> None:
         """Draw the figures of every model."""
@@ -76,6 +81,10 @@ class Synthetic:
                 ablation=self.tables.ablation,
                 grafting=self.tables.grafting,
                 checks=self.tables.grafting_checks,
+                interventions=self.tables.interventions,
+                heads=self.tables.heads,
+                sweep=self.sweep,
+                case=model.case,
                 histories=self.histories,
                 out=model.figures,
                 published_model=said,
@@ -119,8 +128,10 @@ def build(
                     traces[tuning, seed] = folder / "traces" / model / tuning / "seed0.safetensors"
                     _trace(traces[tuning, seed], tuning)
         figures = folder / "figures" / f"model{number}"
-        files.append(ModelFiles(model, figures, per_example, traces))
+        case = write_case(folder / "case" / f"model{number}")
+        files.append(ModelFiles(model, figures, per_example, traces, case))
     tables = write_parameter_tables(folder / "tables", models)
+    write_circuit_tables(tables, models)
     write_table(tables.recall, pd.concat(rows), SUMMARY)
     histories = [
         (tuning, seed, _history(folder / "histories", tuning, seed, rng))
@@ -131,7 +142,8 @@ def build(
         _timing(folder / "benchmarks", models[0], t, s) for t in ("bio", "mix") for s in seeds
     ]
     study = _study(SCRIPT if hostile else "synthetic", models, people, seeds)
-    return Synthetic(study, tables, facts, files, histories, timings)
+    sweep = write_sweep(folder / "sweep")
+    return Synthetic(study, tables, facts, files, histories, timings, sweep)
 
 
 def _people(count: int, *, hostile: bool) -> pd.DataFrame:
@@ -248,6 +260,14 @@ def _study(name: str, models: tuple[str, ...], people: int, seeds: list[int]) ->
             "exclude_embeddings": False,
             "recovery": 0.92,
             "optimiser": {"method": "dual_averaging"},
+        },
+        "circuits": {
+            "attention": {"forward": 1, "backward": 1},
+            "column": {"forward": 64, "backward": 64},
+            "draws": 2,
+            "individuals": 60,
+            "steps": {"method": "adaptive"},
+            "case": {"layer": None, "head": None, "individual": None, "relation": None},
         },
     }
 
@@ -410,7 +430,10 @@ def test_gatherings_by_hand(synthetic: Synthetic, tmp_path: Path) -> None:
 
 def test_deviations_are_those_of_the_study(synthetic: Synthetic) -> None:
     study = synthetic.study
-    assert len(deviations(study)) == len(CONDITIONS)
+    text = Path(str(deviations_module.__file__)).with_suffix(".yaml").read_text(encoding="utf-8")
+    entries = yaml.safe_load(text)
+    assert {entry["when"] for entry in entries} == set(CONDITIONS)
+    assert len(deviations(study)) == len(entries)
     as_published = {
         **study,
         "facts": {
@@ -433,5 +456,15 @@ def test_deviations_are_those_of_the_study(synthetic: Synthetic) -> None:
             "exclude_embeddings": True,
             "optimiser": {"method": "sigmoid_sgd"},
         },
+        "circuits": {
+            "attention": {"forward": 1, "backward": 1},
+            "column": {"forward": 8192, "backward": 64},
+            "steps": {"method": "each", "stride": 1},
+            "case": {"layer": 21, "head": 17},
+        },
     }
-    assert [d.what for d in deviations(as_published)] == ["Wording of biographies and questions"]
+    assert [d.what for d in deviations(as_published)] == [
+        "Wording of biographies and questions",
+        "Interventions on nodes",
+        "A control for continuity",
+    ]

@@ -1,21 +1,18 @@
 """Figures and the report."""
 
+from factrecall.report.names import FIGURES, SUFFIXES
+
 RUNS = [
     {"tuning": tuning, "seed": seed}
     for tuning in TUNINGS
     for seed in STUDY.training.seeds
 ]
-FIGURES = [
-    "recall",
-    "recall_by_relation",
-    "loss",
-    "shared",
-    "shared_places",
-    "ablation",
-    "grafting",
-    "grafting_size",
-    "grafting_overlap",
-]
+# Whose continuity is shown: the MLP's if it is intervened on, of Mix-tuned models, first seed.
+SWEEP = {
+    "tuning": "mix",
+    "seed": STUDY.training.seeds[0],
+    "kind": next((kind for kind in KINDS if kind != "attention"), "attention"),
+}
 
 
 rule draw_figures:
@@ -26,15 +23,25 @@ rule draw_figures:
         ablation=f"{RESULTS}/tables/ablation.parquet",
         grafting=f"{RESULTS}/tables/grafting.parquet",
         checks=f"{RESULTS}/tables/grafting_checks.parquet",
+        interventions=f"{RESULTS}/tables/interventions.parquet",
+        heads=f"{RESULTS}/tables/heads.parquet",
+        sweep=lambda wildcards: [
+            file.format(model=wildcards.model, **SWEEP)
+            for file in (
+                rules.intervene.output.steps,
+                rules.intervene.output.questions,
+            )
+        ],
+        case=rules.study_case.output,
         histories=lambda wildcards: each(
             [{"model": wildcards.model, **run} for run in RUNS],
             f"{TUNED}.history.parquet",
         ),
     output:
         expand(
-            f"{RESULTS}/figures/{{{{model}}}}/{{figure}}.{{kind}}",
+            f"{RESULTS}/figures/{{{{model}}}}/{{figure}}{{suffix}}",
             figure=FIGURES,
-            kind=["png", "svg", "parquet"],
+            suffix=SUFFIXES,
         ),
     log:
         f"{RESULTS}/logs/draw_figures/{{model}}.log",
@@ -48,11 +55,14 @@ rule draw_figures:
     params:
         stage=lambda wildcards: parameters("draw-figures", model=wildcards.model),
         histories=lambda wildcards, input: options("--history", RUNS, input.histories),
+        kind=SWEEP["kind"],
         folder=subpath(output[0], parent=True),
     shell:
         'python -m factrecall draw-figures --study "$FACTRECALL_STUDY" --model {wildcards.model:q}'
         " --recall {input.recall:q} --shared {input.shared:q} --places {input.places:q}"
         " --ablation {input.ablation:q} --grafting {input.grafting:q} --checks {input.checks:q}"
+        " --interventions {input.interventions:q} --heads {input.heads:q}"
+        " --sweep {params.kind:q} {input.sweep:q} --case {input.case:q}"
         " {params.histories} --out {params.folder:q}"
         " 2>&1 | tee {log:q}"
 
@@ -70,8 +80,14 @@ rule write_report:
                 "ablation_intervals",
                 "grafting",
                 "grafting_checks",
+                "interventions",
+                "circuits",
+                "heads",
+                "continuity",
+                "sweeps",
             ],
         ),
+        case=expand(rules.study_case.output, model=STUDY.models),
         figures=expand(rules.draw_figures.output, model=STUDY.models),
         examples=rules.summarise_recall.input.tables,
         traces=each(

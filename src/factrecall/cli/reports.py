@@ -15,6 +15,8 @@ _TABLES = {
     "ablation": "ablations",
     "grafting": "grafted masks",
     "checks": "what speaks for and against the masks",
+    "interventions": "interventions on nodes",
+    "heads": "attention nodes",
 }
 """The tables that figures are drawn from, as options, and what is in each."""
 
@@ -35,6 +37,18 @@ def add(commands: Any) -> None:
         ("TUNING", "SEED", "TABLE"),
         "a table of losses; give one for each tuning and seed",
     )
+    figures.path(
+        "--sweep",
+        "the interventions whose continuity is shown",
+        nargs=3,
+        metavar=("KIND", "STEPS", "QUESTIONS"),
+    )
+    figures.path(
+        "--case",
+        "the tables of the case study",
+        nargs=5,
+        metavar=("CASE", "TOKENS", "ATTENTION", "LOGITS", "LOOKS"),
+    )
     figures.path("--out", "the folder to write to")
 
     report = Command(commands, "write-report", _write_report, "write the report of a study")
@@ -52,11 +66,21 @@ def _validate(options: argparse.Namespace) -> None:
 
 def _draw_figures(options: argparse.Namespace) -> None:
     _, settings, _ = open_study(options, model=options.model)
+    from factrecall.report.case_data import CaseFiles
+    from factrecall.report.continuity_figure import SweepFiles
     from factrecall.report.figures import draw_figures
 
+    kind, *sweep = options.sweep
     histories = [(tuning, seed_of(seed), Path(path)) for tuning, seed, path in options.history]
     tables = {table: getattr(options, table) for table in _TABLES}
-    draw_figures(**settings, **tables, histories=histories, out=options.out)
+    draw_figures(
+        **settings,
+        **tables,
+        sweep=SweepFiles(str(kind), *sweep),
+        case=CaseFiles(*options.case),
+        histories=histories,
+        out=options.out,
+    )
 
 
 def _write_report(options: argparse.Namespace) -> None:

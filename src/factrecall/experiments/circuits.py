@@ -84,11 +84,13 @@ class Circuit:
         self.weights, self.asked, self.nodes, self.grafted = weights, asked, nodes, grafted
         self.inside = grafted & nodes.everything()
         self._members = list(nodes.members(self.inside))
+        self.current: Sweep | None = None
         self._layers = {name: nodes.space.place(name)[0] for name, _, _ in self._members}
 
     def sweep(self, order: np.ndarray, direction: Direction) -> Sweep:
         """Begin a sweep; one that was begun before ends."""
-        return Sweep(self, order, direction)
+        self.current = Sweep(self, order, direction)
+        return self.current
 
     def steps(self, order: np.ndarray) -> Iterator[tuple[str, int, np.ndarray, np.ndarray]]:
         """Yield, of each tensor, its parameters by when their node's turn comes.
@@ -135,6 +137,8 @@ class Sweep:
 
     def at(self, nodes: int) -> np.ndarray:
         """Ask everything with the first `nodes` intervened on; bool, shape (answers,)."""
+        if self._circuit.current is not self:
+            raise RuntimeError("another sweep has begun: the model no longer holds what this left")
         first, last = sorted((self._done, nodes))
         changed = [] if self._right is not None else [0]  # what was held before is not known
         for name, layer, local, turn in self._tensors:

@@ -22,6 +22,9 @@ SEEDS = 3
 """So many must agree where no interval does."""
 
 Interval = tuple[float, float]
+Section = Literal[
+    "Shared parameters", "Ablation", "Grafting", "Attention heads", "MLP nodes", "Case study"
+]
 
 
 class Claim(NamedTuple):
@@ -43,7 +46,7 @@ class Claim(NamedTuple):
         The paper's numbers; may be empty.
     """
 
-    section: Literal["Shared parameters", "Ablation", "Grafting"]
+    section: Section
     text: str
     own: bool
     word: Word
@@ -62,6 +65,11 @@ def word(differences: Mapping[int, float], interval: Interval | None = None) -> 
         return "inconclusive"
     low, high = interval or (min(values), max(values))
     return decide(values, low, high)
+
+
+def of_all(margins: pd.Series) -> float:
+    """Return one margin for several: a seed shows it if all do, and the opposite if none does."""
+    return float(margins.min() if margins.min() >= 0 else min(margins.max(), 0.0))
 
 
 def with_sign(share: float) -> str:

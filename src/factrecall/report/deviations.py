@@ -10,7 +10,10 @@ Study = Mapping[str, Any]
 
 _PAPER_POOLS = {"cities": 200, "universities": 300, "jobs": 100, "companies": 263}
 _PAPER_UPDATES = {(6820, 400, 10571), (13981, 800, 19437)}
-
+_PAPER_STEPS = {
+    "attention": {"forward": 1, "backward": 1},
+    "column": {"forward": 8192, "backward": 64},
+}
 _PAPER_ALPHAS = {0.00055, 0.00095, 0.001, 0.00135, 0.0018, 0.003, 0.005, 0.007}
 
 
@@ -54,6 +57,11 @@ CONDITIONS: dict[str, Callable[[Study], bool]] = {
     # The paper's tables hold eight sizes; a grid that has all of them is as fine as its own.
     "mask_sizes": lambda study: not set(study["grafting"]["alphas"]) >= _PAPER_ALPHAS,
     "fewer_grafted": lambda study: study["grafting"]["individuals"] != 1_000,
+    "node_steps": lambda study: any(
+        study["circuits"][kind] not in (None, steps) for kind, steps in _PAPER_STEPS.items()
+    ),
+    "steps_left_out": lambda study: study["circuits"]["steps"] != {"method": "each", "stride": 1},
+    "case_chosen": lambda study: study["circuits"]["case"]["layer"] is None,
 }
 
 

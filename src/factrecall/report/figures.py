@@ -6,6 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from factrecall.report.ablation_figure import draw_ablation
+from factrecall.report.case_data import CaseFiles, read_case
+from factrecall.report.case_figures import draw_case, draw_looks
+from factrecall.report.circuit_figures import draw_circuits, draw_heads
+from factrecall.report.circuit_measures import MLP, read_circuits
+from factrecall.report.continuity_figure import SweepFiles, draw_continuity
 from factrecall.report.grafting_figures import draw_grafting, draw_grafting_size
 from factrecall.report.loss_figure import draw_loss
 from factrecall.report.measures import read_measures
@@ -13,19 +18,6 @@ from factrecall.report.overlap_figure import draw_grafting_overlap
 from factrecall.report.recall_figures import draw_recall, draw_recall_by_relation
 from factrecall.report.shared_figures import draw_shared, draw_shared_places
 from factrecall.report.summaries import read_recall
-
-FIGURES = (
-    "recall",
-    "recall_by_relation",
-    "loss",
-    "shared",
-    "shared_places",
-    "ablation",
-    "grafting",
-    "grafting_size",
-    "grafting_overlap",
-)
-SUFFIXES = (".png", ".svg", ".parquet")
 
 
 def draw_figures(
@@ -40,11 +32,15 @@ def draw_figures(
     ablation: Path,
     grafting: Path,
     checks: Path,
+    interventions: Path,
+    heads: Path,
+    sweep: SweepFiles,
+    case: CaseFiles,
     histories: Iterable[tuple[str, int, Path]],
     out: Path,
     published_model: str | None = None,
 ) -> None:
-    """Draw all figures of a model: ``<out>/<figure><suffix>`` for `FIGURES` and `SUFFIXES`.
+    """Draw all figures of a model: ``<out>/<figure><suffix>``, see `names`.
 
     Parameters
     ----------
@@ -52,8 +48,12 @@ def draw_figures(
         Its name in the study.
     k, influence, recovery
         What the configuration says (shared.k, shared.influence, grafting.recovery).
-    recall, shared, places, ablation, grafting, checks : Path
+    recall, shared, places, ablation, grafting, checks, interventions, heads : Path
         The study's tables.
+    sweep : SweepFiles
+        The interventions whose continuity is shown.
+    case : CaseFiles
+        The model's attention case study.
     histories : iterable of (tuning, seed, Path)
         The model's training histories.
     out : Path
@@ -84,3 +84,11 @@ def draw_figures(
     draw_grafting(measures, out / "grafting")
     draw_grafting_size(measures, out / "grafting_size")
     draw_grafting_overlap(measures, out / "grafting_overlap")
+    circuits = read_circuits({"interventions": interventions, "heads": heads}, model)
+    draw_circuits(circuits, ("attention",), out / "circuits_attention")
+    draw_circuits(circuits, MLP, out / "circuits_mlp")
+    draw_heads(circuits, out / "heads")
+    draw_continuity(sweep, out / "continuity")
+    studied = read_case(case)
+    draw_case(studied, out / "case")
+    draw_looks(studied, out / "looks")

@@ -7,7 +7,16 @@ from collections.abc import Callable, Iterator
 import pandas as pd
 
 from factrecall.experiments.grafts import WHOLE
-from factrecall.report.claim import NAMES, NOT_MEASURED, Claim, compared, listed, with_sign, word
+from factrecall.report.claim import (
+    NAMES,
+    NOT_MEASURED,
+    Claim,
+    compared,
+    listed,
+    of_all,
+    with_sign,
+    word,
+)
 from factrecall.report.measures import SPLIT_NAMES, Measures, by_seed_difference, share_of
 from factrecall.report.published import published_graft
 from factrecall.report.tables import MISSING, NO_BREAK
@@ -101,11 +110,7 @@ def _others(measures: Measures, split: str, name: str) -> Claim:
     wanted = measures.recovery * rows["fitted"].clip(upper=1)
     rows = rows.assign(margin=rows["recovery"] - wanted)
     sides = rows.pivot(index="seed", columns="tuning", values="margin")
-    # A seed shows it if all tunings do, and the opposite if none does.
-    found = {
-        int(str(seed)): float(margins.min() if margins.min() >= 0 else min(margins.max(), 0.0))
-        for seed, margins in sides.iterrows()
-    }
+    found = {int(str(seed)): of_all(margins) for seed, margins in sides.iterrows()}
     means = rows.groupby("tuning", sort=False)[["recovery", "fitted", "nothing"]].mean()
     said = "; ".join(
         f"{NAMES[str(t)]} {with_sign(row['recovery'])} (of people fitted to "

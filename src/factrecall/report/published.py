@@ -127,6 +127,57 @@ MASK_CHECKS = {"overlap_runs": 98.87, "inclusion": 72.5}
 Mix-tuned Llama (v1, figures 11 and 12)."""
 
 
+class Heads(NamedTuple):
+    """What the paper reads off its interventions on attention heads, all in per cent.
+
+    A `share` of the nodes reaches more than `reached` completeness if they are taken by shared
+    parameters, and `grafted` (or less) by grafted ones; they hold more than `held` of S in
+    attention. The first 10 % hold more than `top_held`, and putting them back costs more than
+    `top_lost`.
+    """
+
+    share: float
+    reached: float
+    grafted: float
+    held: float
+    top_held: float
+    top_lost: float
+    source: str
+
+
+HEADS = {
+    LLAMA: Heads(60, 80, 70, 95, 60, 90, "v1, section 4.1 and figure 4"),
+    PYTHIA: Heads(80, 80, 70, 95, 60, 90, "v1, appendix A.7.1 and figure 17"),
+}
+TOP_HEADS = 10
+"""Per cent of the heads that are the top ones."""
+
+
+class Columns(NamedTuple):
+    """What it reads off those on MLP neurons: the first `nodes` of Llama's `of`, in per cent."""
+
+    nodes: int
+    of: int
+    held: float
+    lost: float
+    source: str
+
+
+COLUMNS = Columns(320, 401_408, 30, 60, "v1, appendix A.6.2, figures 15 and 16")
+
+
+class Continuity(NamedTuple):
+    """Ratios of table 4: overall, longest streak, retained at the last step; in per cent."""
+
+    overall: float
+    longest: float
+    retained: float
+
+
+CONTINUITY = {LLAMA: Continuity(91.96, 80.74, 91.44), PYTHIA: Continuity(79.75, 63.44, 84.87)}
+CONTINUITY_SOURCE = "v1, table 4"
+
+
 def published_ablation(model: str, tuning: str, ablated: str, split: str) -> float | None:
     """Return a published accuracy after an ablation in per cent; ``none`` is before any."""
     if ablated == "none":

@@ -1,16 +1,15 @@
-"""The sections on shared parameters, ablation and grafting: all that their templates show."""
+"""The sections on shared parameters, ablation and grafting, and all claims: what templates show."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from factrecall.report.claim import Claim
 from factrecall.report.claims import judge_claims
-from factrecall.report.measures import Measures, read_measures
+from factrecall.report.measures import Measures
 from factrecall.report.parameter_cautions import (
     ablation_cautions,
     grafting_cautions,
@@ -33,6 +32,8 @@ PARTIALS = (
     "shared.html.j2",
     "ablation.html.j2",
     "grafting.html.j2",
+    "circuits.html.j2",
+    "case.html.j2",
 )
 """Parts of the page's template. Named here, they count when it is asked what code a report is."""
 
@@ -73,33 +74,26 @@ class Parameters:
 
 
 def parameters(
-    study: Mapping[str, Any], tables: Mapping[str, Path], model: str, paper: str
-) -> tuple[Parameters, Measures]:
-    """Read and judge one model's shared parameters.
+    study: Mapping[str, Any], measures: Measures, further: Iterable[Claim], paper: str
+) -> Parameters:
+    """Judge one model's shared parameters.
 
     Parameters
     ----------
     study : mapping
         The resolved configuration.
-    tables : mapping of str to Path
-        By name as in `measures.TableFiles`.
-    model : str
-        Its name in the study.
+    measures : Measures
+        Of one model.
+    further : iterable of Claim
+        Claims on what these parameters do, listed and counted with those on themselves.
     paper : str
         The paper's model to compare with.
     """
-    measures = read_measures(
-        tables,
-        model,
-        k=study["shared"]["k"],
-        influence=study["shared"]["influence"],
-        recovery=study["grafting"]["recovery"],
-    )
-    claims = judge_claims(measures, paper)
+    claims = [*judge_claims(measures, paper), *further]
     sections: dict[str, list[Claim]] = {}
     for claim in claims:
         sections.setdefault(claim.section, []).append(claim)
-    shown = Parameters(
+    return Parameters(
         claims=list(sections.items()),
         tally=_tally(claims),
         cautions={
@@ -120,7 +114,6 @@ def parameters(
         source=graft_source(paper),
         optimiser=study["grafting"]["optimiser"]["method"],
     )
-    return shown, measures
 
 
 def _tally(claims: list[Claim]) -> str:
@@ -132,8 +125,8 @@ def _tally(claims: list[Claim]) -> str:
     ]
     own = Counter(claim.word for claim in claims if claim.own)
     return (
-        f"Of {theirs.total()} further claims of the paper on shared parameters {', '.join(said)}; "
-        f"of {own.total()} checks added here {own['holds']} hold."
+        f"Of {theirs.total()} further claims of the paper on shared parameters and circuits "
+        f"{', '.join(said)}; of {own.total()} checks added here {own['holds']} hold."
     )
 
 

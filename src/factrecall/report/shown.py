@@ -12,10 +12,15 @@ import pandas as pd
 
 from factrecall.errors import FactRecallError
 from factrecall.report import tables
+from factrecall.report.case_claims import case_claims
+from factrecall.report.case_data import CaseFiles, read_case
 from factrecall.report.cautions import cautions
+from factrecall.report.circuit_claims import circuit_claims
+from factrecall.report.circuit_measures import read_circuits
+from factrecall.report.circuit_sections import Circuits, alternatives, circuits
 from factrecall.report.influences import Gathering, read_gatherings
 from factrecall.report.loss_figure import LOSS_DATA
-from factrecall.report.measures import SPLIT_NAMES, Measures, TableFiles
+from factrecall.report.measures import SPLIT_NAMES, Measures, TableFiles, read_measures
 from factrecall.report.published import LLAMA, PUBLISHED, counterpart
 from factrecall.report.recall_figures import RELATION_DATA
 from factrecall.report.sections import Parameters, parameters
@@ -44,12 +49,15 @@ class ModelFiles:
         Recall per example; Stage-tuned and Mix-tuned of the same seeds are compared.
     traces : mapping of (tuning, seed) to Path
         Gradient traces; may be empty.
+    case : CaseFiles
+        The attention case study.
     """
 
     name: str
     figures: Path
     per_example: Mapping[tuple[str, int], Path]
     traces: Mapping[tuple[str, int], Path]
+    case: CaseFiles
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,7 @@ class Shown:
     images: dict[str, tuple[str, str]]
     traced: tables.Table | None
     shared: Parameters
+    circuits: Circuits
 
 
 def show(
@@ -80,7 +89,19 @@ def show(
     table = read_recall(table_files.recall, files.name)
     verdict = judge(files.per_example, generator(study["seed"], "report", "people", files.name))
     paper = counterpart(study["models"][files.name]) or LLAMA
-    shared, measures = parameters(study, vars(table_files), files.name, paper)
+    measures = read_measures(
+        vars(table_files),
+        files.name,
+        k=study["shared"]["k"],
+        influence=study["shared"]["influence"],
+        recovery=study["grafting"]["recovery"],
+    )
+    nodes, case = read_circuits(vars(table_files), files.name), read_case(files.case)
+    rng = generator(study["seed"], "report", "looks", files.name)
+    further = [
+        *circuit_claims(nodes, paper),
+        *case_claims(case, study["training"]["seeds"][0], rng),
+    ]
     return Shown(
         name=files.name,
         headline=_headline(verdict, table),
@@ -93,8 +114,9 @@ def show(
         sources=sorted(
             {row.source for row in PUBLISHED if row.model == paper and not row.relation}
         ),
-        images=_images(files.figures, measures),
-        shared=shared,
+        images=_images(files.figures, measures, alternatives(nodes, case)),
+        shared=parameters(study, measures, further, paper),
+        circuits=circuits(study, nodes, measures, case, paper),
         traced=traced,
     )
 
@@ -129,7 +151,9 @@ def count(number: int, noun: str) -> str:
     return f"{word} {noun}{'' if number == 1 else 's'}"
 
 
-def _images(folder: Path, measures: Measures) -> dict[str, tuple[str, str]]:
+def _images(
+    folder: Path, measures: Measures, further: Mapping[str, str]
+) -> dict[str, tuple[str, str]]:
     """Return each figure as a data URI with the text that stands for it."""
     stands_for = {
         "recall": "Bars of accuracy by split and tuning; the table below holds the numbers.",
@@ -145,6 +169,7 @@ def _images(folder: Path, measures: Measures) -> dict[str, tuple[str, str]]:
         "holds their shares of all parameters.",
         "grafting_overlap": "Matrices of how much of one mask is inside another; the table of "
         "checks below holds their means.",
+        **further,
     }
     return {name: (_data_uri(folder / f"{name}.svg"), text) for name, text in stands_for.items()}
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from factrecall.facts.forms import FactFiles
+from factrecall.parameters.nodes import KINDS
+from factrecall.report.case_data import CaseFiles
 from factrecall.report.measures import COMPARED, SPLIT_NAMES, TableFiles
 from factrecall.report.page import write_report
 from factrecall.report.shown import FINE_TUNED, ModelFiles
@@ -41,6 +43,7 @@ def report_study(study: Study, *, results: Path, out: Path, provenance: Mapping[
             traces={
                 (t, s): results / "traces" / name / t / f"seed{s}.safetensors" for t, s in runs
             },
+            case=CaseFiles.of(results / "case" / name),
         )
         for name in study.models
     ]
@@ -75,4 +78,10 @@ def _timings(study: Study, folder: Path) -> Iterator[Timing]:
                 for split in SPLIT_NAMES:
                     file = folder / "graft" / f"{run}-{split}.tsv"
                     found.append(Timing("graft", model, tuning, seed, file))
+                for kind in KINDS:
+                    file = folder / "intervene" / f"{run}-{kind}.tsv"
+                    found.append(Timing(f"intervene, {kind}", model, tuning, seed, file))
+        found.append(
+            Timing("study_case", model, None, None, folder / "study_case" / f"{model}.tsv")
+        )
     return (timing for timing in found if timing.path.exists())

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 
 from factrecall.storage import Schema, atomic, write_table
 
@@ -40,6 +42,21 @@ TUNING_LABELS = {
     "stage": "Stage-tuned",
     "mix": "Mix-tuned",
     "majority": "Majority vote",
+}
+PRIORITY_COLOURS = {"shared": "#aa3377", "grafted": "#009e73", "random": "#888888"}
+PRIORITY_LABELS = {
+    "shared": "by shared parameters",
+    "grafted": "by grafted parameters",
+    "random": "at random",
+}
+KIND_LABELS = {"attention": "attention heads", "column": "MLP columns", "unit": "MLP units"}
+ROLE_COLOURS = {
+    "subject": "#0072b2",
+    "relation": "#a3590a",
+    "attribute": "#aa3377",
+    "start": "#666666",
+    "other": "#666666",
+    "between": "#666666",
 }
 SPLIT_LABELS = {
     "bio": "BIO: biographies",
@@ -76,6 +93,23 @@ _LOOK: dict[Any, Any] = {
     "svg.fonttype": "path",
     "svg.hashsalt": "factrecall",
 }
+
+
+def plain(text: str, longest: int) -> str:
+    """Return a user's text as the font of figures can show it, cut if need be.
+
+    Draw it with ``parse_math=False``: a dollar sign is text like any other.
+    """
+    shown = "".join(
+        c if ord(c) in _glyphs() and c.isprintable() else "\N{WHITE SQUARE}" for c in text
+    )
+    return shown if len(shown) <= longest else f"{shown[: longest - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    font = findfont(_LOOK["font.family"])
+    return frozenset(get_font(font).get_charmap())
 
 
 @contextmanager

@@ -1,0 +1,660 @@
+"""Circuits in the report: what is condensed, judged, said and drawn of made-up tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import pytest
+
+from factrecall.experiments.case import ATTENTION, CASE, LENS, LOOKS, TOKENS
+from factrecall.experiments.circuit_tables import (
+    CIRCUITS,
+    HEADS,
+    INTERVENTIONS,
+    SWEEPS,
+    numbers,
+)
+from factrecall.experiments.continuity import CONTINUITY
+from factrecall.experiments.intervene import QUESTIONS, STEPS
+from factrecall.experiments.prompts import ROLES
+from factrecall.report.case_claims import case_claims
+from factrecall.report.case_data import SHOWN, Case, CaseFiles, read_case
+from factrecall.report.case_figures import CASE_DATA, LOOKS_DATA, draw_case, draw_looks
+from factrecall.report.circuit_cautions import (
+    case_cautions,
+    continuity_cautions,
+    kind_cautions,
+    model_cautions,
+)
+from factrecall.report.circuit_claims import circuit_claims
+from factrecall.report.circuit_figures import HEADS_DATA, draw_circuits, draw_heads
+from factrecall.report.circuit_measures import CURVES, MLP, CircuitMeasures, read_circuits
+from factrecall.report.circuit_numbers import (
+    continuity_table,
+    heads_table,
+    lens_table,
+    numbers_table,
+    sweeps_table,
+)
+from factrecall.report.circuit_sections import alternatives, circuits
+from factrecall.report.claim import Claim
+from factrecall.report.continuity_figure import (
+    CONTINUITY_DATA,
+    PEOPLE,
+    SweepFiles,
+    draw_continuity,
+)
+from factrecall.report.measures import TableFiles, read_measures
+from factrecall.report.published import LLAMA, PYTHIA
+from factrecall.report.style import DOTS_PER_INCH, WIDTH
+from factrecall.storage import read_table, write_table
+
+SEEDS = (0, 1, 2)
+NODES = {"attention": 48, "column": 4000, "unit": 512}
+HOSTILE = ("$x_{", "<script>alert(1)</script>", "名" * 40, "\n", "\\frac", "")
+
+BENT: dict[tuple[str, str], dict[str, float]] = {
+    ("attention", "forward"): {"shared": 0.3, "grafted": 0.7, "random": 1},
+    ("attention", "backward"): {"shared": 25, "grafted": 5, "random": 1},
+    ("column", "forward"): {"shared": 1.1, "grafted": 1.5, "random": 2},
+    ("column", "backward"): {"shared": 2000, "grafted": 10, "random": 1},
+    ("unit", "forward"): {"shared": 1.1, "grafted": 1.5, "random": 2},
+    ("unit", "backward"): {"shared": 200, "grafted": 10, "random": 1},
+}
+"""Exponents that bend the curves as the paper's are bent."""
+
+CONCENTRATED = {"attention": 12, "column": 1000, "unit": 300}
+
+
+def intervention_rows(
+    kinds: tuple[str, ...] = ("attention", "column"),
+    seeds: tuple[int, ...] = SEEDS,
+    *,
+    floor: float = 0.0,
+    draws: int = 2,
+    bent: dict[tuple[str, str], dict[str, float]] = BENT,
+) -> pd.DataFrame:
+    """Make sweeps that are as the paper's, asked at uneven steps that differ by seed."""
+    parts = []
+    orders = [("shared", 0), ("grafted", 0), *(("random", draw) for draw in range(draws))]
+    for kind, tuning, seed in [(k, t, s) for k in kinds for t in ("stage", "mix") for s in seeds]:
+        whole = NODES[kind]
+        nodes = np.unique(np.r_[0:6, np.linspace(6 + seed, whole, 9).astype(int)])
+        share = nodes / whole
+        for direction in ("forward", "backward"):
+            for priority, draw in orders:
+                power = bent[kind, direction][priority]
+                forward = direction == "forward"
+                part = share**power if forward else (1 - share) ** power
+                held = 1 - (1 - share) ** (CONCENTRATED[kind] if priority == "shared" else 2)
+                table = pd.DataFrame({"nodes": nodes, "step": range(len(nodes))})
+                parts.append(
+                    table.assign(
+                        model="m", tuning=tuning, seed=seed, kind=kind, direction=direction,
+                        priority=priority, draw=draw, completeness=floor + (1 - floor) * part,
+                        accuracy=0.4 * part, shared_fraction=held, grafted_fraction=share,
+                    )
+                )  # fmt: skip
+    return pd.concat(parts, ignore_index=True)[list(INTERVENTIONS)]
+
+
+def circuit_rows(interventions: pd.DataFrame) -> pd.DataFrame:
+    """Read the numbers off sweeps, as the experiment does."""
+    run = ["model", "tuning", "seed", "kind"]
+    parts = [
+        pd.DataFrame(numbers(rows, str(key[3]), NODES[str(key[3])])).assign(
+            **dict(zip(run, key, strict=True))
+        )
+        for key, rows in interventions.groupby(run, sort=False)
+    ]
+    return pd.concat(parts)[list(CIRCUITS)] if parts else pd.DataFrame(columns=list(CIRCUITS))
+
+
+def head_rows(seeds: tuple[int, ...] = SEEDS, layers: int = 2, heads: int = 8) -> pd.DataFrame:
+    """Make nodes with ever fewer shared parameters; those of K and V count twice."""
+    rows = []
+    for tuning, seed in [(t, s) for t in ("stage", "mix") for s in seeds]:
+        node = 0
+        for layer in range(layers):
+            for projection, count in (
+                ("Q", heads), ("K", heads // 2), ("V", heads // 2), ("O", heads),
+            ):  # fmt: skip
+                weight = heads / count
+                for head in range(count):
+                    shared = max(0, 500 - 10 * node - seed)
+                    rows.append(
+                        ("m", tuning, seed, node, layer, projection, head, weight, 900, shared,
+                         node, node + 1, 100 - node)
+                    )  # fmt: skip
+                    node += 1
+    return pd.DataFrame(rows, columns=list(HEADS))
+
+
+def continuity_rows(
+    kinds: tuple[str, ...] = ("attention", "column"), seeds: tuple[int, ...] = SEEDS
+) -> pd.DataFrame:
+    """Make attributes that stay right once they are, and exchanged outcomes that do not."""
+    rows = []
+    for kind, tuning, seed in [(k, t, s) for k in kinds for t in ("stage", "mix") for s in seeds]:
+        key = ("m", tuning, seed, kind)
+        for person in range(20):
+            rows.append((*key, False, person, "job", 20, 14, 5, 19, 14, 0.95, 0.9, person > 0))
+            rows.append((*key, True, person, "job", 20, 8, 0, 19, 3, 0.4, 0.15, person > 9))
+    return pd.DataFrame(rows, columns=list(CONTINUITY))
+
+
+def sweep_rows(interventions: pd.DataFrame, worst: float = 0.004) -> pd.DataFrame:
+    """Make sweeps of which not all steps were asked."""
+    keys = ["model", "tuning", "seed", "kind", "direction", "priority", "draw"]
+    table = interventions.groupby(keys, sort=False).size().rename("asked").reset_index()
+    return table.assign(steps=4000, held_out=5, worst=worst)[list(SWEEPS)]
+
+
+SCHEMAS = {
+    "interventions": INTERVENTIONS,
+    "circuits": CIRCUITS,
+    "heads": HEADS,
+    "continuity": CONTINUITY,
+    "sweeps": SWEEPS,
+}
+
+
+def frames(interventions: pd.DataFrame | None = None, **replaced: pd.DataFrame) -> dict[str, Any]:
+    """Return the tables by name, some replaced."""
+    steps = intervention_rows() if interventions is None else interventions
+    return {
+        "interventions": steps,
+        "circuits": circuit_rows(steps),
+        "heads": head_rows(),
+        "continuity": continuity_rows(),
+        "sweeps": sweep_rows(steps),
+    } | replaced
+
+
+def write_circuit_tables(files: TableFiles, models: tuple[str, ...] = ("m",)) -> None:
+    """Write the synthetic tables of some models."""
+    for name, table in frames().items():
+        every = pd.concat(table.assign(model=model) for model in models)
+        write_table(getattr(files, name), every, SCHEMAS[name])
+
+
+def measures_of(folder: Path, tables: dict[str, Any]) -> CircuitMeasures:
+    """Write tables and read them as the report does."""
+    files = vars(TableFiles.of(folder))
+    for name, table in tables.items():
+        write_table(files[name], table, SCHEMAS[name])
+    return read_circuits(files, "m")
+
+
+def write_case(
+    folder: Path, *, tokens: int = 12, diffuse: float = 0.2, right: Any = None
+) -> CaseFiles:
+    """Make a head that looks at the name; in the Stage-tuned model less so when it is told."""
+    files = CaseFiles.of(folder)
+    right = right or {"mix": True, "stage": False}
+    case = [
+        ("mix", 21, 17, 900, 2, 3, "university", HOSTILE[1], right["mix"]),
+        ("stage", 21, 17, 300, 17, 3, "university", HOSTILE[1], right["stage"]),
+    ]
+    write_table(files.case, pd.DataFrame(case, columns=list(CASE)), CASE)
+    texts = [(HOSTILE * tokens)[i] for i in range(tokens)]
+    marked = [
+        (form, i, texts[i], ROLES[min(i, len(ROLES) - 1)])
+        for form in ("bio", "qa")
+        for i in range(tokens if form == "bio" else 6)
+    ]
+    write_table(files.tokens, pd.DataFrame(marked, columns=list(TOKENS)), TOKENS)
+    pairs = [
+        (tuning, form, query, key, 1 / (query + 1))
+        for tuning in ("mix", "stage")
+        for form, length in (("bio", tokens), ("qa", 6))
+        for query in range(length)
+        for key in range(query + 1)
+    ]
+    write_table(files.attention, pd.DataFrame(pairs, columns=list(ATTENTION)), ATTENTION)
+    said = [
+        (tuning, form, rank, text, 9.0 - rank, role)
+        for tuning in ("mix", "stage")
+        for form in ("bio", "qa")
+        for rank, text, role in (
+            (1, HOSTILE[0], ""), (2, HOSTILE[1], "subject"), (3, "", ""), (700, "Neb", "answer"),
+        )
+    ]  # fmt: skip
+    write_table(files.logits, pd.DataFrame(said, columns=list(LENS)), LENS)
+    looks = []
+    for tuning in ("mix", "stage"):
+        for form in ("bio", "qa"):
+            less = diffuse if (tuning, form) == ("stage", "bio") else 0.0
+            weights = {"subject": 0.9 - less, "relation": 0.1, "attribute": less}
+            for person in range(10):
+                for relation in ("job", "university"):
+                    for role in ROLES:
+                        key = (tuning, form, person, relation, True, role)
+                        looks.append((*key, weights.get(role, 0.0)))
+    write_table(files.looks, pd.DataFrame(looks, columns=list(LOOKS)), LOOKS)
+    return files
+
+
+def write_sweep(folder: Path, *, steps: int = 8, ever: bool = True) -> SweepFiles:
+    """Make a sweep in which ever more questions are answered rightly; the first person's never."""
+    files = SweepFiles("column", folder / "steps.parquet", folder / "questions.parquet")
+    people = [person for person in range(7) for _ in range(2)]
+    questions = pd.DataFrame(
+        {
+            "question": range(14),
+            "individual": people,
+            "relation": ["job", "employer"] * 7,
+            "grafted": [ever and person > 0 for person in people],
+        }
+    )
+    write_table(files.questions, questions, QUESTIONS)
+    rows = [
+        (direction, priority, 0, step, 100 * step, 0.5, 0.5,
+         [n for n in range(2, 14) if ever and n <= 2 * step + 1])
+        for direction in ("forward", "backward")
+        for priority in ("shared", "grafted")
+        for step in range(steps)
+    ]  # fmt: skip
+    write_table(files.steps, pd.DataFrame(rows, columns=list(STEPS)), STEPS)
+    return files
+
+
+@pytest.fixture
+def measures(tmp_path: Path) -> CircuitMeasures:
+    """Return measures that are as the paper says."""
+    return measures_of(tmp_path, frames())
+
+
+def about(claims: list[Claim], *words: str) -> list[str]:
+    """Return the verdicts on the claims with all these words."""
+    return [c.word for c in claims if all(w in c.text for w in words)]
+
+
+# --- measures ---------------------------------------------------------------------------------
+
+
+def test_curves_of_seeds_are_laid_on_one_another(measures: CircuitMeasures) -> None:
+    curves = measures.curves("attention")
+    line = curves[
+        (curves["tuning"] == "mix")
+        & (curves["direction"] == "forward")
+        & (curves["priority"] == "random")
+        & (curves["quantity"] == "completeness")
+    ].set_index("nodes")
+    # Random curves are straight here, so that steps which a seed lacks are on its lines.
+    assert line["mean"].to_numpy() == pytest.approx(line.index.to_numpy() / 48)
+    assert (line["low"] <= line["mean"] + 1e-12).all() and (
+        line["mean"] <= line["high"] + 1e-12
+    ).all()
+    assert line["share"].iloc[-1] == 1
+
+
+def test_numbers_are_read_between_steps(measures: CircuitMeasures) -> None:
+    reached = measures.reached("attention", "mix", "random", 0.55)
+    assert reached == pytest.approx(dict.fromkeys(SEEDS, 0.55))
+    lost = measures.lost("attention", "mix", "random", 0.25)
+    assert lost == pytest.approx(dict.fromkeys(SEEDS, 0.25))
+    assert measures.held("column", "mix", "shared", 1e-9)[0] == pytest.approx(
+        1 - (1 - 1 / 4000) ** 1000
+    )
+    assert measures.at("unit", "mix", "shared", "completeness", 0.1, "forward") == {}
+
+
+def test_what_a_kind_adds_leaves_out_what_all_else_gives(tmp_path: Path) -> None:
+    high = measures_of(tmp_path, frames(intervention_rows(floor=0.75)))
+    assert high.floor("attention", "mix") == pytest.approx(dict.fromkeys(SEEDS, 0.75))
+    added = high.added("attention", "mix", high.reached("attention", "mix", "random", 0.5))
+    assert added == pytest.approx(dict.fromkeys(SEEDS, 0.5))
+    whole = measures_of(tmp_path, frames(intervention_rows(floor=1.0)))
+    nothing = whole.added("attention", "mix", whole.reached("attention", "mix", "random", 0.5))
+    assert np.isnan(list(nothing.values())).all()
+
+
+# --- claims -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("paper", [LLAMA, PYTHIA])
+def test_claims_hold_of_circuits_like_the_papers(measures: CircuitMeasures, paper: str) -> None:
+    claims = list(circuit_claims(measures, paper))
+    assert {c.word for c in claims} == {"holds"}
+    assert [c.section for c in claims].count("Attention heads") == 11
+    assert [c.section for c in claims].count("MLP nodes") == 8
+    assert sum(c.own for c in claims) == 3
+    assert all(c.paper for c in claims if not c.own)
+
+
+def test_claims_of_circuits_the_other_way_round_do_not_hold(tmp_path: Path) -> None:
+    turned = {
+        key: {"shared": p["random"], "grafted": p["grafted"], "random": p["shared"]}
+        for key, p in {
+            ("attention", "forward"): {"shared": 0.5, "grafted": 3.0, "random": 9.0},
+            ("attention", "backward"): BENT["attention", "backward"],
+            ("column", "forward"): {"shared": 0.01, "grafted": 0.02, "random": 0.05},
+            ("column", "backward"): BENT["column", "backward"],
+        }.items()
+    }
+    rows = intervention_rows(bent=turned)
+    rows["shared_fraction"] = rows["grafted_fraction"]  # S is spread evenly
+    same = continuity_rows().assign(overall=0.4, longest=0.2, retained=False)
+    claims = list(circuit_claims(measures_of(tmp_path, frames(rows, continuity=same)), LLAMA))
+    beside = about(claims, "exchanged between people")
+    assert beside == ["inconclusive"]  # nothing is above, nothing below
+    assert {c.word for c in claims if "exchanged" not in c.text} == {"does not hold"}
+
+
+def test_completeness_that_is_there_before_is_told_and_judged_by_what_is_added(
+    tmp_path: Path,
+) -> None:
+    slow = {**BENT, ("attention", "forward"): {"shared": 2, "grafted": 3, "random": 4}}
+    high = measures_of(tmp_path, frames(intervention_rows(floor=0.9, bent=slow)))
+    claims = list(circuit_claims(high, LLAMA))
+    assert about(claims, "are enough for") == ["holds"]
+    assert about(claims, "Even of what heads add") == ["does not hold"]
+    assert about(claims, "costs more than 90 % of completeness") == ["does not hold"]
+    assert about(claims, "of what heads add to all else", "Putting back") == ["holds"]
+    assert "no head grafted: 90.0" in claims[0].evidence
+    said = kind_cautions(high, "attention")
+    assert "already high (Mix-tuned 90.0\u00a0%, Stage-tuned 90.0\u00a0%)" in said[0]
+    assert "reached with no node at all" in said[0] and "more than 10.0 %" in said[0]
+
+
+def test_a_share_finer_than_the_first_step_is_not_read_off(tmp_path: Path) -> None:
+    rows = intervention_rows()
+    rows = rows[(rows["kind"] != "column") | ~rows["nodes"].between(1, 5)]
+    coarse = measures_of(tmp_path, frames(rows))
+    claims = list(circuit_claims(coarse, LLAMA))
+    assert (
+        about(claims, "320 of 401,408") == about(claims, "that share of them") == ["inconclusive"]
+    )
+    assert "fewer than the first step takes" in next(c.evidence for c in claims if "320" in c.text)
+    assert any("would be 3.2 of the 4,000" in c for c in kind_cautions(coarse, "column"))
+    assert "0.08" not in str(numbers_table(coarse, "column", LLAMA).head)
+    # One direction that steps finely is enough for what nodes hold.
+    fine = intervention_rows()
+    fine = fine[(fine["direction"] == "backward") | ~fine["nodes"].between(1, 5)]
+    claims = list(circuit_claims(measures_of(tmp_path, frames(fine)), LLAMA))
+    assert about(claims, "320 of 401,408") == ["holds"]
+
+
+def test_heads_that_look_alike_are_judged_over_people(tmp_path: Path) -> None:
+    for diffuse, expected in ((0.2, "holds"), (-0.05, "does not hold"), (0.0, "inconclusive")):
+        case = read_case(write_case(tmp_path / str(diffuse), diffuse=diffuse))
+        if diffuse < 0:
+            swap = {"mix": "stage", "stage": "mix"}
+            case = dataclasses.replace(case, looks=_swapped(case.looks, swap))
+        (claim,) = case_claims(case, 0, np.random.default_rng(0))
+        assert claim.word == expected
+    assert "10 people, one seed" in claim.evidence
+
+
+def _swapped(table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
+    return table.assign(tuning=table["tuning"].map(names))
+
+
+# --- cautions ---------------------------------------------------------------------------------
+
+
+def test_s_in_one_tensor_and_its_end_are_told(tmp_path: Path) -> None:
+    heads = head_rows()
+    one = (heads["layer"] == 0) & (heads["projection"] == "V")
+    heads.loc[~one, "shared"] = 1
+    rows = intervention_rows()
+    rows.loc[(rows["nodes"] >= 10) & (rows["priority"] == "shared"), "shared_fraction"] = 1.0
+    placed = measures_of(tmp_path, frames(rows, heads=heads))
+    said = " ".join(kind_cautions(placed, "attention"))
+    assert "V of layer 0, which has 8.3 % of the nodes" in said
+    assert "or fewer of 48" in said and "each is 2.1 % of them" in said
+
+
+def test_circuits_like_the_papers_need_no_caution(tmp_path: Path) -> None:
+    rows = intervention_rows(("column",))
+    rows["shared_fraction"] = rows["grafted_fraction"]
+    assert kind_cautions(measures_of(tmp_path, frames(rows)), "column") == []
+
+
+def test_attributes_that_need_no_node_are_told(measures: CircuitMeasures, tmp_path: Path) -> None:
+    assert continuity_cautions(measures, "column") == []
+    always = continuity_rows().assign(right=20, first=0)
+    (said,) = continuity_cautions(measures_of(tmp_path, frames(continuity=always)), "column")
+    assert "100.0\u00a0% of the attributes are right at every step" in said
+
+
+def test_cases_unlike_the_papers_are_told(tmp_path: Path) -> None:
+    case = read_case(write_case(tmp_path / "like"))
+    assert case_cautions(case) == []
+    both = read_case(write_case(tmp_path / "both", right={"mix": True, "stage": True}))
+    assert "no trace of recall" in case_cautions(both)[0]
+    same = dataclasses.replace(case, case=case.case.assign(shared_rank=1))
+    assert "(rank 1)" in case_cautions(same)[0]
+
+
+# --- tables -----------------------------------------------------------------------------------
+
+
+def cells(table: Any, group: int, row: int) -> list[str]:
+    found: list[str] = table.groups[group][1][row]
+    return found
+
+
+def test_tables_hold_our_numbers_and_theirs(measures: CircuitMeasures) -> None:
+    heads = numbers_table(measures, "attention", LLAMA)
+    assert heads.head[1:6] == [
+        "80\u00a0% needs", "reached with 10\u00a0%", "reached with 60\u00a0%",
+        "lost without 10\u00a0%", "lost without 60\u00a0%",
+    ]  # fmt: skip
+    assert cells(heads, 0, 2)[3] == "60.0 ± 0.0"  # at random, straight
+    assert cells(heads, 0, 3)[:6] == [
+        "paper: shared",
+        "< 60",
+        "–",
+        "> 80",
+        "> 90",
+        "–",
+    ]
+    assert cells(heads, 0, 4)[3] == "≤ 70"
+    assert "reached with 80\u00a0%" in numbers_table(measures, "attention", PYTHIA).head
+    columns = numbers_table(measures, "column", LLAMA)
+    assert cells(columns, 0, 3) == [
+        "paper: shared", "–", "–", "–", "> 60", "–", "> 30", "–", "–", "–",
+    ]  # fmt: skip
+    nodes = heads_table(measures)
+    # Twice its count, the first K is ahead of the first Q.
+    assert [cells(nodes, 0, i)[0] for i in (0, 1)] == ["layer 0, K 0", "layer 0, K 1"]
+    assert cells(nodes, 0, 0)[1:4] == ["419", "3.3", "9, 9, 9"]
+    lasting = continuity_table(measures, LLAMA)
+    assert cells(lasting, 1, 0) == ["Mix-tuned", "20", "95.0 ± 0.0", "90.0 ± 0.0", "95.0 ± 0.0"]
+    assert cells(lasting, 1, 6)[2:] == ["92.0", "80.7", "91.4"]
+    asked = sweeps_table(measures)
+    assert asked is not None
+    assert cells(asked, 0, 0)[1] == "4,001" and cells(asked, 0, 0)[3:] == ["5", "0.4"]
+    for table in (heads, columns, nodes, lasting, asked):
+        assert all(len(r) == len(table.head) for _, rows in table.groups for r in rows)
+
+
+def test_a_seed_that_never_gets_there_is_counted(tmp_path: Path) -> None:
+    rows = intervention_rows()
+    rows.loc[(rows["seed"] == 0) & (rows["tuning"] == "mix"), "completeness"] *= 0.5
+    table = numbers_table(measures_of(tmp_path, frames(rows)), "attention", LLAMA)
+    assert cells(table, 0, 0)[1].endswith("(2 of 3 seeds)")
+
+
+def test_sweeps_asked_at_every_step_need_no_table(tmp_path: Path) -> None:
+    rows = intervention_rows()
+    every = sweep_rows(rows).assign(steps=7, asked=8)
+    assert sweeps_table(measures_of(tmp_path, frames(rows, sweeps=every))) is None
+
+
+def test_the_lens_lists_tokens_and_the_ranks_that_matter(tmp_path: Path) -> None:
+    table = lens_table(read_case(write_case(tmp_path)))
+    assert table.head[1] == "Mix-tuned, told"
+    assert cells(table, 0, 0)[1] == HOSTILE[0]
+    assert cells(table, 0, 2)[1] == "(blank)"
+    assert len(table.groups[0][1]) == 3  # not the 700th
+    assert cells(table, 1, 0)[1] == "Neb 700"
+
+
+# --- figures ----------------------------------------------------------------------------------
+
+
+def draw(
+    measures: CircuitMeasures, sweep: SweepFiles, case: Case, folder: Path
+) -> dict[str, bytes]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # missing glyphs, layouts that collapse
+        draw_circuits(measures, ("attention",), folder / "circuits_attention")
+        draw_circuits(measures, MLP, folder / "circuits_mlp")
+        draw_heads(measures, folder / "heads")
+        draw_continuity(sweep, folder / "continuity")
+        draw_case(case, folder / "case")
+        draw_looks(case, folder / "looks")
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_figures_are_written_twice_the_same_and_of_readable_size(
+    measures: CircuitMeasures, tmp_path: Path
+) -> None:
+    sweep, case = write_sweep(tmp_path / "sweep"), read_case(write_case(tmp_path / "case"))
+    one, two = (draw(measures, sweep, case, tmp_path / name) for name in ("one", "two"))
+    assert one == two
+    assert len(one) == 3 * 6
+    for path in (tmp_path / "one").glob("*.png"):
+        height, width, _ = matplotlib.image.imread(path).shape
+        assert width == round(WIDTH * DOTS_PER_INCH)
+        assert 0.3 < height / width < 1.65
+
+
+def test_data_of_figures_are_what_is_drawn(measures: CircuitMeasures, tmp_path: Path) -> None:
+    case = read_case(write_case(tmp_path / "case", tokens=12))
+    draw(measures, write_sweep(tmp_path / "sweep"), case, tmp_path / "figures")
+    folder = tmp_path / "figures"
+    curves = read_table(folder / "circuits_mlp.parquet", CURVES)
+    assert set(curves["kind"]) == {"column"}
+    assert len(curves.drop_duplicates(["tuning", "direction", "priority", "quantity"])) == 36
+    parts = read_table(folder / "heads.parquet", HEADS_DATA)
+    sums = parts.groupby(["tuning", "chosen"])["part"].sum()
+    assert sums.tolist() == pytest.approx([1.0] * 4)
+    steps = read_table(folder / "continuity.parquet", CONTINUITY_DATA)
+    # The first person has nothing right at any step; the next ones are shown, all their facts.
+    assert steps["individual"].drop_duplicates().tolist() == list(range(1, 1 + PEOPLE))
+    assert len(steps) == 2 * PEOPLE * 8
+    first = steps[(steps["individual"] == 1) & (steps["relation"] == "job")]
+    assert first.sort_values("step")["right"].tolist() == [False] + [True] * 7
+    maps = read_table(folder / "case.parquet", CASE_DATA)
+    assert len(maps) == 2 * (12**2 + 6**2)
+    assert maps.groupby(["tuning", "format", "query"])["weight"].sum().to_numpy() == pytest.approx(
+        1
+    )
+    looks = read_table(folder / "looks.parquet", LOOKS_DATA)
+    assert set(looks["role"]) == {"subject", "relation", "attribute"}  # not those nobody looks at
+    assert set(looks["facts"]) == {20}
+
+
+def test_long_prompts_are_cut_to_what_is_looked_at(tmp_path: Path) -> None:
+    case = read_case(write_case(tmp_path, tokens=240))
+    strong = (case.attention["query"] == 239) & case.attention["key"].isin([3, 100, 101])
+    case.attention.loc[strong, "weight"] = 0.3
+    labels = case.shown_tokens("bio")
+    assert len(labels) <= SHOWN
+    assert labels["tokens"].sum() == 240
+    alone = labels[labels["tokens"] == 1]["first"].tolist()
+    assert {3, 100, 101, 239} <= set(alone)
+    pattern = case.pattern("mix", "bio", labels)
+    plain = case.attention[
+        (case.attention["tuning"] == "mix") & (case.attention["format"] == "bio")
+    ]
+    last = plain[plain["query"] == 239].set_index("key")["weight"]
+    gap = labels[labels["role"] == "between"].iloc[0]
+    inside = last.loc[gap["first"] : gap["first"] + gap["tokens"] - 1]
+    assert pattern[-1, gap["place"]] == pytest.approx(inside.sum(), abs=1e-5)
+    draw_case(case, tmp_path / "figures" / "case")
+
+
+def test_large_models_and_many_steps_stay_readable(tmp_path: Path) -> None:
+    measures = measures_of(tmp_path / "t", frames(heads=head_rows(layers=28, heads=24)))
+    sweep = write_sweep(tmp_path / "sweep", steps=300)
+    case = read_case(write_case(tmp_path / "case", tokens=240))
+    drawn = draw(measures, sweep, case, tmp_path / "figures")
+    assert all(len(content) < 1_500_000 for content in drawn.values())
+    for path in (tmp_path / "figures").glob("*.png"):
+        height, width, _ = matplotlib.image.imread(path).shape
+        assert 0.3 < height / width < 1.65
+
+
+# --- what is missing --------------------------------------------------------------------------
+
+STUDY = {
+    "circuits": {
+        "draws": 2,
+        "case": {"layer": None, "head": None, "individual": None, "relation": None},
+    }
+}
+NOTHING = intervention_rows().assign(completeness=np.nan, accuracy=0.0)
+SPARSE = {
+    "one seed": frames(
+        intervention_rows(seeds=(1,)), heads=head_rows((1,)), continuity=continuity_rows(seeds=(1,))
+    ),
+    "one tuning": {n: t[t["tuning"] == "mix"] for n, t in frames().items()},
+    "attention alone": frames(
+        intervention_rows(("attention",)), continuity=continuity_rows(("attention",))
+    ),
+    "no attention": frames(
+        intervention_rows(("column", "unit")),
+        heads=head_rows().iloc[:0],
+        continuity=continuity_rows(("column", "unit")),
+    ),
+    "no random orders": frames(intervention_rows(draws=0)),
+    "no rows": {n: t.iloc[:0] for n, t in frames().items()},
+    "nothing recalled": frames(NOTHING, continuity=continuity_rows().iloc[:0]),
+    "no shared and no grafted ones": frames(heads=head_rows().assign(shared=0, grafted=0)),
+    "nothing ever wrong": frames(
+        intervention_rows(floor=1.0), continuity=continuity_rows().assign(first=0)
+    ),
+}
+
+
+@pytest.mark.parametrize("tables", SPARSE.values(), ids=SPARSE)
+def test_missing_rows_are_shown_as_missing(tables: dict[str, Any], tmp_path: Path) -> None:
+    measures = measures_of(tmp_path, tables)
+    case = read_case(write_case(tmp_path / "case"))
+    draw(measures, write_sweep(tmp_path / "sweep", ever=False), case, tmp_path / "figures")
+    masks = read_measures({}, "m", k=0.03, influence="absolute", recovery=0.92)
+    shown = circuits(STUDY, measures, masks, case, LLAMA)
+    claims = list(circuit_claims(measures, LLAMA))
+    text = str([dataclasses.asdict(shown), claims, alternatives(measures, case)])
+    assert not re.search(r"\bnan\b|\binf\b", text)
+
+
+def test_models_that_know_nothing_are_judged_of_nothing(tmp_path: Path) -> None:
+    claims = list(circuit_claims(measures_of(tmp_path, SPARSE["nothing recalled"]), LLAMA))
+    held = [c for c in claims if "hold" in c.text]
+    assert {c.word for c in claims if c not in held} == {"inconclusive"}
+    assert {c.word for c in held} == {"holds"}  # where S is does not depend on what is known
+
+
+def test_kinds_that_were_left_out_are_not_claimed_of(tmp_path: Path) -> None:
+    for name, sections in (
+        ("attention alone", {"Attention heads"}),
+        ("no attention", {"MLP nodes"}),
+        ("no rows", set()),
+    ):
+        measures = measures_of(tmp_path / name, SPARSE[name])
+        assert {c.section for c in circuit_claims(measures, LLAMA)} == sections
+
+
+def test_masks_that_were_not_chosen_or_learnt_are_told(tmp_path: Path) -> None:
+    from tests.unit import test_report_shared as shared
+
+    masks = shared.measures_of(
+        tmp_path,
+        shared.frames(grafting=shared.grafting_rows(chosen={"stage": None, "mix": 0.05})),
+    )
+    learnt, poor = model_cautions(masks)
+    assert "40.0\u00a0% of the questions that the fine-tuned Mix-tuned model has wrong" in learnt
+    assert "Stage-tuned seed 0 40.0\u00a0%" in poor and "Mix-tuned seed" not in poor
