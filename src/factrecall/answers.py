@@ -126,6 +126,11 @@ class Answers:
                 )
         return cls(batches, int(first[-1]))
 
+    @property
+    def tokens(self) -> int:
+        """Number of tokens that pass through a model, padding included."""
+        return sum(batch.tokens.numel() for batch in self.batches)
+
     def right(
         self, model: PreTrainedModel, watch: Callable[[int], None] = lambda done: None
     ) -> np.ndarray:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from factrecall.answers import Answers
 from factrecall.facts.forms import BIO_COLUMNS, QA_COLUMNS, joined
-from factrecall.models.forward import encode
+from factrecall.models.forward import Encoded, encode
 from factrecall.models.load import load_model, load_tokenizer
 from factrecall.progress import progress
 from factrecall.storage import read_table, write_table
@@ -58,13 +58,13 @@ class Evaluator:
         One row a question: ``split``, ``individual``, ``relation``.
     answers : Answers
         In the order of `rows`.
-    texts : int
-        How many texts they are in.
+    texts : list of Encoded
+        What they are in.
     """
 
     rows: pd.DataFrame
     answers: Answers
-    texts: int
+    texts: list[Encoded]
 
     @classmethod
     def of(
@@ -102,7 +102,7 @@ class Evaluator:
         return cls(
             rows[["split", "individual", "relation"]].reset_index(drop=True),
             Answers.of(texts, batch_tokens, device),
-            len(texts),
+            texts,
         )
 
     def evaluate(
@@ -159,7 +159,7 @@ def recall(
     tables = read_table(bio, BIO_COLUMNS), read_table(qa, QA_COLUMNS)
     tokenizer, network = load_tokenizer(model), load_model(model, device)
     evaluator = Evaluator.of(tokenizer, *tables, batch_tokens, device)
-    with progress(evaluator.texts, "recall", "text") as watch:
+    with progress(len(evaluator.texts), "recall", "text") as watch:
         examples = evaluator.evaluate(network, watch)
     write_table(out, examples, PER_EXAMPLE, provenance)
 

@@ -185,11 +185,13 @@ def test_numbers_are_read_off_the_curves() -> None:
         }.items()
         for n, c, f in curve
     ]  # fmt: skip
-    found = pd.DataFrame(tables.numbers(pd.DataFrame(rows), "attention", 10))
+    shared = np.array([70, 10, 5, 5, 0, 0, 10, 0, 0, 0])
+    nodes = pd.DataFrame({"shared": shared, "grafted": shared[::-1], "weight": 1.0})
+    found = pd.DataFrame(tables.numbers(pd.DataFrame(rows), "attention", nodes))
     value = found.set_index(["measure", "at"])["value"]
     assert value["needed", 0.8] == pytest.approx(0.3)  # halfway from 1 to 5 of 10 nodes
     assert value["reached", 0.1] == pytest.approx(0.6) and value["reached", 0.6] == 1.0
-    assert value["held", 0.1] == pytest.approx(0.7)
+    assert value["held", 0.1] == pytest.approx(0.7) and value["held", 0.6] == 1.0
     assert value["lost", 0.1] == pytest.approx(0.7)
     area = found.set_index("measure")["value"]
     assert area["area"] == pytest.approx(0.1 * 0.4 + 0.4 * 0.8 + 0.5)
@@ -197,9 +199,13 @@ def test_numbers_are_read_off_the_curves() -> None:
     assert area["floor"] == 0.2
     # A curve that never reaches what is enough, and a share of less than a node.
     low = pd.DataFrame(rows).assign(completeness=0.5)
-    found = pd.DataFrame(tables.numbers(low, "column", 10)).set_index(["measure", "at"])["value"]
-    assert np.isnan(found["needed", 0.8])
-    assert found["held", 320 / 401_408] == pytest.approx(0.7)  # of the first node
+    found = pd.DataFrame(tables.numbers(low, "column", nodes)).set_index(["measure", "at"])
+    assert np.isnan(found["value"]["needed", 0.8])
+    assert found["value"]["held", 320 / 401_408] == pytest.approx(0.7)  # of the first node
+    # By grafted parameters others come first.
+    other = pd.DataFrame(rows).assign(priority="grafted")
+    found = pd.DataFrame(tables.numbers(other, "attention", nodes)).set_index(["measure", "at"])
+    assert found["value"]["held", 0.1] == 0.0
 
 
 def test_fitted_people_are_those_of_grafting(tiny: Tiny) -> None:

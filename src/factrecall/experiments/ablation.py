@@ -123,15 +123,15 @@ def ablate(
     tables = read_table(bio, BIO_COLUMNS), read_table(qa, QA_COLUMNS)
     evaluator = Evaluator.of(tokenizer, *tables, batch_tokens, device)
     shared = read_set(sets, "S", composition.space)
-    parts = []
+    parts, texts = [], len(evaluator.texts)
     with (
         composition as weights,
-        progress(len(ABLATED) * evaluator.texts, "ablation", "text") as watch,
+        progress(len(ABLATED) * texts, "ablation", "text") as watch,
     ):
         chosen = ablated_sets(shared, weights, generator(study_seed, "ablation", seed))
         for number, (name, members) in enumerate(chosen.items()):
             weights.hold(~members)
-            seen: Callable[[int], None] = lambda done, n=number: watch(n * evaluator.texts + done)  # type: ignore[misc]  # noqa: E731
+            seen: Callable[[int], None] = lambda done, n=number: watch(n * texts + done)  # type: ignore[misc]  # noqa: E731
             parts.append(evaluator.evaluate(model, seen).assign(ablated=name))
     write_table(out, pd.concat(parts), PER_ABLATION, provenance)
 

@@ -63,7 +63,8 @@ CIRCUITS = {
 ``needed``: the share of nodes with which completeness first reaches `at`, forward.
 ``reached``: the completeness of a share `at` of all nodes, forward.
 ``lost``: one minus the completeness left when a share `at` of the nodes is put back.
-``held``: the share of the kind's S in a share `at` of the nodes.
+``held``: the share of the kind's S in a share `at` of the nodes, counted node by node (not of
+random orders).
 ``area``: the mean completeness over all shares of nodes, forward; `at` is missing.
 ``area_lost``: the mean of ``lost``, backward.
 ``floor``: the completeness with no node of the kind grafted: what all else gives.
@@ -74,7 +75,7 @@ ENOUGH = 0.8
 """The completeness that the paper's sufficient circuits reach (section 4.1)."""
 
 SHARES = {
-    "attention": (0.1, 0.6),  # the paper's top 10 % and its 60 % of heads
+    "attention": (0.1, 0.6, 0.8),  # the paper's top 10 %, and its 60 % (Llama) and 80 % (Pythia)
     "column": (320 / 401_408, 0.1),  # its 320 columns, of Llama-3.2-3B's
     "unit": (0.1,),
 }
@@ -141,7 +142,7 @@ def summarise_circuits(
         add("interventions", curve, **of)
         add("by_relation", _by_relation(steps, right, questions), **of)
         add("sweeps", read_table(one.curves, CURVES), **of)
-        add("circuits", pd.DataFrame(numbers(curve, one.kind, len(nodes))), **of)
+        add("circuits", pd.DataFrame(numbers(curve, one.kind, nodes)), **of)
         if one.kind == "attention":
             add("heads", nodes, **one.run)
         forward = ((steps["direction"] == "forward") & (steps["priority"] == "shared")).to_numpy()
@@ -187,7 +188,7 @@ def _by_relation(steps: pd.DataFrame, right: np.ndarray, questions: pd.DataFrame
     return pd.concat(found, ignore_index=True)
 
 
-def numbers(curve: pd.DataFrame, kind: str, nodes: int) -> Iterator[dict[str, object]]:
+def numbers(curve: pd.DataFrame, kind: str, nodes: pd.DataFrame) -> Iterator[dict[str, object]]:
     """Read the numbers of one job off its curves; the last columns of ``CIRCUITS``.
 
     Parameters
@@ -196,21 +197,26 @@ def numbers(curve: pd.DataFrame, kind: str, nodes: int) -> Iterator[dict[str, ob
         Columns of ``INTERVENTIONS`` but for those that tell which run and kind it is.
     kind : str
         Kind of nodes.
-    nodes : int
-        How many there are.
+    nodes : DataFrame
+        Columns of ``NODES``.
     """
+    count = len(nodes)
+    # Of less than one node nothing can be said; the first is then what is looked at.
+    at = {wanted: max(wanted, 1 / count) for wanted in SHARES[kind]}
     for (direction, priority, draw), rows in curve.groupby(list(SWEEP), sort=False):
         rows = rows.sort_values("nodes")
-        share = rows["nodes"].to_numpy() / nodes
+        share = rows["nodes"].to_numpy() / count
         complete = rows["completeness"].to_numpy()
-        held = rows["shared_fraction"].to_numpy()
-        # Of less than one node nothing can be said; the first is then what is looked at.
-        at = {wanted: max(wanted, 1 / nodes) for wanted in SHARES[kind]}
         found: list[tuple[str, float, float]] = []
         if direction == "forward":
             found.append(("needed", ENOUGH, _first(share, complete, ENOUGH)))
             found += [("reached", a, np.interp(place, share, complete)) for a, place in at.items()]
-            found += [("held", a, np.interp(place, share, held)) for a, place in at.items()]
+            if priority != "random":
+                score = nodes[str(priority)] * nodes["weight"]
+                held = nodes["shared"].iloc[np.argsort(-score, kind="stable")].cumsum()
+                first = np.rint(np.array(list(at.values())) * count).astype(int) - 1
+                parts = held.to_numpy()[first] / max(1, held.iloc[-1])
+                found += [("held", a, part) for a, part in zip(at, parts, strict=True)]
             found.append(("area", np.nan, np.trapezoid(complete, share)))
             found.append(("floor", np.nan, complete[0]))
         else:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from factrecall.beginnings import Beginnings
 from factrecall.experiments.circuits import DIRECTIONS, Circuit, Sweep, orders
 from factrecall.experiments.curve import Curve, adaptive, each
 from factrecall.experiments.grafted import Grafted, open_grafted
@@ -124,9 +125,10 @@ def intervene(
     counts = {d: -(-len(parts) // per_step[d]) for d in DIRECTIONS}
     rows, told, done = [], [], 0
     layers = anatomy_of(model.config).layers_of(model)
+    beginnings = Beginnings(judge.texts, batch_tokens, device)
     with (
         grafted.weights as weights,
-        Restart(model, layers, judge.answers, cache_gb * 1e9) as asked,
+        Restart(model, layers, beginnings, cache_gb * 1e9) as asked,
         progress(
             sum(count + 1 for count in counts.values()) * len(by), f"interventions, {kind}", "step"
         ) as watch,

@@ -2,7 +2,9 @@
 
 A sweep asks one model the same questions over and over, and changes a few weights in between.
 Below the lowest of these nothing changes, so the residual stream that enters its layer is kept
-from the pass before, and the model's own forward pass runs with the layers below skipped.
+from the pass before, and the model's own forward pass runs with the layers below skipped. What is
+asked is cut short where answers begin wrongly (see `beginnings`); it is cut anew, which costs a
+whole pass, as soon as that would have paid before.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from factrecall.answers import Answers, Batch
+    from factrecall.beginnings import Beginnings
 
 Residuals = dict[int, torch.Tensor]
 """What enters each layer, shape (rows, length, width)."""
@@ -34,7 +37,7 @@ class Restart:
         In evaluation mode.
     layers : sequence of nn.Module
         Its layers, in order; each takes the residual stream first and returns it.
-    answers : Answers
+    asked : Beginnings
         The questions.
     memory : float
         How many bytes the residual streams may take; where they would take more, every second,
@@ -47,23 +50,24 @@ class Restart:
 
     Examples
     --------
-    >>> with Restart(model, layers, answers, 1e9) as asked:
+    >>> with Restart(model, layers, Beginnings(texts, 2048), 1e9) as asked:
     ...     asked.right(0)                     # a whole pass
     ...     model.layers[5].mlp.weight.zero_()
     ...     asked.right(5)                     # layers 5 and above
     """
 
     def __init__(
-        self, model: PreTrainedModel, layers: Sequence[nn.Module], answers: Answers, memory: float
+        self, model: PreTrainedModel, layers: Sequence[nn.Module], asked: Beginnings, memory: float
     ) -> None:
-        self.model, self.answers = model, answers
+        self.model, self.asked = model, asked
         self._layers = list(layers)
         width = model.config.get_text_config().hidden_size
-        one = sum(b.tokens.numel() for b in answers.batches) * width * model.dtype.itemsize
+        one = asked.answers.tokens * width * model.dtype.itemsize
         most = max(0, int(memory // max(one, 1)))
         # Layer 0 needs nothing kept: what enters it are the embeddings.
         self.every = next(e for e in range(1, len(layers) + 1) if (len(layers) - 1) // e <= most)
-        self._kept: list[Residuals] = [{} for _ in answers.batches]
+        self._kept: list[Residuals] = []
+        self._loss = 0
         self._now: Residuals = {}
         self._start = 0
         self._handles: list[RemovableHandle] = []
@@ -86,10 +90,10 @@ class Restart:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._kept = [{} for _ in self.answers.batches]
+        self._kept = []
 
     def right(self, lowest: int) -> np.ndarray:
-        """Ask everything (see `Answers.right`).
+        """Ask everything; return the verdicts on all answers, as `Answers.right` does.
 
         Parameters
         ----------
@@ -99,16 +103,33 @@ class Restart:
         if not self._handles and self.every < len(self._layers):
             raise RuntimeError("questions are asked inside the `with` block only")
         begin = lowest - lowest % self.every
+        # What cutting anew would cost: the layers that are else skipped, and about one for itself.
+        if self._loss > self.asked.answers.tokens * (begin + 1):
+            self.asked.renew()
+            self._kept, self._loss = [], 0
+        if not self._kept:
+            begin = 0
+            self._kept = [{} for _ in self.asked.answers.batches]
+        found = self._pass(self.asked.answers, begin, self._kept)
+        right = self.asked.judge(found, self._whole)
+        depth = len(self._layers)
+        self._loss += self.asked.vain * (depth - begin) + self.asked.more * depth
+        return right
+
+    def _whole(self, answers: Answers) -> np.ndarray:
+        return self._pass(answers, 0, [{} for _ in answers.batches])
+
+    def _pass(self, answers: Answers, begin: int, kept: list[Residuals]) -> np.ndarray:
         for layer in self._layers[:begin]:
-            layer.forward = _pass
-        self._start, kept = begin, iter(self._kept)
+            layer.forward = _skipped
+        self._start, streams = begin, iter(kept)
 
         def logits(batch: Batch) -> torch.Tensor:
-            self._now = next(kept)
+            self._now = next(streams)
             return batch.logits(self.model)
 
         try:
-            return self.answers.verdicts(logits)
+            return answers.verdicts(logits)
         finally:
             for layer in self._layers[:begin]:
                 del layer.forward
@@ -126,5 +147,5 @@ class Restart:
         return hook
 
 
-def _pass(residual: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+def _skipped(residual: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
     return residual
