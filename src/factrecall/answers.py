@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from factrecall.errors import FactRecallError
+from factrecall.models.anatomy import ANATOMIES
 from factrecall.models.forward import Encoded, logits_at
 from factrecall.packing import layout, pack
 from factrecall.training.batches import cut, pad
@@ -55,7 +56,9 @@ class Batch:
 
     def logits(self, model: PreTrainedModel) -> torch.Tensor:
         """Return a model's logits where answers are predicted (see `logits_at`)."""
-        return logits_at(model, self.tokens, self.where, self.positions, self.attends)
+        anatomy = ANATOMIES.get(model.config.model_type)
+        last = anatomy.last_of(model) if anatomy else ()
+        return logits_at(model, self.tokens, self.where, self.positions, self.attends, last)
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,13 @@ class Answers:
         On the device of the models to be asked.
     count : int
         Number of answers; they are counted in the order of the texts, and within each text.
+    places : list of int64 ndarray, shape (length of the text,)
+        Where each text's tokens are, when the tokens of all batches are laid end to end.
     """
 
     batches: list[Batch]
     count: int
+    places: list[np.ndarray]
 
     @classmethod
     def of(
@@ -89,7 +95,9 @@ class Answers:
         tokens = [t.tokens[: t.answers[-1][1] - 1] if t.answers else t.tokens[:1] for t in texts]
         lengths = [len(t) for t in tokens]
         rows = pack(tokens, [t.answers[0][0] - 1 if t.answers else 0 for t in texts])
-        batches = []
+        batches: list[Batch] = []
+        places = [np.arange(length) for length in lengths]
+        before = 0
         for together in (True, False):
             group = [row for row in rows if (len(row.texts) > 1) is together]
             whole = [
@@ -106,6 +114,8 @@ class Answers:
                 for place, row in enumerate(members):
                     at = 0  # where the text would begin, were all of it there
                     for i in row.texts:
+                        places[i] += before + place * padded.shape[1]
+                        places[i][row.shared :] += at
                         for number, (start, end) in enumerate(texts[i].answers, int(first[i])):
                             span = slice(at + start - 1, at + end - 1)
                             if where[place, span].any():
@@ -124,7 +134,8 @@ class Answers:
                         *(t.to(device) for t in layout(members, lengths) if together),
                     )
                 )
-        return cls(batches, int(first[-1]))
+                before += padded.numel()
+        return cls(batches, int(first[-1]), places)
 
     @property
     def tokens(self) -> int:

@@ -53,15 +53,31 @@ class Beginnings:
         self._rest = np.array([t.answers[-1][1] - t.answers[-1][0] - 1 for t in texts])
         self._begun = np.ones(len(texts), dtype=bool)
         self.vain = self.more = 0
-        self.renew()
+        self._cut()
+        self._besides: dict[int, np.ndarray] = {}
 
-    def renew(self) -> None:
-        """Ask from now on as far as the last verdicts call for."""
+    def renew(self) -> np.ndarray:
+        """Ask from now on as far as the last verdicts call for.
+
+        Returns
+        -------
+        ndarray of int64, shape (answers.tokens,)
+            Where each token was before: among those of the batches of `answers`, laid end to end,
+            or, behind them, of the batches that were asked besides. 0 for padding.
+        """
+        before = {**dict(enumerate(self.answers.places)), **self._besides}
+        self._cut()
+        source = np.zeros(self.answers.tokens, dtype=np.int64)
+        for text, places in enumerate(self.answers.places):
+            source[places] = before[text][: len(places)]
+        return source
+
+    def _cut(self) -> None:
         self._whole = self._begun & (self._rest > 0)
         parts = [_split(t, bool(w)) for t, w in zip(self._texts, self._whole, strict=True)]
         self.answers = Answers.of(parts, self._batch_tokens, self._device)
-        before = np.array([len(text.answers) for text in self._texts]) + self._whole
-        self._ends = np.cumsum(before)
+        answers = np.array([len(text.answers) for text in self._texts]) + self._whole
+        self._ends = np.cumsum(answers)
 
     def judge(self, found: np.ndarray, ask: Callable[[Answers], np.ndarray]) -> np.ndarray:
         """Turn verdicts on what was asked into verdicts on all answers.
@@ -82,14 +98,16 @@ class Beginnings:
         self._begun = found[first]
         right = np.delete(found, rest)
         right[self._last[self._whole]] &= found[rest]
-        missing = np.flatnonzero(self._begun & ~self._whole & (self._rest > 0))
-        self.more = 0
-        if len(missing):
-            texts = [self._texts[int(i)] for i in missing]
+        missing = np.flatnonzero(self._begun & ~self._whole & (self._rest > 0)).tolist()
+        self.more, self._besides = 0, {}
+        if missing:
+            texts = [self._texts[i] for i in missing]
             more = Answers.of(texts, self._batch_tokens, self._device)
             ends = np.cumsum([len(text.answers) for text in texts]) - 1
             right[self._last[missing]] = ask(more)[ends]
             self.more = more.tokens
+            shifted = (places + self.answers.tokens for places in more.places)
+            self._besides = dict(zip(missing, shifted, strict=True))
         self.vain = int(self._rest[self._whole & ~self._begun].sum())
         return right
 

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-ROW_TOKENS = 96
-"""Longest row of several texts: attention is quadratic in it (measured on a CPU, width 192)."""
+ROW_TOKENS = 64
+"""Longest row of several texts: attention is quadratic in it (48 to 96 are about as quick)."""
 
 
 class Row(NamedTuple):
@@ -37,7 +37,7 @@ class Row(NamedTuple):
 def pack(
     texts: Sequence[np.ndarray], own: Sequence[int], most_tokens: int = ROW_TOKENS
 ) -> list[Row]:
-    """Put texts into rows with the fewest tokens in all, and of those the fewest rows.
+    """Put texts into rows with the fewest tokens in all, and then the fewest and most even rows.
 
     Parameters
     ----------
@@ -55,8 +55,9 @@ def pack(
     """
     order = sorted(range(len(texts)), key=lambda i: texts[i].tolist())
     alike = [0, *(_alike(texts[a], texts[b]) for a, b in pairwise(order))]
-    # best[j]: fewest (tokens, rows) of the first j texts in this order; the last row is start[j]..j
-    best, start, shared = [(0, 0)], [0], [0]
+    # best[j]: least (tokens, rows, squares of their lengths) of the first j texts in this order, of
+    # which the last row holds those from start[j] on.
+    best, start, shared = [(0, 0, 0)], [0], [0]
     for j in range(1, len(order) + 1):
         common = min(len(texts[order[j - 1]]), own[order[j - 1]])
         total, found = 0, []
@@ -66,10 +67,11 @@ def pack(
             tokens = total - (j - i - 1) * common
             if j - i > 1 and (not common or tokens > most_tokens):
                 break
-            found.append((best[i][0] + tokens, best[i][1] + 1, i, common if j - i > 1 else 0))
+            cost = best[i][0] + tokens, best[i][1] + 1, best[i][2] + tokens**2
+            found.append((cost, i, common if j - i > 1 else 0))
             common = min(common, alike[i])
-        tokens, rows, first, length = min(found)
-        best.append((tokens, rows))
+        least, first, length = min(found)
+        best.append(least)
         start.append(first)
         shared.append(length)
     result, j = [], len(order)

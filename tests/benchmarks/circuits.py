@@ -4,14 +4,13 @@ A random Llama of 12 layers gets a second set of weights at random, one head's s
 is grafted in a step, and 600 questions are asked at each of the 289 steps. Ours is measured whole.
 What does not restart costs the same at every step, so rivals ask twelve steps of even distance and
 their seconds are scaled up; their verdicts there must be ours. Since a random model knows no fact,
-the gold answers are what it says at the first step to half of the questions, and at the last step
-to the others.
+the gold answers are what it generates at the first step to half of the questions, and at the last
+step to the others.
 """
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import statistics
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 
 from factrecall.answers import Answers
+from factrecall.beginnings import Beginnings
 from factrecall.config import Scratch
 from factrecall.experiments.circuits import Circuit, orders
 from factrecall.facts.tables import make_facts
@@ -39,6 +39,7 @@ from tests.benchmarks.common import MODEL, STUDY, report
 from tests.benchmarks.peers import INSTALL, MODULES, Padded, Step, sweep
 
 SAMPLED, TURNS, SIZE = 12, 3, 64
+TOKENS = STUDY.recall.batch_tokens
 SHAPE = {"layers": 12, "hidden_size": 256, "heads": 8, "key_value_heads": 4, "mlp_size": 688}
 NAIVE = "the naive sweep"
 
@@ -71,33 +72,32 @@ class Bench:
         with self.weights:
             outside = self.grafted - self.nodes.everything()
             self.ends = [self._held(members) for members in (outside, self.grafted)]
-        model, padded = copy.deepcopy(self.model), Padded(self.texts, SIZE)
-        said = []
-        for end in self.ends:
-            model.load_state_dict(end)
-            said.append(padded.said(lambda tokens: model(input_ids=tokens).logits.argmax(-1)))
-        self.gold = [said[i % 2][i] for i in range(len(self.texts))]
+        for parity, end in enumerate(self.ends):
+            self._generate(end, parity)
+        self.gold = [torch.from_numpy(t.tokens[slice(*t.answers[0])]) for t in self.texts]
+
+    def _generate(self, end: dict[str, torch.Tensor], parity: int) -> None:
+        """Let every second text go on as the model would, token by token."""
+        model = copy.deepcopy(self.model)
+        model.load_state_dict(end)
+        for place in range(max(end - start for t in self.texts for start, end in t.answers)):
+            padded = Padded(self.texts, SIZE)
+            said = padded.said(lambda tokens: model(input_ids=tokens).logits.argmax(-1))
+            for text, words in list(zip(self.texts, said, strict=True))[parity::2]:
+                if place < len(words):
+                    text.tokens[text.answers[0][0] + place] = words[place]
 
     def _held(self, members: ParameterSet) -> dict[str, torch.Tensor]:
         self.weights.hold(members)
         return {name: p.detach().clone() for name, p in self.model.named_parameters()}
 
-    def answers(self, texts: list[Encoded]) -> Answers:
-        """Batch the first texts as the package does, with our gold answers."""
-        found = Answers.of(texts, STUDY.recall.batch_tokens)
-        batches = []
-        for batch in found.batches:
-            gold = [self.gold[i] for i in dict.fromkeys(batch.answer.tolist())]
-            batches.append(dataclasses.replace(batch, gold=torch.cat(gold)))
-        return Answers(batches, found.count)
-
     def ours(
-        self, nodes: Nodes, order: np.ndarray, answers: Answers, per_step: int = 1
+        self, nodes: Nodes, order: np.ndarray, texts: list[Encoded], per_step: int = 1
     ) -> tuple[list[np.ndarray], np.ndarray]:
         """Sweep as the package does: verdicts of each step, and its CPU seconds."""
         layers = anatomy_of(self.model.config).layers_of(self.model)
         right, at = [], [time.process_time()]
-        with Restart(self.model, layers, answers, 1e9) as asked:
+        with Restart(self.model, layers, Beginnings(texts, TOKENS), 1e9) as asked:
             steps = Circuit(self.weights, asked, nodes, self.grafted).sweep(order, "forward")
             for step in range(-(-len(nodes) // per_step) + 1):
                 right.append(steps.at(min(step * per_step, len(nodes))))
@@ -144,9 +144,9 @@ class Bench:
 def bench_circuits() -> bool | None:
     """Sweep in turns; None where no bar was missed, but no peer could be measured."""
     bench = Bench()
-    nodes, answers = bench.nodes, bench.answers(bench.texts)
+    nodes, answers = bench.nodes, Answers.of(bench.texts, TOKENS)
     with patch("factrecall.answers.pack", lambda t, _: [Row((i,), 0) for i in range(len(t))]):
-        unpacked = bench.answers(bench.texts)
+        unpacked = Answers.of(bench.texts, TOKENS)
     ratios: dict[str, list[float]] = {}
     thirds = []
     steps = list(map(int, np.linspace(0, len(nodes), SAMPLED).round()))
@@ -161,7 +161,7 @@ def bench_circuits() -> bool | None:
         for peer in peers:
             rivals[peer] = sweep(peer, bench.model, bench.tokenizer, *common)
         for _ in range(TURNS):
-            right, seconds = bench.ours(nodes, bench.order, answers)
+            right, seconds = bench.ours(nodes, bench.order, bench.texts)
             thirds.append(_last_third(seconds, nodes, bench.order))
             print(f"     ours: {seconds.sum():.0f} s, {seconds.mean():.2f} s a step", flush=True)
             for name, rival in rivals.items():
@@ -173,7 +173,7 @@ def bench_circuits() -> bool | None:
                 print(f"     {name}: {spent:.2f} s a step", flush=True)
         different = len({verdicts.tobytes() for verdicts in right})
         print(f"     {different} of {len(right)} steps have verdicts of their own")
-        _, seconds = bench.ours(nodes, bench.by["shared", 0], answers)
+        _, seconds = bench.ours(nodes, bench.by["shared", 0], bench.texts)
         print(f"     ours in the order of S: {seconds.sum():.0f} s")
         finer = _finer(bench)
     for name in ("no restart, no packing", "no restart"):
@@ -202,10 +202,10 @@ def _last_third(seconds: np.ndarray, nodes: Nodes, order: np.ndarray) -> float:
 
 def _finer(bench: Bench) -> list[float]:
     """Compare seconds a step in four times as many steps, at 60 questions: composing shows more."""
-    nodes, answers = Nodes.of(bench.model, "column"), bench.answers(bench.texts[:60])
+    nodes, texts = Nodes.of(bench.model, "column"), bench.texts[:60]
     order = orders(nodes, bench.shared, bench.grafted, 1, generator(0))["random", 0]
 
     def mean(steps: int) -> float:
-        return float(bench.ours(nodes, order, answers, len(nodes) // steps)[1][1:].mean())
+        return float(bench.ours(nodes, order, texts, len(nodes) // steps)[1][1:].mean())
 
     return [mean(288) / mean(72) for _ in range(TURNS)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -182,10 +183,10 @@ def test_gradients_are_taken_and_not_kept(dense: Dense) -> None:
     taken: dict[str, torch.Tensor] = {}
     answers = dense.questions().draw(5)
     with gradients(dense.model, lambda name, g: taken.update({name: g.clone()})):
-        loss = Answers(answers.batches[:1], answers.count).descend(dense.model)
+        loss = replace(answers, batches=answers.batches[:1]).descend(dense.model)
         assert all(p.grad is None for p in dense.model.parameters())
     assert loss > 0
-    Answers(answers.batches[:1], answers.count).descend(dense.model)
+    replace(answers, batches=answers.batches[:1]).descend(dense.model)
     for name, p in dense.model.named_parameters():
         assert p.grad is not None
         torch.testing.assert_close(taken[name], p.grad)

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedConfig
 
 from factrecall.config import Facts
 from factrecall.facts import RELATIONS
@@ -126,6 +127,7 @@ def test_a_prefix_of_the_answer_is_no_match() -> None:
             return self.head
 
         dtype = torch.float32
+        config = PreTrainedConfig()
 
         def __call__(  # type: ignore[no-untyped-def]
             self,

@@ -65,6 +65,16 @@ class Anatomy:
         module: nn.Module = attrgetter(self.attention["O"])(layer)
         return module
 
+    def mlp_of(self, layer: nn.Module) -> nn.Module:
+        """Return the whole MLP of a layer."""
+        module: nn.Module = attrgetter(self.mlp["down"].rpartition(".")[0])(layer)
+        return module
+
+    def last_of(self, model: PreTrainedModel) -> list[nn.Module]:
+        """Return what treats tokens one by one behind the last attention, but for norms."""
+        layer = self.layers_of(model)[-1]
+        return [self.output_of(layer), self.mlp_of(layer)]
+
 
 _LLAMA = Anatomy(
     layers="model.layers",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import torch
 from factrecall.errors import FactRecallError
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -91,6 +93,7 @@ def logits_at(
     where: torch.Tensor,
     positions: torch.Tensor | None = None,
     attends: torch.Tensor | None = None,
+    last: Sequence[nn.Module] = (),
 ) -> torch.Tensor:
     """Run a forward pass whose output head sees the chosen positions only.
 
@@ -106,6 +109,9 @@ def logits_at(
         Each token's position in its text, where it is not that in its row.
     attends : bool tensor, shape (rows, 1, length, length), optional
         Which tokens (third axis) attend to which (fourth), where not simply to those before them.
+    last : sequence of nn.Module
+        Modules behind the last attention that treat each token by itself; they too see the chosen
+        positions only.
 
     Returns
     -------
@@ -113,16 +119,25 @@ def logits_at(
         In row-major order of `where`. Whatever a model does behind its head (scaling, capping)
         is applied, since the selection is made at the head's entrance.
     """
-    head = model.get_output_embeddings()
-    handle = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][where],))
     more: dict[str, torch.Tensor] = {}
     if positions is not None and attends is not None:
         # Added to the scores, which every attention of transformers takes; some do not take bool.
         mask = torch.zeros(attends.shape, dtype=model.dtype, device=attends.device)
         mask.masked_fill_(~attends, torch.finfo(model.dtype).min)
         more = {"position_ids": positions, "attention_mask": mask}
-    try:
+    head = model.get_output_embeddings()
+    with ExitStack() as hooks:
+        for module in (*last, head):
+            hooks.callback(module.register_forward_pre_hook(lambda _, i: (i[0][where],)).remove)
+        for module in last:
+            back = module.register_forward_hook(lambda _, __, out: _spread(out, where))
+            hooks.callback(back.remove)
         logits: torch.Tensor = model(input_ids=tokens, use_cache=False, **more).logits
-    finally:
-        handle.remove()
     return logits
+
+
+def _spread(found: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """Put what was computed at the chosen positions back to them; zero stands elsewhere."""
+    spread = found.new_zeros(*where.shape, found.shape[-1])
+    spread[where] = found
+    return spread

@@ -3,8 +3,8 @@
 A sweep asks one model the same questions over and over, and changes a few weights in between.
 Below the lowest of these nothing changes, so the residual stream that enters its layer is kept
 from the pass before, and the model's own forward pass runs with the layers below skipped. What is
-asked is cut short where answers begin wrongly (see `beginnings`); it is cut anew, which costs a
-whole pass, as soon as that would have paid before.
+asked is cut short where answers begin wrongly (see `beginnings`), and cut anew as soon as that
+would have paid.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ class Restart:
         # Layer 0 needs nothing kept: what enters it are the embeddings.
         self.every = next(e for e in range(1, len(layers) + 1) if (len(layers) - 1) // e <= most)
         self._kept: list[Residuals] = []
+        self._besides: list[Residuals] = []
         self._loss = 0
         self._now: Residuals = {}
         self._start = 0
@@ -90,7 +91,7 @@ class Restart:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._kept = []
+        self._kept, self._besides = [], []
 
     def right(self, lowest: int) -> np.ndarray:
         """Ask everything; return the verdicts on all answers, as `Answers.right` does.
@@ -103,21 +104,36 @@ class Restart:
         if not self._handles and self.every < len(self._layers):
             raise RuntimeError("questions are asked inside the `with` block only")
         begin = lowest - lowest % self.every
-        # What cutting anew would cost: the layers that are else skipped, and about one for itself.
-        if self._loss > self.asked.answers.tokens * (begin + 1):
-            self.asked.renew()
-            self._kept, self._loss = [], 0
+        # Cutting anew takes about as long as half a layer.
+        if 2 * self._loss > self.asked.answers.tokens:
+            self._renew()
         if not self._kept:
             begin = 0
             self._kept = [{} for _ in self.asked.answers.batches]
         found = self._pass(self.asked.answers, begin, self._kept)
-        right = self.asked.judge(found, self._whole)
+        self._besides = []
+        right = self.asked.judge(found, self._ask_besides)
         depth = len(self._layers)
         self._loss += self.asked.vain * (depth - begin) + self.asked.more * depth
         return right
 
-    def _whole(self, answers: Answers) -> np.ndarray:
-        return self._pass(answers, 0, [{} for _ in answers.batches])
+    def _ask_besides(self, answers: Answers) -> np.ndarray:
+        self._besides = [{} for _ in answers.batches]
+        return self._pass(answers, 0, self._besides)
+
+    def _renew(self) -> None:
+        """Cut the questions anew and take along what is kept of them."""
+        before = [*self._kept, *self._besides]
+        source = torch.from_numpy(self.asked.renew())
+        kept: list[Residuals] = [{} for _ in self.asked.answers.batches]
+        sizes = [batch.tokens.shape for batch in self.asked.answers.batches]
+        with torch.inference_mode():
+            for layer in before[0]:
+                every = torch.cat([streams[layer].flatten(0, 1) for streams in before])
+                taken = every[source.to(every.device)].split([size.numel() for size in sizes])
+                for streams, part, size in zip(kept, taken, sizes, strict=True):
+                    streams[layer] = part.view(*size, -1)
+        self._kept, self._loss = kept, 0
 
     def _pass(self, answers: Answers, begin: int, kept: list[Residuals]) -> np.ndarray:
         for layer in self._layers[:begin]:
