@@ -138,8 +138,8 @@ def _mlp(measures: CircuitMeasures, kind: str) -> Iterator[Claim]:
     if kind == "column":
         share = COLUMNS.nodes / COLUMNS.of
         told = f"{COLUMNS.nodes} of {COLUMNS.of:,} ({100 * share:.2f} %)"
-        fine = measures.first_step(kind, "forward", "backward") <= share * measures.nodes(kind)
-        held = measures.held(*key, share) if fine else {}
+        held = measures.number(*key, "held", share)
+        one = share * measures.nodes(kind) < 1.5
         coarse = (
             f"Not measured: {100 * share:.2f} % of {measures.nodes(kind):,} {nodes} are fewer than "
             "the first step takes."
@@ -150,7 +150,9 @@ def _mlp(measures: CircuitMeasures, kind: str) -> Iterator[Claim]:
             f"holds more than {COLUMNS.held:g} % of S in the MLP.",
             False,
             word(_above(held, COLUMNS.held / 100)),
-            f"By seed {_shares(held)}." if held else coarse,
+            f"By seed {_shares(held)}{', of the first one alone' if one else ''}."
+            if held
+            else NOT_MEASURED,
             f"over {COLUMNS.held:g} %",
         )
         fine = measures.first_step(kind, "backward") <= share * measures.nodes(kind)
