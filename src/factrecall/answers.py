@@ -10,6 +10,7 @@ that begin alike share a row. The same batches give the loss over answers that g
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -55,10 +56,30 @@ class Batch:
     attends: torch.Tensor | None = None
 
     def logits(self, model: PreTrainedModel) -> torch.Tensor:
-        """Return a model's logits where answers are predicted (see `logits_at`)."""
+        """Return a model's logits where answers are predicted (see `logits_at`).
+
+        Behind the last attention nothing is computed elsewhere.
+        """
+        more: dict[str, torch.Tensor] = {}
+        if self.positions is not None and self.attends is not None:
+            # Added to the scores, which every attention of transformers takes; some take no bool.
+            mask = torch.zeros(self.attends.shape, dtype=model.dtype, device=self.attends.device)
+            mask.masked_fill_(~self.attends, torch.finfo(model.dtype).min)
+            more = {"position_ids": self.positions, "attention_mask": mask}
         anatomy = ANATOMIES.get(model.config.model_type)
-        last = anatomy.last_of(model) if anatomy else ()
-        return logits_at(model, self.tokens, self.where, self.positions, self.attends, last)
+        with ExitStack() as hooks:
+            for module in anatomy.last_of(model) if anatomy else ():
+                before = module.register_forward_pre_hook(lambda _, i: (i[0][self.where],))
+                after = module.register_forward_hook(lambda _, __, out: self._spread(out))
+                hooks.callback(before.remove)
+                hooks.callback(after.remove)
+            return logits_at(model, self.tokens, self.where, **more)
+
+    def _spread(self, found: torch.Tensor) -> torch.Tensor:
+        """Put what was computed where answers are predicted back there; zero stands elsewhere."""
+        spread = found.new_zeros(*self.where.shape, found.shape[-1])
+        spread[self.where] = found
+        return spread
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,12 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, BloomConfig
 
+from factrecall.answers import Answers
+from factrecall.beginnings import Beginnings
 from factrecall.errors import FactRecallError
 from factrecall.models.anatomy import ANATOMIES, PROJECTIONS, anatomy_of, heads_of
+from factrecall.models.forward import Encoded
+from factrecall.models.restart import Restart
 from factrecall.parameters.nodes import KINDS, Kind, Nodes
 from factrecall.parameters.sets import ParameterSet
 from factrecall.parameters.space import ParameterSpace
@@ -195,3 +199,52 @@ def test_members_of_a_complement_are_not_listed() -> None:
     with pytest.raises(ValueError, match="complement"):
         list(nodes.members(~ParameterSet.nothing(nodes.space)))
     assert isinstance(nodes.space, ParameterSpace)
+
+
+def questions() -> list[Encoded]:
+    """Return texts that begin alike by threes, with answers of one to three tokens."""
+    rng = generator(3, "questions")
+    texts = []
+    for start in range(3):
+        shared = np.r_[start + 2, rng.integers(2, 32, size=4)]
+        for _ in range(3):
+            tokens = np.r_[shared, rng.integers(2, 32, size=rng.integers(4, 7))]
+            end = len(tokens)
+            texts.append(Encoded(tokens, ((end - int(rng.integers(1, 4)), end),)))
+    return texts
+
+
+def test_rows_and_restarts_give_the_logits_of_whole_passes(model: PreTrainedModel) -> None:
+    texts = questions()
+    answers = Answers.of(texts, 64)
+    assert any(batch.attends is not None for batch in answers.batches)
+    with torch.inference_mode():
+        for batch in answers.batches:
+            found = batch.logits(model)
+            for number in set(batch.answer.tolist()):
+                tokens = torch.from_numpy(texts[number].tokens)[None]
+                start, end = texts[number].answers[0]
+                alone = model(input_ids=tokens).logits[0, start - 1 : end - 1]
+                own = found[torch.from_numpy(batch.answer == number)]
+                torch.testing.assert_close(own, alone, rtol=0, atol=2e-5)
+
+    said: list[torch.Tensor] = []
+    handle = model.get_output_embeddings().register_forward_hook(
+        lambda _, __, out: said.append(out.clone())
+    )
+    layers = anatomy_of(model.config).layers_of(model)
+    with Restart(model, layers, Beginnings(texts, 64), 1e9) as asked:
+        asked.right(0)
+        with torch.no_grad():
+            for parameter in layers[1].parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+        said.clear()
+        asked.right(1)
+        restarted, parts = list(said), len(asked.asked.answers.batches)
+        asked._loss = 0  # nothing is cut anew in between
+        said.clear()
+        asked.right(0)
+    handle.remove()
+    assert parts <= len(restarted)
+    for one, other in zip(restarted[:parts], said[:parts], strict=True):
+        assert torch.equal(one, other)

@@ -221,10 +221,11 @@ def test_circuits_have_every_sweep_and_agree_with_grafting(results: Path, study:
     sweeps = read_table(results / "tables/sweeps.parquet", SWEEPS)
     assert len(sweeps) == len(expected)
     tested = sweeps[sweeps["worst"].notna()]
-    assert (tested["worst"] <= study.circuits.steps.tolerance).all()
-    assert set(read_table(results / "tables/continuity.parquet", CONTINUITY)["kind"]) <= {
-        "attention",
-        "unit",
+    assert len(tested) and (tested["worst"] <= study.circuits.steps.tolerance).all()
+    lasting = read_table(results / "tables/continuity.parquet", CONTINUITY)
+    assert set(lasting["kind"]) == {"attention", "unit"} and set(lasting["shuffled"]) == {
+        True,
+        False,
     }
 
 

@@ -50,7 +50,7 @@ class Case(Section):
     head: Natural | None = None
     """The head, from 0; null takes the one whose output projection has most shared parameters."""
     individual: Natural | None = None
-    """Whose fact; null takes one that Mix-tuned models recall and Stage-tuned ones do not."""
+    """Whose fact, one of those masks are fitted to on QA out; null takes a telling one."""
     relation: str | None = None
     """Which fact of theirs."""
 

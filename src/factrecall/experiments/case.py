@@ -178,7 +178,7 @@ def study_case(
                     tables["looks"].append(table.assign(**label, **known))
                     if number == chosen:
                         tables["attention"].append(_pairs(weights).assign(**label))
-                        read = _read(model, output, marked, prompt, forms.answer)
+                        read = _read(model, output, marked, prompt)
                         tables["logits"].append(read.assign(**label))
                 watch(number + 1)
     shown = texts[chosen]
@@ -271,11 +271,11 @@ def _pairs(weights: np.ndarray) -> pd.DataFrame:
 
 
 def _read(
-    model: Grafted, output: torch.Tensor, marked: pd.DataFrame, prompt: Prompt, answer: str
+    model: Grafted, output: torch.Tensor, marked: pd.DataFrame, prompt: Prompt
 ) -> pd.DataFrame:
     name = marked["id"][marked["role"] == "subject"].tolist()
-    text = f"{prompt.text} {answer}"
-    (whole,) = encode(model.tokenizer, [text], [[(len(prompt.text) + 1, len(text))]])
+    whole_text, span = prompt.whole
+    (whole,) = encode(model.tokenizer, [whole_text], [[span]])
     gold = int(whole.tokens[whole.answers[0][0]])
     roles = {**dict.fromkeys(name, "subject"), gold: "answer"}
     table = lens(model.model, output, TOP, [gold, *name])

@@ -119,6 +119,7 @@ def intervene(
     grafted = open_grafted(base, tuned, sets, masks, outcomes, device)
     judge = grafted.questions(qa, grafted_individuals, individuals, study_seed, batch_tokens)
     model, parts = grafted.model, Nodes.of(grafted.model, kind)
+    table = _table(parts, grafted)
     rng = generator(study_seed, "circuits", kind, seed)
     by = orders(parts, grafted.shared, grafted.mask, draws, rng)
     per_step = {"forward": size.forward, "backward": size.backward}
@@ -144,10 +145,10 @@ def intervene(
                 watch(done)
             named = {"direction": direction, "priority": key[0], "draw": key[1]}
             told.append(_told(curve, counts[direction], named))
-            rows += _rows(ask.found, order, grafted, parts, per_step[direction], named)
+            rows += _rows(ask.found, order, table, per_step[direction], named)
     write_table(out, pd.DataFrame(rows), STEPS, provenance)
     write_table(curves, pd.DataFrame(told), CURVES, provenance)
-    write_table(nodes, _table(parts, grafted), NODES, provenance)
+    write_table(nodes, table, NODES, provenance)
     asked_ = judge.rows[["individual", "relation"]].assign(question=range(len(whole)))
     write_table(questions, asked_.assign(grafted=whole), QUESTIONS, provenance)
 
@@ -183,14 +184,13 @@ def _told(curve: Curve, count: int, key: Mapping[str, object]) -> dict[str, obje
 def _rows(
     found: Mapping[int, np.ndarray],
     order: np.ndarray,
-    grafted: Grafted,
-    parts: Nodes,
+    table: pd.DataFrame,
     per_step: int,
     key: Mapping[str, object],
 ) -> list[dict[str, object]]:
     shares = {}
-    for name, chosen in (("shared", grafted.shared), ("grafted", grafted.mask)):
-        counts = parts.counts(chosen)[order]
+    for name in ("shared", "grafted"):
+        counts = table[name].to_numpy()[order]
         shares[name] = np.concatenate([[0], np.cumsum(counts)]) / max(1, counts.sum())
     rows: list[dict[str, object]] = []
     for step, right in sorted(found.items()):

@@ -30,10 +30,13 @@ class Prompt:
         It ends before the space that precedes the attribute.
     spans : sequence of (role, start, end)
         Characters of its parts.
+    whole : (str, (int, int))
+        The text with the attribute, and the attribute's characters.
     """
 
     text: str
     spans: Sequence[tuple[str, int, int]]
+    whole: tuple[str, tuple[int, int]]
 
     def tokens(self, tokenizer: PreTrainedTokenizerBase) -> pd.DataFrame:
         """Return the prompt's tokens: columns id, text and role."""
@@ -58,19 +61,23 @@ def prompts(bio: pd.DataFrame, question: Mapping[str, Any]) -> dict[str, Prompt]
     question : mapping
         The fact's row of the table of questions.
     """
-    asked = question["text"][: question["attribute_start"]].rstrip()
     text, spans = "", []
     for sentence in bio.to_dict("records"):
         wanted = sentence["relation"] == question["relation"]
         spans += _spans(sentence, len(text), wanted=wanted)
         if wanted:
-            text += sentence["text"][: sentence["attribute_start"]]
             break
         text += sentence["text"] + " "
     return {
-        "bio": Prompt(text.rstrip(), spans),
-        "qa": Prompt(asked, _spans(question, 0, wanted=True)),
+        "bio": _prompt(text, sentence, spans),
+        "qa": _prompt("", question, _spans(question, 0, wanted=True)),
     }
+
+
+def _prompt(before: str, row: Mapping[str, Any], spans: list[tuple[str, int, int]]) -> Prompt:
+    start, end = (len(before) + row[f"attribute_{at}"] for at in ("start", "end"))
+    whole = before + row["text"]
+    return Prompt(whole[:start].rstrip(), spans, (whole, (start, end)))
 
 
 def _spans(row: Mapping[str, Any], offset: int, *, wanted: bool) -> list[tuple[str, int, int]]:

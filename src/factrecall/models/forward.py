@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,6 @@ import torch
 from factrecall.errors import FactRecallError
 
 if TYPE_CHECKING:
-    from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -88,12 +86,7 @@ def encode(
 
 
 def logits_at(
-    model: PreTrainedModel,
-    tokens: torch.Tensor,
-    where: torch.Tensor,
-    positions: torch.Tensor | None = None,
-    attends: torch.Tensor | None = None,
-    last: Sequence[nn.Module] = (),
+    model: PreTrainedModel, tokens: torch.Tensor, where: torch.Tensor, **more: torch.Tensor
 ) -> torch.Tensor:
     """Run a forward pass whose output head sees the chosen positions only.
 
@@ -105,13 +98,8 @@ def logits_at(
         Padded on the right; causality keeps real tokens from seeing the padding.
     where : bool tensor, shape (rows, length)
         Positions whose logits are wanted.
-    positions : int64 tensor, shape (rows, length), optional
-        Each token's position in its text, where it is not that in its row.
-    attends : bool tensor, shape (rows, 1, length, length), optional
-        Which tokens (third axis) attend to which (fourth), where not simply to those before them.
-    last : sequence of nn.Module
-        Modules behind the last attention that treat each token by itself; they too see the chosen
-        positions only.
+    **more : tensor
+        What else the model is to be given.
 
     Returns
     -------
@@ -119,25 +107,10 @@ def logits_at(
         In row-major order of `where`. Whatever a model does behind its head (scaling, capping)
         is applied, since the selection is made at the head's entrance.
     """
-    more: dict[str, torch.Tensor] = {}
-    if positions is not None and attends is not None:
-        # Added to the scores, which every attention of transformers takes; some do not take bool.
-        mask = torch.zeros(attends.shape, dtype=model.dtype, device=attends.device)
-        mask.masked_fill_(~attends, torch.finfo(model.dtype).min)
-        more = {"position_ids": positions, "attention_mask": mask}
     head = model.get_output_embeddings()
-    with ExitStack() as hooks:
-        for module in (*last, head):
-            hooks.callback(module.register_forward_pre_hook(lambda _, i: (i[0][where],)).remove)
-        for module in last:
-            back = module.register_forward_hook(lambda _, __, out: _spread(out, where))
-            hooks.callback(back.remove)
+    handle = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][where],))
+    try:
         logits: torch.Tensor = model(input_ids=tokens, use_cache=False, **more).logits
+    finally:
+        handle.remove()
     return logits
-
-
-def _spread(found: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-    """Put what was computed at the chosen positions back to them; zero stands elsewhere."""
-    spread = found.new_zeros(*where.shape, found.shape[-1])
-    spread[where] = found
-    return spread

@@ -40,8 +40,9 @@ class Restart:
     asked : Beginnings
         The questions.
     memory : float
-        How many bytes the residual streams may take; where they would take more, every second,
-        third, … layer's is kept.
+        How many bytes the residual streams of all questions may take on the model's device; where
+        they would take more, every second, third, … layer's is kept. Answers asked besides, a
+        few as a rule, come on top.
 
     Attributes
     ----------
@@ -128,11 +129,12 @@ class Restart:
         kept: list[Residuals] = [{} for _ in self.asked.answers.batches]
         sizes = [batch.tokens.shape for batch in self.asked.answers.batches]
         with torch.inference_mode():
-            for layer in before[0]:
-                every = torch.cat([streams[layer].flatten(0, 1) for streams in before])
-                taken = every[source.to(every.device)].split([size.numel() for size in sizes])
-                for streams, part, size in zip(kept, taken, sizes, strict=True):
-                    streams[layer] = part.view(*size, -1)
+            for layer in list(before[0]):
+                # One layer at a time, and each batch in memory of its own: nothing is there twice.
+                every = torch.cat([streams.pop(layer).flatten(0, 1) for streams in before])
+                parts = source.to(every.device).split([size.numel() for size in sizes])
+                for streams, part, size in zip(kept, parts, sizes, strict=True):
+                    streams[layer] = every[part].view(*size, -1)
         self._kept, self._loss = kept, 0
 
     def _pass(self, answers: Answers, begin: int, kept: list[Residuals]) -> np.ndarray:
