@@ -58,7 +58,7 @@ class Batch:
     def logits(self, model: PreTrainedModel) -> torch.Tensor:
         """Return a model's logits where answers are predicted (see `logits_at`).
 
-        Behind the last attention nothing is computed elsewhere.
+        In the last layer only keys and values are computed elsewhere.
         """
         more: dict[str, torch.Tensor] = {}
         if self.positions is not None and self.attends is not None:

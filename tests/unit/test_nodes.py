@@ -247,4 +247,5 @@ def test_rows_and_restarts_give_the_logits_of_whole_passes(model: PreTrainedMode
     handle.remove()
     assert parts <= len(restarted)
     for one, other in zip(restarted[:parts], said[:parts], strict=True):
-        assert torch.equal(one, other)
+        # What is kept was computed in rows of another length: some units in the last place.
+        torch.testing.assert_close(one, other, rtol=0, atol=2e-5)

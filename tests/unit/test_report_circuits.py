@@ -34,7 +34,7 @@ from factrecall.report.circuit_cautions import (
     model_cautions,
 )
 from factrecall.report.circuit_claims import circuit_claims
-from factrecall.report.circuit_figures import HEADS_DATA, draw_circuits, draw_heads
+from factrecall.report.circuit_figures import HEADS_DATA, _legend, draw_circuits, draw_heads
 from factrecall.report.circuit_measures import CURVES, MLP, CircuitMeasures, read_circuits
 from factrecall.report.circuit_numbers import (
     continuity_table,
@@ -54,6 +54,7 @@ from factrecall.report.continuity_figure import (
 from factrecall.report.measures import TableFiles, read_measures
 from factrecall.report.published import LLAMA, PYTHIA
 from factrecall.report.style import DOTS_PER_INCH, WIDTH
+from factrecall.report.tables import MISSING
 from factrecall.storage import read_table, write_table
 
 SEEDS = (0, 1, 2)
@@ -310,10 +311,35 @@ def test_numbers_are_read_between_steps(measures: CircuitMeasures) -> None:
     assert reached == pytest.approx(dict.fromkeys(SEEDS, 0.55))
     lost = measures.lost("attention", "mix", "random", 0.25)
     assert lost == pytest.approx(dict.fromkeys(SEEDS, 0.25))
-    assert measures.held("column", "mix", "shared", 1e-9)[0] == pytest.approx(
-        1 - (1 - 1 / 4000) ** 1000
-    )
+    first = measures.at("column", "mix", "shared", "shared_fraction", 1e-9, "forward")
+    assert first[0] == pytest.approx(1 - (1 - 1 / 4000) ** 1000)
     assert measures.at("unit", "mix", "shared", "completeness", 0.1, "forward") == {}
+
+
+def test_what_nodes_hold_is_counted_node_by_node_where_it_can_be(tmp_path: Path) -> None:
+    tables = frames()
+    counted = tables["circuits"]
+    counted.loc[counted["measure"] == "held", "value"] = 0.123
+    measures = measures_of(tmp_path, tables)
+    for priority in ("shared", "grafted"):
+        held = measures.held("attention", "mix", priority, 0.6)
+        assert held == pytest.approx(dict.fromkeys(SEEDS, 0.123))
+    assert measures.held("attention", "mix", "random", 0.6)[0] == pytest.approx(
+        1 - 0.4**2, abs=0.02
+    )
+    assert measures.held("attention", "mix", "shared", 0.5)[0] > 0.9  # no such share was counted
+
+
+def test_the_first_step_is_the_one_that_every_seed_took(tmp_path: Path) -> None:
+    rows = intervention_rows()
+    late = (rows["seed"] == 1) & (rows["direction"] == "backward") & (rows["tuning"] == "mix")
+    measures = measures_of(tmp_path, frames(rows[~(late & rows["nodes"].between(1, 5))]))
+    assert measures.first_step("attention", "mix", "shared", "backward") == 7
+    assert measures.first_step("attention", "mix", "shared", "forward") == 1
+    assert measures.first_step("attention", "stage", "shared", "backward") == 1
+    assert measures.first_step("unit", "mix", "shared", "forward") == 0
+    assert measures.lost("attention", "mix", "shared", 0.1) == {}  # 4.8 of 48
+    assert measures.reached("attention", "mix", "shared", 0.1)
 
 
 def test_what_a_kind_adds_leaves_out_what_all_else_gives(tmp_path: Path) -> None:
@@ -335,8 +361,17 @@ def test_claims_hold_of_circuits_like_the_papers(measures: CircuitMeasures, pape
     assert {c.word for c in claims} == {"holds"}
     assert [c.section for c in claims].count("Attention heads") == 11
     assert [c.section for c in claims].count("MLP nodes") == 8
-    assert sum(c.own for c in claims) == 3
+    assert sum(c.own for c in claims) == 5
     assert all(c.paper for c in claims if not c.own)
+    for said in (
+        "Adding nodes brings recall back sooner in the order of shared parameters than at random: "
+        "mean completeness over all steps.",
+        "Putting nodes back costs recall sooner in the order of shared parameters than in that of "
+        "grafted parameters: mean completeness lost over all steps.",
+    ):
+        assert about(claims, said) == ["holds", "holds"]
+    early = [c for c in claims if c.section == "MLP nodes" and c.text.startswith("Adding")]
+    assert [(c.own, c.paper) for c in early] == [(True, "in steps 1 to 20 of 49 (Llama)")] * 2
 
 
 def test_claims_of_circuits_the_other_way_round_do_not_hold(tmp_path: Path) -> None:
@@ -383,7 +418,11 @@ def test_a_share_finer_than_the_first_step_is_not_read_off(tmp_path: Path) -> No
     lost = next(c for c in claims if "that share of them" in c.text)
     assert "fewer than the first step takes" in lost.evidence
     assert any("would be 3.2 of the 4,000" in c for c in kind_cautions(coarse, "column"))
-    assert "0.08" not in str(numbers_table(coarse, "column", LLAMA).head)
+    table = numbers_table(coarse, "column", LLAMA)
+    for name, known in (("reached with", False), ("lost without", False), ("of S in", True)):
+        column = table.head.index(f"{name} 0.08\u00a0%")
+        assert (cells(table, 0, 0)[column] != MISSING) == known
+        assert cells(table, 0, 2)[column] == MISSING  # at random
     # What nodes hold is known node by node, however coarse the steps.
     fine = intervention_rows()
     fine = fine[(fine["direction"] == "backward") | ~fine["nodes"].between(1, 5)]
@@ -397,9 +436,23 @@ def test_heads_that_look_alike_are_judged_over_people(tmp_path: Path) -> None:
         if diffuse < 0:
             swap = {"mix": "stage", "stage": "mix"}
             case = dataclasses.replace(case, looks=_swapped(case.looks, swap))
-        (claim,) = case_claims(case, 0, np.random.default_rng(0))
+        (claim,) = case_claims(case, 0, np.random.default_rng(0), chosen=True)
         assert claim.word == expected
     assert "10 people, one seed" in claim.evidence
+    assert "but for that to the token that begins every text" in claim.evidence
+    assert claim.text.startswith("The head with most shared") and not claim.own
+    (named,) = case_claims(case, 0, np.random.default_rng(0), chosen=False)
+    assert named.text.startswith("The head that the configuration names looks") and named.own
+
+
+def test_heads_that_rest_on_the_first_token_are_no_more_alike_for_it(tmp_path: Path) -> None:
+    case = read_case(write_case(tmp_path))
+    looks = case.looks.assign(weight=0.1 * case.looks["weight"])
+    looks.loc[looks["role"] == "start", "weight"] = 0.9
+    resting = dataclasses.replace(case, looks=looks)
+    pd.testing.assert_frame_equal(resting.alike(), case.alike())
+    looks.loc[looks["role"] != "start", "weight"] = 0.0
+    assert resting.alike().dropna().empty  # nothing is left to be alike
 
 
 def _swapped(table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
@@ -453,9 +506,9 @@ def cells(table: Any, group: int, row: int) -> list[str]:
 
 def test_tables_hold_our_numbers_and_theirs(measures: CircuitMeasures) -> None:
     heads = numbers_table(measures, "attention", LLAMA)
-    assert heads.head[1:6] == [
+    assert heads.head[1:7] == [
         "80\u00a0% needs", "reached with 10\u00a0%", "reached with 60\u00a0%",
-        "lost without 10\u00a0%", "lost without 60\u00a0%",
+        "reached with 80\u00a0%", "lost without 10\u00a0%", "lost without 60\u00a0%",
     ]  # fmt: skip
     assert cells(heads, 0, 2)[3] == "60.0 ± 0.0"  # at random, straight
     assert cells(heads, 0, 3)[:6] == [
@@ -463,8 +516,8 @@ def test_tables_hold_our_numbers_and_theirs(measures: CircuitMeasures) -> None:
         "< 60",
         "–",
         "> 80",
-        "> 90",
         "–",
+        "> 90",
     ]
     assert cells(heads, 0, 4)[3] == "≤ 70"
     assert "reached with 80\u00a0%" in numbers_table(measures, "attention", PYTHIA).head
@@ -637,6 +690,19 @@ def test_missing_rows_are_shown_as_missing(tables: dict[str, Any], tmp_path: Pat
     claims = list(circuit_claims(measures, LLAMA))
     text = str([dataclasses.asdict(shown), claims, alternatives(measures, case)])
     assert not re.search(r"\bnan\b|\binf\b", text)
+
+
+def test_without_random_orders_nothing_is_said_of_chance(
+    measures: CircuitMeasures, tmp_path: Path
+) -> None:
+    plain = measures_of(tmp_path, SPARSE["no random orders"])
+    assert measures.random and not plain.random
+    claims = list(circuit_claims(plain, LLAMA))
+    assert not about(claims, "at random")
+    assert len(claims) == len(list(circuit_claims(measures, LLAMA))) - 3
+    assert "random orders," not in numbers_table(plain, "column", LLAMA).caption
+    labels = [entry.get_label() for entry in _legend({"shared", "grafted"})]
+    assert "at random" not in labels
 
 
 def test_models_that_know_nothing_are_judged_of_nothing(tmp_path: Path) -> None:

@@ -264,6 +264,7 @@ def _study(name: str, models: tuple[str, ...], people: int, seeds: list[int]) ->
         "circuits": {
             "attention": {"forward": 1, "backward": 1},
             "column": {"forward": 64, "backward": 64},
+            "unit": {"forward": 1, "backward": 1},
             "draws": 2,
             "individuals": 60,
             "steps": {"method": "adaptive"},
@@ -459,12 +460,18 @@ def test_deviations_are_those_of_the_study(synthetic: Synthetic) -> None:
         "circuits": {
             "attention": {"forward": 1, "backward": 1},
             "column": {"forward": 8192, "backward": 64},
+            "unit": None,
             "steps": {"method": "each", "stride": 1},
-            "case": {"layer": 21, "head": 17},
+            "case": {"layer": 21, "head": 17, "individual": 3, "relation": "university"},
         },
     }
     assert [d.what for d in deviations(as_published)] == [
         "Wording of biographies and questions",
         "Interventions on nodes",
         "A control for continuity",
+        "What is read of the case study's head",
     ]
+    case = {"layer": 21, "head": 17, "individual": None, "relation": None}
+    named = {**as_published, "circuits": {**as_published["circuits"], "case": case}}
+    said = [d.what for d in deviations(named)]
+    assert "Fact of the case study" in said and "Head of the case study" not in said

@@ -71,9 +71,14 @@ class Anatomy:
         return module
 
     def last_of(self, model: PreTrainedModel) -> list[nn.Module]:
-        """Return what treats tokens one by one behind the last attention, but for norms."""
+        """Return what matters only at the tokens whose logits are wanted, but for norms.
+
+        In the last layer these are the MLP, the output projection and, where it is a module of its
+        own, the query projection: no token attends to another's query.
+        """
         layer = self.layers_of(model)[-1]
-        return [self.output_of(layer), self.mlp_of(layer)]
+        queries = [attrgetter(self.attention["Q"])(layer)] if self.fused == "no" else []
+        return [*queries, self.output_of(layer), self.mlp_of(layer)]
 
 
 _LLAMA = Anatomy(

@@ -105,8 +105,8 @@ class Restart:
         if not self._handles and self.every < len(self._layers):
             raise RuntimeError("questions are asked inside the `with` block only")
         begin = lowest - lowest % self.every
-        # Cutting anew takes about as long as half a layer.
-        if 2 * self._loss > self.asked.answers.tokens:
+        # Cutting anew takes about as long as a fifth of a layer.
+        if 5 * self._loss > self.asked.answers.tokens:
             self._renew()
         if not self._kept:
             begin = 0

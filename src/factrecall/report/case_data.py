@@ -136,10 +136,14 @@ class Case:
         """Return how alike the head looks at a fact told and asked, by fact.
 
         Columns individual, relation and a column a tuning: the attention that goes to the same
-        roles in both prompts, from 0 to 1.
+        roles in both prompts, from 0 to 1. What the token that begins every text takes is left
+        out, and the rest counts as the whole: a head that rests there is no more alike for it.
         """
         keys = ["tuning", "individual", "relation", "role"]
-        sides = self.looks.pivot(index=keys, columns="format", values="weight")
+        looks = self.looks[self.looks["role"] != "start"]
+        sides = looks.pivot(index=keys, columns="format", values="weight")
+        totals = sides.groupby(level=keys[:3], sort=False).transform("sum")
+        sides /= totals.where(totals > 0)
         same = sides.reindex(columns=list(FORMAT_NAMES)).min(axis=1, skipna=False)
         sums = same.groupby(level=keys[:3], sort=False).sum(min_count=1)
         return sums.unstack("tuning").reindex(columns=list(COMPARED)).reset_index()

@@ -132,13 +132,13 @@ def _few(measures: CircuitMeasures, kind: str) -> str:
 
 def _coarse(measures: CircuitMeasures) -> str:
     nodes, share = measures.nodes("column"), COLUMNS.nodes / COLUMNS.of
-    step = measures.first_step("column", "backward")
+    step = measures.first_step("column", "mix", "shared", "backward")
     if share * nodes >= step:
         return ""
     return (
         f"The paper's first {COLUMNS.nodes} of {COLUMNS.of:,} columns would be "
-        f"{share * nodes:.1f} of the {nodes:,} here, where a step takes {step:,}. What so few hold "
-        "and cost is not known."
+        f"{share * nodes:.1f} of the {nodes:,} here, where the first step back takes {step:,}. "
+        "What so few cost is not known."
     )
 
 

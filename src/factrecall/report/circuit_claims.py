@@ -57,19 +57,19 @@ def _attention(measures: CircuitMeasures, paper: str) -> Iterator[Claim]:
     theirs, key = HEADS[paper], ("attention", "mix", "shared")
     share, top = theirs.share / 100, TOP_HEADS / 100
     heads = f"{_whole(share)} of the heads"
-    needed = _needed(measures, "attention")
+    ours, needed = measures.reached(*key, share), _needed(measures, "attention")
     yield Claim(
         "Attention heads",
         f"{heads} of a Mix-tuned model, taken by their shared parameters, are enough for more than "
         f"{theirs.reached:g} % completeness.",
         False,
-        word({seed: share - value for seed, value in needed.items()}),
-        f"{theirs.reached:g} % need, by seed, {_shares(needed)} of them.{_floor(measures)}"
-        if needed
+        word(_above(ours, theirs.reached / 100)),
+        f"By seed {_shares(ours)}; {_whole(ENOUGH)} needs, by seed, {_shares(needed)} of them."
+        f"{_floor(measures)}"
+        if ours
         else NOT_MEASURED,
         f"over {theirs.reached:g} % with {heads}",
     )
-    ours = measures.reached(*key, share)
     others = measures.reached("attention", "mix", "grafted", share)
     yield Claim(
         "Attention heads",
@@ -138,7 +138,7 @@ def _mlp(measures: CircuitMeasures, kind: str) -> Iterator[Claim]:
     if kind == "column":
         share = COLUMNS.nodes / COLUMNS.of
         told = f"{COLUMNS.nodes} of {COLUMNS.of:,} ({100 * share:.2f} %)"
-        held = measures.number(*key, "held", share)
+        held = measures.held(*key, share)
         one = share * measures.nodes(kind) < 1.5
         coarse = (
             f"Not measured: {100 * share:.2f} % of {measures.nodes(kind):,} {nodes} are fewer than "
@@ -155,8 +155,7 @@ def _mlp(measures: CircuitMeasures, kind: str) -> Iterator[Claim]:
             else NOT_MEASURED,
             f"over {COLUMNS.held:g} %",
         )
-        fine = measures.first_step(kind, "backward") <= share * measures.nodes(kind)
-        lost = measures.lost(*key, share) if fine else {}
+        lost = measures.lost(*key, share)
         yield Claim(
             "MLP nodes",
             f"Putting back that share of them costs more than {COLUMNS.lost:g} % of completeness.",
@@ -235,6 +234,8 @@ def _orders(
         measure = "area" if forward else "area_lost"
         ours = measures.number(kind, "mix", "shared", measure)
         for other in others:
+            if other == "random" and not measures.random:
+                continue
             theirs = measures.number(kind, "mix", other, measure)
             said = (
                 "Adding nodes brings recall back" if forward else "Putting nodes back costs recall"
@@ -244,12 +245,12 @@ def _orders(
             early = kind != "attention" and forward
             yield Claim(
                 section,
-                f"{said} recall sooner in the order of shared parameters than {than}: mean {what} "
+                f"{said} sooner in the order of shared parameters than {than}: mean {what} "
                 "over all steps.",
-                False,
+                early,
                 word(_minus(ours, theirs)),
                 _two("By shared parameters", ours, PRIORITY_LABELS[other], theirs),
-                "so in steps 1 to 20 of 49; no number" if early else "so in the figures; no number",
+                "in steps 1 to 20 of 49 (Llama)" if early else "so in the figures; no number",
             )
 
 

@@ -76,7 +76,8 @@ def draw_circuits(measures: CircuitMeasures, kinds: tuple[str, ...], stem: Path)
             )  # fmt: skip
             _draw_kind(part.subplots(3, 2, sharex=True, sharey="row"), curves, kind)
         if there:
-            figure.legend(handles=_legend(), loc="outside lower center", ncols=2, fontsize=8)
+            handles = _legend(set(data["priority"]))
+            figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8)
         save_figure(figure, data, stem, CURVES)
 
 
@@ -134,10 +135,11 @@ def _draw_held(axes: Axes, rows: pd.DataFrame) -> None:
     axes.yaxis.set_major_locator(MultipleLocator(25))
 
 
-def _legend() -> list[Line2D | Patch]:
+def _legend(there: set[str]) -> list[Line2D | Patch]:
     orders = [
         Line2D([], [], color=PRIORITY_COLOURS[p], label=PRIORITY_LABELS[p], **_LINES[p])
         for p in PRIORITIES
+        if p in there
     ]
     colour = PRIORITY_COLOURS["shared"]
     return [

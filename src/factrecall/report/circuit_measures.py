@@ -75,11 +75,16 @@ class CircuitMeasures:
         """Return how many nodes of a kind there are."""
         return int(self.interventions.loc[self.interventions["kind"] == kind, "nodes"].max())
 
-    def first_step(self, kind: str, *directions: str) -> int:
-        """Return the fewest nodes that were intervened on in any of the directions."""
-        rows = self.interventions
-        rows = rows[(rows["kind"] == kind) & rows["direction"].isin(directions)]
-        return int(rows.loc[rows["nodes"] > 0, "nodes"].min())
+    @property
+    def random(self) -> bool:
+        """Whether there are random orders to compare with."""
+        return bool((self.interventions["priority"] == "random").any())
+
+    def first_step(self, kind: str, tuning: str, priority: str, direction: str) -> int:
+        """Return the fewest nodes that every sweep was asked at, but none; 0 without a sweep."""
+        rows = self._sweeps(kind, tuning, priority, direction)
+        least = rows[rows["nodes"] > 0].groupby(["seed", "draw"])["nodes"].min()
+        return int(least.max()) if len(least) else 0
 
     def number(
         self, kind: str, tuning: str, priority: str, measure: str, at: float | None = None
@@ -113,9 +118,7 @@ class CircuitMeasures:
         directions : str
             Of the sweeps.
         """
-        rows = self.interventions[self.interventions["direction"].isin(directions)]
-        for column, value in {"kind": kind, "tuning": tuning, "priority": priority}.items():
-            rows = rows[rows[column] == value]
+        rows = self._sweeps(kind, tuning, priority, *directions)
         if rows.empty:
             return {}
         place = max(share * self.nodes(kind), 1)
@@ -125,18 +128,41 @@ class CircuitMeasures:
         }
         return _by_seed(pd.Series(found).groupby(level=0).agg(_mean))
 
+    def _sweeps(self, kind: str, tuning: str, priority: str, *directions: str) -> pd.DataFrame:
+        rows = self.interventions[self.interventions["direction"].isin(directions)]
+        for column, value in {"kind": kind, "tuning": tuning, "priority": priority}.items():
+            rows = rows[rows[column] == value]
+        return rows
+
     def held(self, kind: str, tuning: str, priority: str, share: float) -> dict[int, float]:
-        """Return by seed the share of the kind's S in a share of its nodes."""
-        return self.at(kind, tuning, priority, "shared_fraction", share, "forward", "backward")
+        """Return by seed the share of the kind's S in a share of its nodes.
+
+        Counted node by node where it was, else read off the steps.
+        """
+        if counted := self.number(kind, tuning, priority, "held", share):
+            return counted
+        both = ("forward", "backward")
+        if share * self.nodes(kind) < min(self.first_step(kind, tuning, priority, d) for d in both):
+            return {}
+        return self.at(kind, tuning, priority, "shared_fraction", share, *both)
 
     def reached(self, kind: str, tuning: str, priority: str, share: float) -> dict[int, float]:
         """Return by seed the completeness with a share of the kind's nodes grafted."""
-        return self.at(kind, tuning, priority, "completeness", share, "forward")
+        return self._asked(kind, tuning, priority, share, "forward")
 
     def lost(self, kind: str, tuning: str, priority: str, share: float) -> dict[int, float]:
         """Return by seed the completeness lost with a share of the kind's nodes put back."""
-        left = self.at(kind, tuning, priority, "completeness", share, "backward")
+        left = self._asked(kind, tuning, priority, share, "backward")
         return {seed: 1 - value for seed, value in left.items()}
+
+    def _asked(
+        self, kind: str, tuning: str, priority: str, share: float, direction: str
+    ) -> dict[int, float]:
+        """Read completeness off curves; nothing of fewer nodes than the first step takes."""
+        least = self.first_step(kind, tuning, priority, direction)
+        if round(share * self.nodes(kind), 6) < least:
+            return {}
+        return self.at(kind, tuning, priority, "completeness", share, direction)
 
     def floor(self, kind: str, tuning: str) -> dict[int, float]:
         """Return by seed the completeness with no node of the kind grafted."""

@@ -36,7 +36,7 @@ class _Column(NamedTuple):
 
 def numbers_table(measures: CircuitMeasures, kind: str, paper: str) -> Table:
     """Return what the paper reads off its curves, by tuning and priority."""
-    shares = _shares(measures, kind, paper)
+    shares = _shares(kind, paper)
     columns = [
         _Column(
             f"{_whole(ENOUGH)} needs",
@@ -74,26 +74,29 @@ def numbers_table(measures: CircuitMeasures, kind: str, paper: str) -> Table:
                 if any(p in c.paper for c in columns)
             ]
         groups.append((f"{TUNING_LABELS[tuning]}, floor {mean_sd(floor)}", rows))
-    steps = (measures.first_step(kind, d) for d in ("forward", "backward"))
+    steps = (
+        max(measures.first_step(kind, t, p, d) for t in COMPARED for p in PRIORITIES)
+        for d in ("forward", "backward")
+    )
+    drawn = ", of which each is the mean of its random orders" if measures.random else ""
     return Table(
         f"Circuits of the {measures.nodes(kind):,} {KIND_LABELS[kind]}, in per cent; mean ± s.d. "
-        "over seeds, of which each is the mean of its random orders. Floor: completeness with none "
-        "of them grafted. Rows: by what nodes are ordered. "
+        f"over seeds{drawn}. Floor: completeness with none of them grafted. Rows: by what nodes "
+        "are ordered. "
         f"{_whole(ENOUGH)} needs: share of nodes at which completeness first gets there, 0 where "
         "the floor is higher. Reached with, lost without: completeness with the first nodes "
         "only, and what putting them back costs. The last two are means over all shares of nodes. "
-        "Steps take "
-        f"{next(steps):,} forward, {next(steps):,} backward. Paper: {paper}, "
+        f"The first step takes {next(steps):,} forward, {next(steps):,} backward; of fewer nodes "
+        "only what they hold of S is known, which is counted node by node but for random orders. "
+        f"Paper: {paper}, "
         f"{_source(kind, paper)}.",
         ["Order", *(c.name for c in columns)],
         groups,
     )
 
 
-def _shares(measures: CircuitMeasures, kind: str, paper: str) -> list[float]:
-    wanted = {*SHARES[kind], *([HEADS[paper].share / 100] if kind == "attention" else [])}
-    least = measures.first_step(kind, "forward", "backward") / measures.nodes(kind)
-    return sorted(share for share in wanted if share >= least)
+def _shares(kind: str, paper: str) -> list[float]:
+    return sorted({*SHARES[kind], *([HEADS[paper].share / 100] if kind == "attention" else [])})
 
 
 def _theirs(kind: str, paper: str, what: str, share: float = 0.0) -> dict[str, str]:

@@ -61,7 +61,11 @@ CONDITIONS: dict[str, Callable[[Study], bool]] = {
         study["circuits"][kind] not in (None, steps) for kind, steps in _PAPER_STEPS.items()
     ),
     "steps_left_out": lambda study: study["circuits"]["steps"] != {"method": "each", "stride": 1},
-    "case_chosen": lambda study: study["circuits"]["case"]["layer"] is None,
+    "unit_nodes": lambda study: study["circuits"]["unit"] is not None,
+    "head_chosen": lambda study: study["circuits"]["case"]["layer"] is None,
+    "fact_chosen": lambda study: any(
+        study["circuits"]["case"][part] is None for part in ("individual", "relation")
+    ),
 }
 
 

@@ -100,7 +100,12 @@ def show(
     rng = generator(study["seed"], "report", "looks", files.name)
     further = [
         *circuit_claims(nodes, paper),
-        *case_claims(case, study["training"]["seeds"][0], rng),
+        *case_claims(
+            case,
+            study["training"]["seeds"][0],
+            rng,
+            chosen=study["circuits"]["case"]["layer"] is None,
+        ),
     ]
     return Shown(
         name=files.name,

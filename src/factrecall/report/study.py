@@ -62,6 +62,7 @@ def report_study(study: Study, *, results: Path, out: Path, provenance: Mapping[
 def _timings(study: Study, folder: Path) -> Iterator[Timing]:
     """Yield the benchmarks the workflow left; a stage run by hand has none."""
     found = [Timing("make_facts", None, None, None, folder / "make_facts.tsv")]
+    kinds = [kind for kind in KINDS if getattr(study.circuits, kind) is not None]
     for model in study.models:
         for stage in ("pretrain", "fetch_model"):
             found.append(Timing(stage, model, None, None, folder / stage / f"{model}.tsv"))
@@ -78,7 +79,7 @@ def _timings(study: Study, folder: Path) -> Iterator[Timing]:
                 for split in SPLIT_NAMES:
                     file = folder / "graft" / f"{run}-{split}.tsv"
                     found.append(Timing("graft", model, tuning, seed, file))
-                for kind in KINDS:
+                for kind in kinds:
                     file = folder / "intervene" / f"{run}-{kind}.tsv"
                     found.append(Timing(f"intervene, {kind}", model, tuning, seed, file))
         found.append(
