@@ -18,9 +18,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent
 PACKAGE = ROOT.name
 
-SILENT = frozenset({"config", "errors", "progress"})
+SILENT = frozenset({"config", "errors", "interruption", "lease", "progress"})
 """Modules and packages that cannot change a result: settings reach a rule's parameters by value,
-the others only speak to the user."""
+the others only speak to the user or say when to stop."""
 
 DATA_SUFFIXES = (".yaml", ".txt", ".j2", ".css")
 

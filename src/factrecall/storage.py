@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from factrecall import lease
 from factrecall.errors import FactRecallError
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def atomic(target: Path) -> Iterator[Path]:
     Raises
     ------
     FactRecallError
-        When the disk refuses (full, read-only, no permission).
+        When the disk refuses (full, read-only, no permission), or another job was given the right
+        to write this one's outputs.
     """
     from safetensors import SafetensorError  # what a full disk is to that library
 
@@ -51,6 +53,7 @@ def atomic(target: Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         _flush(temporary)
+        lease.check()
         _replace(temporary, target)
         _flush(target.parent, members=False)
     except (OSError, SafetensorError) as error:
@@ -73,7 +76,7 @@ def _replace(temporary: Path, target: Path) -> None:
     os.replace(target, aside)
     try:
         os.replace(temporary, target)
-    except OSError:
+    except BaseException:
         os.replace(aside, target)
         raise
     _remove(aside)

@@ -15,10 +15,10 @@ import torch
 from factrecall.config import Trace
 from factrecall.facts.forms import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS, FactFiles
 from factrecall.models.load import save_model
+from factrecall.resume import Checkpoint, work_key
 from factrecall.storage import read_tensors, write_table
 from factrecall.training.finetune import fine_tune
 from factrecall.training.loop import train
-from factrecall.training.resume import Checkpoint, run_key
 from factrecall.training.trace import GradientTrace
 from tests.conftest import Tiny, recipe
 from tests.unit.test_trace import sides
@@ -162,11 +162,11 @@ def test_stopped_at_any_update_a_run_goes_on_where_it_was(tiny: Tiny, tmp_path: 
 def test_the_key_depends_on_settings_and_on_the_bytes_of_files(tmp_path: Path) -> None:
     file = tmp_path / "x"
     file.write_text("one")
-    key = run_key({"updates": 3}, [file])
-    assert key == run_key({"updates": 3}, [file])
-    assert key != run_key({"updates": 4}, [file])
+    key = work_key({"updates": 3}, [file])
+    assert key == work_key({"updates": 3}, [file])
+    assert key != work_key({"updates": 4}, [file])
     file.write_text("two")
-    assert key != run_key({"updates": 3}, [file])
+    assert key != work_key({"updates": 3}, [file])
 
 
 def test_another_recipe_does_not_take_up_the_state(tiny: Tiny, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ run with other settings cannot change what running jobs read.
 
 import os
 import re
+import signal
 import sys
 from functools import partial
 from hashlib import sha256
@@ -17,6 +18,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
 from factrecall import stages
 from factrecall.errors import EXIT_CODE, FactRecallError
+from factrecall.lease import begin_run
 from factrecall.storage import to_json, write_text
 from factrecall.config.reading import parse_study
 
@@ -40,6 +42,16 @@ os.environ.update(
     PYTHONPATH=sys.path[0],
     FACTRECALL_STUDY=STUDY_FILE,
 )
+
+# A job is asked to leave by a signal to all its processes: the shell and `tee` stay until it has
+# saved its state, and so does a Snakemake that runs it in a cluster's job.
+shell.prefix("trap '' INT TERM USR1; ")
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+onstart:
+    os.environ["FACTRECALL_RUN"] = begin_run(Path(RESULTS) / "claims")
+
 
 parameters = partial(stages.parameters, STUDY)
 

@@ -11,19 +11,25 @@ import sys
 from collections.abc import Sequence
 
 from factrecall.cli import circuits, experiments, models, reports
+from factrecall.cli.common import writing
 from factrecall.errors import EXIT_CODE, FactRecallError
+from factrecall.interruption import Interrupted, listening
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code."""
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        with listening(), writing(options):
+            options.run(options)
     except FactRecallError as error:
         print(f"factrecall: {error}", file=sys.stderr)
         return EXIT_CODE
+    except Interrupted as left:
+        print(f"factrecall: {left.reason}; run again to go on", file=sys.stderr)
+        return left.code
     except KeyboardInterrupt:
-        print("factrecall: interrupted; run again to go on", file=sys.stderr)
+        print("factrecall: interrupted (from the keyboard); run again to go on", file=sys.stderr)
         return 130
     except BrokenPipeError:
         sys.stderr.close()

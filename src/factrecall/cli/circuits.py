@@ -34,10 +34,10 @@ def add(commands: Any) -> None:
     intervene.path("--masks", "its masks, fitted to QA out")
     intervene.path("--outcomes", "the outcomes of these masks")
     intervene.path("--qa", "the qa table")
-    intervene.path("--out", "the table of steps to write")
-    intervene.path("--curves", "the table of how closely each sweep was asked to write")
-    intervene.path("--nodes", "the table of nodes to write")
-    intervene.path("--questions", "the table of questions to write")
+    intervene.output("--out", "the table of steps to write")
+    intervene.output("--curves", "the table of how closely each sweep was asked to write")
+    intervene.output("--nodes", "the table of nodes to write")
+    intervene.output("--questions", "the table of questions to write")
 
     circuits = Command(
         commands, "summarise-circuits", _summarise_circuits, "gather what all interventions show"
@@ -48,7 +48,7 @@ def add(commands: Any) -> None:
         "the files of one job",
     )
     for name, text in TABLES.items():
-        circuits.path(f"--{name}", f"the table of {text} to write")
+        circuits.output(f"--{name}", f"the table of {text} to write")
 
     case = Command(commands, "study-case", _study_case, "look at one head and one fact")
     case.path("--base", "the model folder before fine-tuning")
@@ -59,11 +59,11 @@ def add(commands: Any) -> None:
     )
     case.path("--bio", "the bio table")
     case.path("--qa", "the qa table")
-    case.path("--out", "the table of the case to write")
-    case.path("--tokens", "the table of its prompts to write")
-    case.path("--attention", "the table of the head's attention to write")
-    case.path("--logits", "the table of the logit lens to write")
-    case.path("--looks", "the table of where the head looks for every fact to write")
+    case.output("--out", "the table of the case to write")
+    case.output("--tokens", "the table of its prompts to write")
+    case.output("--attention", "the table of the head's attention to write")
+    case.output("--logits", "the table of the logit lens to write")
+    case.output("--looks", "the table of where the head looks for every fact to write")
 
 
 def _intervene(options: argparse.Namespace) -> None:

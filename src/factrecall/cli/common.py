@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from factrecall.errors import FactRecallError
+from factrecall.lease import Lease
 
 if TYPE_CHECKING:
     import torch
@@ -30,13 +34,19 @@ class Command:
         self.parser: argparse.ArgumentParser = commands.add_parser(
             name, help=text, description=text
         )
-        self.parser.set_defaults(run=run)
+        self._outputs: list[str] = []
+        self.parser.set_defaults(run=run, outputs=self._outputs)
         if study:
             self.path("--study", "the study's YAML or JSON file")
 
     def path(self, name: str, text: str, **more: Any) -> None:
         """Add a path that has to be given."""
         self.parser.add_argument(name, type=Path, required=True, help=text, **more)
+
+    def output(self, name: str, text: str) -> None:
+        """Add a path that is written."""
+        self.path(name, text)
+        self._outputs.append(name.removeprefix("--").replace("-", "_"))
 
     def model(self) -> None:
         """Add the model's name."""
@@ -93,6 +103,18 @@ def open_study(
     )
 
 
+@contextmanager
+def writing(options: argparse.Namespace) -> Iterator[None]:
+    """Hold the lease on the command's outputs for a block, if it is a job of a workflow."""
+    run = os.environ.get("FACTRECALL_RUN")
+    if not run or not getattr(options, "outputs", None):
+        yield
+        return
+    claims = Path(os.environ["FACTRECALL_STUDY"]).parents[1] / "claims"
+    with Lease(claims, getattr(options, options.outputs[0]), run):
+        yield
+
+
 def given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
     """Return some of a command's options by name, as its stage's function takes them."""
     return {name: getattr(options, name) for name in names}
@@ -123,4 +145,18 @@ def device_of(study: Study) -> torch.device:
     logging.disable_progress_bar()
     from factrecall.models.load import choose_device
 
-    return choose_device(study.compute.device)
+    device = choose_device(study.compute.device)
+    print(f"runs on {_where(device)}, {study.compute.threads} thread(s)", file=sys.stderr)
+    return device
+
+
+def _where(device: torch.device) -> str:
+    """Return where a command runs, for its log."""
+    import torch
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    told = [socket.gethostname(), name]
+    for variable in ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES"):
+        if variable in os.environ:
+            told.append(f"{variable}={os.environ[variable]}")
+    return ", ".join(told)

@@ -17,40 +17,40 @@ def add(commands: Any) -> None:
         commands, "select-shared", _select_shared, "find the parameters that both tasks move"
     )
     select.path("--traces", "the trace of mixed training, or those of both stages", nargs="+")
-    select.path("--out", "the sets to write")
-    select.path("--curve", "the table of |S(k)| to write")
-    select.path("--places", "the table of where S lives to write")
+    select.output("--out", "the sets to write")
+    select.output("--curve", "the table of |S(k)| to write")
+    select.output("--places", "the table of where S lives to write")
 
     shared = Command(
         commands, "summarise-shared", _summarise_shared, "gather what is known of all shared sets"
     )
     shared.each("--selection", (*RUN, "CURVE", "PLACES"), "the tables of one training history")
-    shared.path("--out", "the table of |S(k)| to write")
-    shared.path("--places", "the table of where S lives to write")
+    shared.output("--out", "the table of |S(k)| to write")
+    shared.output("--places", "the table of where S lives to write")
 
     ablate = Command(
         commands, "ablate", _ablate, "set shared parameters back, and others for comparison"
     )
     ablate.parser.add_argument("--seed", type=int, required=True, help="of the fine-tuning")
     ablate.path("--bio", "the bio table")
-    ablate.path("--out", "the per-example table to write")
+    ablate.output("--out", "the per-example table to write")
 
     ablation = Command(
         commands, "summarise-ablation", _summarise_ablation, "count what ablations cost"
     )
     ablation.each("--evaluation", (*RUN, "TABLE"), "the per-example table of one model")
-    ablation.path("--out", "the table of accuracies to write")
-    ablation.path("--intervals", "the table of paired differences to write")
+    ablation.output("--out", "the table of accuracies to write")
+    ablation.output("--intervals", "the table of paired differences to write")
 
     graft = Command(commands, "graft", _graft, "find how few parameters carry recall")
     graft.parser.add_argument("--seed", type=int, required=True, help="of the fine-tuning")
     graft.parser.add_argument(
         "--split", required=True, choices=("in", "out"), help="whose questions"
     )
-    graft.path("--out", "the masks to write")
-    graft.path("--table", "the table of outcomes to write")
-    graft.path("--examples", "the per-example table to write")
-    graft.path("--checks", "the table of checks to write")
+    graft.output("--out", "the masks to write")
+    graft.output("--table", "the table of outcomes to write")
+    graft.output("--examples", "the per-example table to write")
+    graft.output("--checks", "the table of checks to write")
     for command in (ablate, graft):
         command.path("--base", "the model folder before fine-tuning")
         command.path("--tuned", "the fine-tuned model folder")
@@ -63,8 +63,8 @@ def add(commands: Any) -> None:
     grafting.each(
         "--graft", (*RUN, "SPLIT", "TABLE", "CHECKS", "MASKS"), "the files of one grafted model"
     )
-    grafting.path("--out", "the table of outcomes to write")
-    grafting.path("--checks", "the table of checks to write")
+    grafting.output("--out", "the table of outcomes to write")
+    grafting.output("--checks", "the table of checks to write")
 
 
 def _select_shared(options: argparse.Namespace) -> None:

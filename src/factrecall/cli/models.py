@@ -13,14 +13,14 @@ def add(commands: Any) -> None:
     """Add the commands of this module."""
     facts = Command(commands, "make-facts", _make_facts, "invent people, biographies, questions")
     for table in ("individuals", "bio", "qa"):
-        facts.path(f"--{table}", f"the {table} table to write")
+        facts.output(f"--{table}", f"the {table} table to write")
 
     fetch = Command(
         commands, "fetch-model", _fetch_model, "copy a pre-trained model, checked by its lock"
     )
     fetch.model()
     fetch.path("--locks", "folder of the models locks")
-    fetch.path("--out", "the model folder to write")
+    fetch.output("--out", "the model folder to write")
 
     pretrain = Command(
         commands, "pretrain", _pretrain, "build a small model and pre-train it on other people"
@@ -28,19 +28,19 @@ def add(commands: Any) -> None:
     tune = Command(commands, "fine-tune", _fine_tune, "fine-tune a model and trace its gradients")
     tune.tuning("bio", "stage", "mix")
     tune.path("--start", "the model folder to start from")
-    tune.path("--trace", "the gradient trace to write")
+    tune.output("--trace", "the gradient trace to write")
     for train in (pretrain, tune):
         train.model()
         train.facts()
-        train.path("--out", "the model folder to write")
-        train.path("--history", "the table of losses to write")
+        train.output("--out", "the model folder to write")
+        train.output("--history", "the table of losses to write")
         train.path("--state", "folder where an interrupted run keeps its state")
 
     recall = Command(commands, "recall", _recall, "ask a model for every fact")
     recall.path("--folder", "the model folder")
     recall.path("--bio", "the bio table")
     recall.path("--qa", "the qa table")
-    recall.path("--out", "the per-example table to write")
+    recall.output("--out", "the per-example table to write")
 
     summary = Command(commands, "summarise-recall", _summarise_recall, "count what was recalled")
     summary.path("--qa", "the qa table, for the majority baseline")
@@ -49,7 +49,7 @@ def add(commands: Any) -> None:
         ("MODEL", "TUNING", "SEED", "TABLE"),
         "a per-example table; give one for each model, tuning and seed",
     )
-    summary.path("--out", "the table to write")
+    summary.output("--out", "the table to write")
 
 
 def _make_facts(options: argparse.Namespace) -> None:

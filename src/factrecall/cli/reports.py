@@ -49,11 +49,11 @@ def add(commands: Any) -> None:
         nargs=5,
         metavar=("CASE", "TOKENS", "ATTENTION", "LOGITS", "LOOKS"),
     )
-    figures.path("--out", "the folder to write to")
+    figures.output("--out", "the folder to write to")
 
     report = Command(commands, "write-report", _write_report, "write the report of a study")
     report.path("--results", "the study's results folder")
-    report.path("--out", "the HTML file to write")
+    report.output("--out", "the HTML file to write")
 
 
 def _validate(options: argparse.Namespace) -> None:

@@ -12,11 +12,11 @@ import torch
 from factrecall.errors import FactRecallError
 from factrecall.models.load import load_model, load_tokenizer, model_files, save_model
 from factrecall.progress import progress
+from factrecall.resume import Checkpoint
 from factrecall.seeds import derive, generator
 from factrecall.storage import remove_leftovers, write_tensors
 from factrecall.training.examples import training_set
 from factrecall.training.loop import train, write_history
-from factrecall.training.resume import Checkpoint, run_key
 from factrecall.training.trace import GradientTrace
 
 if TYPE_CHECKING:
@@ -102,11 +102,11 @@ def fine_tune(
         "threads": torch.get_num_threads(),
         "out": str(out),  # equal runs of two models may go on at the same time
     }
-    key = run_key(identity, [*facts.paths(), *model_files(start)])
-    checkpoint = Checkpoint(state / f"{key}.safetensors", save_seconds)
+    files = [*facts.paths(), *model_files(start)]
+    checkpoint = Checkpoint.of(state, identity, files, save_seconds)
     for target in (out, history, traced):
         remove_leftovers(target)
-    with progress(recipe.updates, f"{tuning} seed {seed}", "update") as watch:
+    with progress(recipe.updates, f"{tuning} seed {seed}", "update") as watch, checkpoint:
         losses = train(
             model,
             examples,

@@ -25,12 +25,13 @@ from factrecall.models.forward import logits_at
 from factrecall.seeds import derive
 from factrecall.storage import write_table
 from factrecall.training.batches import IGNORED, Example, batch_indices, micro_batches, pad
+from factrecall.training.state import put_state, state_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from factrecall.config import Recipe
-    from factrecall.training.resume import Checkpoint
+    from factrecall.resume import Checkpoint
     from factrecall.training.trace import GradientTrace
 
 HISTORY = {
@@ -118,8 +119,8 @@ def train(
     if recipe.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     run = Run(model, _optimizer(model, recipe, device), trace)
-    if checkpoint is not None:
-        checkpoint.restore(run)
+    if checkpoint is not None and (state := checkpoint.restore()):
+        put_state(run, state)
     watch(run.update, math.nan)
     while run.update < recipe.updates:
         batch = batch_indices(len(examples), recipe.batch_size, run.update, seed)
@@ -131,7 +132,7 @@ def train(
         run.update += 1
         watch(run.update, row[0])
         if checkpoint is not None and checkpoint.due(last=run.update == recipe.updates):
-            checkpoint.save(run)
+            checkpoint.save(*state_of(run))
     if recipe.gradient_checkpointing:
         model.gradient_checkpointing_disable()
     model.eval()

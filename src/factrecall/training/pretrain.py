@@ -17,11 +17,11 @@ from factrecall.models.load import save_model
 from factrecall.models.scratch import build_model
 from factrecall.models.tokenizer import train_tokenizer
 from factrecall.progress import progress
+from factrecall.resume import Checkpoint
 from factrecall.seeds import derive
 from factrecall.storage import remove_leftovers
 from factrecall.training.examples import training_set
 from factrecall.training.loop import train, write_history
-from factrecall.training.resume import Checkpoint, run_key
 
 if TYPE_CHECKING:
     from factrecall.config import Scratch
@@ -70,10 +70,10 @@ def pretrain(
         "threads": torch.get_num_threads(),
         "out": str(out),  # equal runs of two models may go on at the same time
     }
-    checkpoint = Checkpoint(state / f"{run_key(identity, facts.paths())}.safetensors", save_seconds)
+    checkpoint = Checkpoint.of(state, identity, facts.paths(), save_seconds)
     for target in (out, history):
         remove_leftovers(target)
-    with progress(recipe.updates, "pre-training", "update") as watch:
+    with progress(recipe.updates, "pre-training", "update") as watch, checkpoint:
         losses = train(
             model,
             examples,

@@ -1,0 +1,101 @@
+"""Leaving when asked to, without losing what was done.
+
+A scheduler asks by SIGTERM or SIGUSR1 some time before it takes the machine away, a user by Ctrl-C,
+a later start of the workflow through the lease (`factrecall.lease`). Where a state is being kept
+(`factrecall.resume`) the wish is only noted, and the loop saves and leaves at its next step; all
+else ends at once, since it is short and begins anew. A second Ctrl-C ends anything at once.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+TAKEN_OVER = 75
+"""Exit code of a command whose outputs another one has taken over (EX_TEMPFAIL)."""
+
+
+class Interrupted(BaseException):
+    """The command was asked to leave.
+
+    Parameters
+    ----------
+    reason : str
+        Who asked.
+    code : int
+        The exit code: 128 and the signal's number, as shells have it, or `TAKEN_OVER`.
+    """
+
+    def __init__(self, reason: str, code: int) -> None:
+        super().__init__(reason)
+        self.reason, self.code = reason, code
+
+
+@dataclass
+class _Wishes:
+    asked: Interrupted | None = None
+    keepers: int = 0
+
+
+_wishes = _Wishes()
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """Turn signals into `Interrupted` within a block of the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _wishes.asked = None
+    before = {number: signal.signal(number, _signalled) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _wishes.asked = None
+
+
+@contextmanager
+def keeping() -> Iterator[None]:
+    """Only note wishes within a block: its loop calls `leave_if_asked` where it can."""
+    _wishes.keepers += 1
+    try:
+        yield
+    finally:
+        _wishes.keepers -= 1
+    leave_if_asked()
+
+
+def asked() -> bool:
+    """Say whether the command is to leave."""
+    return _wishes.asked is not None
+
+
+def leave_if_asked() -> None:
+    """Raise `Interrupted` if the command is to leave."""
+    if _wishes.asked is not None:
+        raise _wishes.asked
+
+
+def ask(reason: str) -> None:
+    """Ask the main thread to leave; for other threads of a `listening` command."""
+    _wishes.asked = _wishes.asked or Interrupted(reason, TAKEN_OVER)
+    main = threading.main_thread().ident
+    if main is not None:
+        signal.pthread_kill(main, signal.SIGUSR1)
+
+
+def _signalled(number: int, frame: FrameType | None) -> None:
+    again = _wishes.asked is not None and number == signal.SIGINT
+    if _wishes.asked is None:
+        name = "from the keyboard" if number == signal.SIGINT else signal.Signals(number).name
+        _wishes.asked = Interrupted(f"interrupted ({name})", 128 + number)
+    if not _wishes.keepers or again:
+        raise _wishes.asked

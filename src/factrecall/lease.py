@@ -1,0 +1,259 @@
+"""One writer at a time: who may write the outputs of a job.
+
+A workflow engine that is killed leaves its jobs running, and those in a queue waiting; the next
+start then has a second writer of the same files, perhaps with other settings. So each job of the
+workflow holds a lease on its outputs. Of two, the one whose workflow was started later has it: the
+other is asked to leave, saves its state, and its successor begins when it is gone. A job of an
+earlier start that only begins when a later one has claimed its outputs ends without writing.
+
+Two files lie in the study's folder ``claims`` for each job. The *claim* names the latest claimant
+and stays. The *beat* is its holder's: a counter that goes on while it lives. A holder whose beat
+stands still, as its claimant sees it (clocks are never compared), is declared dead by deleting the
+beat, and a process without a beat cannot bring any file under its name (`storage.atomic` asks).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import sys
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from factrecall import interruption
+from factrecall.errors import FactRecallError
+
+BEAT = 2.0
+"""Seconds between two beats."""
+
+STALE = 40.0
+"""Seconds without a beat after which a holder counts as dead."""
+
+NOTE = 30.0
+"""Seconds between two notes on what is waited for."""
+
+
+@dataclass(frozen=True)
+class _Beat:
+    """Of a holder: where it runs, and how often its heart has beaten."""
+
+    place: str
+    pid: int
+    told: str
+    count: int
+
+    @classmethod
+    def read(cls, path: Path) -> _Beat | None:
+        """Read a beat file; None if it is gone."""
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError):  # just being written, or cut off
+            return cls("", 0, "another job", 0)
+
+    @property
+    def dead(self) -> bool:
+        """Whether its process is known to be gone: it ran here, and is no more."""
+        return self.place == _place() and not Path(f"/proc/{self.pid}").exists()
+
+
+class Lease:
+    """The right to write a job's outputs, for a block.
+
+    Parameters
+    ----------
+    folder : Path
+        Of all claims of the study.
+    output : Path
+        The job's first output, which stands for all of them.
+    run : str
+        The start of the workflow that the job belongs to (see `begin_run`).
+
+    Raises
+    ------
+    FactRecallError
+        When a later start has claimed the outputs.
+    Interrupted
+        When the command is asked to leave while it waits.
+    """
+
+    def __init__(self, folder: Path, output: Path, run: str) -> None:
+        self._output, self._run = output, run
+        self._id = uuid.uuid4().hex
+        key = hashlib.sha256(os.fsencode(output.absolute())).hexdigest()[:24]
+        self._folder, self._key = folder, key
+        self._claim = folder / f"{key}.claim"
+        self._beat = folder / f"{key}.{self._id}.beat"
+        self._stop = threading.Event()
+        self._heart = threading.Thread(target=self._live, daemon=True, name="lease")
+        self._count = 0
+
+    def __enter__(self) -> Lease:
+        global _held
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._refuse_if_late()
+        self._pulse()
+        self._heart.start()
+        try:
+            self._put_claim()
+            self._wait_for_others()
+        except BaseException:
+            self._leave()
+            raise
+        _held = self
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        global _held
+        _held = None
+        self._leave()
+
+    def check(self) -> None:
+        """Raise `FactRecallError` if another job was given the lease."""
+        if _Beat.read(self._beat) is None:
+            raise self._lost()
+
+    def _live(self) -> None:
+        """Beat, and ask the command to leave when a later claimant waits."""
+        while not self._stop.wait(BEAT):
+            try:
+                self._pulse()
+            except FileNotFoundError:
+                interruption.ask("another job has taken over")
+                return
+            except OSError:  # a file system that is away for a while is no reason to leave
+                continue
+            if _held is self and self._claimant()[1] not in ("", self._id):
+                interruption.ask("another job takes over")
+                return
+
+    def _pulse(self) -> None:
+        self._count += 1
+        job = os.environ.get("SLURM_JOB_ID")
+        told = f"process {os.getpid()} on {socket.gethostname()}" + (f", job {job}" if job else "")
+        beat = _Beat(_place(), os.getpid(), told, self._count)
+        # Written in place: it must not come back once a claimant has deleted it.
+        mode = "w" if self._count == 1 else "r+"
+        with self._beat.open(mode, encoding="utf-8") as file:
+            file.write(json.dumps(vars(beat)))
+
+    def _claimant(self) -> tuple[str, str]:
+        """Return the run and the id of whoever claimed last."""
+        try:
+            run, identity = self._claim.read_text(encoding="utf-8").split()
+        except (OSError, ValueError):
+            return "", ""
+        return run, identity
+
+    def _put_claim(self) -> None:
+        temporary = self._folder / f".{self._key}.{self._id}.tmp"
+        temporary.write_text(f"{self._run} {self._id}\n", encoding="utf-8")
+        os.replace(temporary, self._claim)
+
+    def _wait_for_others(self) -> None:
+        """Return when no other job holds the outputs and the claim is still this one's."""
+        seen: dict[Path, tuple[int, float]] = {}
+        noted = time.monotonic() - NOTE + 3 * BEAT
+        while True:
+            interruption.leave_if_asked()
+            run, identity = self._claimant()
+            if run < self._run:  # two claimed at once, and the one of the earlier start was last
+                self._put_claim()
+                continue
+            if identity != self._id:
+                raise self._lost()
+            others = [
+                path
+                for path in sorted(self._folder.glob(f"{self._key}.*.beat"))
+                if path != self._beat and not self._gone(path, seen)
+            ]
+            if not others:
+                return
+            if time.monotonic() - noted > NOTE:
+                noted = time.monotonic()
+                beat = _Beat.read(others[0])
+                told = beat.told if beat else "another job"
+                print(f"{self._output}: waiting for {told} to leave", file=sys.stderr, flush=True)
+            time.sleep(BEAT / 8)
+
+    def _gone(self, path: Path, seen: dict[Path, tuple[int, float]]) -> bool:
+        """Say whether a holder is gone; bury it if it is dead."""
+        beat = _Beat.read(path)
+        if beat is None:
+            return True
+        count, since = seen.get(path, (-1, 0.0))
+        if beat.count != count:
+            seen[path] = (beat.count, time.monotonic())
+        elif time.monotonic() - since > STALE:
+            path.unlink(missing_ok=True)
+            return True
+        if beat.dead:
+            path.unlink(missing_ok=True)
+            return True
+        return False
+
+    def _refuse_if_late(self) -> None:
+        if self._claimant()[0] > self._run:
+            raise self._lost()
+
+    def _lost(self) -> FactRecallError:
+        return FactRecallError(
+            str(self._output),
+            "a later start of the workflow has taken this job over, or its machine stood still "
+            "and another job was started in its place",
+            "nothing is to be done: this job has written nothing, the other one will",
+        )
+
+    def _leave(self) -> None:
+        self._stop.set()
+        self._heart.join()
+        self._beat.unlink(missing_ok=True)
+
+
+_held: Lease | None = None
+
+
+def begin_run(folder: Path) -> str:
+    """Return the number of this start of the workflow, greater than that of every earlier one.
+
+    Starts are counted by files that only one process can make, since machines' clocks differ.
+    """
+    runs = folder / "runs"
+    runs.mkdir(parents=True, exist_ok=True)
+    while True:
+        before = sorted(path.name for path in runs.iterdir())
+        run = f"{int(before[-1]) + 1 if before else 1:010d}"
+        try:
+            (runs / run).touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        for name in before[:-1]:
+            (runs / name).unlink(missing_ok=True)
+        return run
+
+
+def check() -> None:
+    """Raise `FactRecallError` if this process held a lease and has lost it."""
+    if _held is not None:
+        _held.check()
+
+
+def _place() -> str:
+    """Return what tells whether a process number is of this machine: host, boot, namespace."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{socket.gethostname()} {boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # no Linux: only beats tell
+        return f"{uuid.uuid4()}"
