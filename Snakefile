@@ -2,7 +2,7 @@
 
 snakemake --cores all                                             the laptop study
 snakemake --cores all --configfile workflow/presets/ci.yaml       a small one of everything
-snakemake --cores 8 --configfile workflow/presets/paper.yaml      the paper (docs/cluster.md)
+snakemake --profile slurm                                         the paper, on a SLURM cluster
 """
 
 from snakemake.utils import min_version
@@ -22,6 +22,19 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/shared.smk"
 include: "workflow/rules/circuits.smk"
 include: "workflow/rules/report.smk"
+
+
+# Short, and without a model: not worth a job of their own on a cluster.
+localrules:
+    make_facts,
+    fetch_model,
+    summarise_recall,
+    summarise_shared,
+    summarise_ablation,
+    summarise_grafting,
+    summarise_circuits,
+    draw_figures,
+    write_report,
 
 
 rule all:

@@ -74,11 +74,16 @@ def tokenizer_for(facts: FactTables, kind: str = "words") -> PreTrainedTokenizer
     return train_tokenizer(texts, kind, 400, context=256)  # type: ignore[arg-type]
 
 
+def tiny_of(architecture: str, facts: FactTables) -> Tiny:
+    """Build the tiny model of an architecture."""
+    tokenizer = tokenizer_for(facts)
+    model = build_model(scratch(architecture), tokenizer, seed=1)
+    return Tiny(architecture, model, tokenizer, facts)
+
+
 @pytest.fixture(params=ARCHITECTURES)
 def tiny(request: pytest.FixtureRequest, facts: FactTables) -> Tiny:
-    tokenizer = tokenizer_for(facts)
-    model = build_model(scratch(request.param), tokenizer, seed=1)
-    return Tiny(request.param, model, tokenizer, facts)
+    return tiny_of(request.param, facts)
 
 
 @dataclass(frozen=True)

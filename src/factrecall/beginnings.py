@@ -51,10 +51,14 @@ class Beginnings:
         self._last = np.cumsum([len(text.answers) for text in texts]) - 1
         # Tokens of each text that follow the first predicted one of its last answer.
         self._rest = np.array([t.answers[-1][1] - t.answers[-1][0] - 1 for t in texts])
-        self._begun = np.ones(len(texts), dtype=bool)
+        self.forget()
+
+    def forget(self) -> None:
+        """Ask whole texts, as at first."""
+        self._begun = np.ones(len(self._texts), dtype=bool)
         self.vain = self.more = 0
-        self._cut()
         self._besides: dict[int, np.ndarray] = {}
+        self._cut()
 
     def renew(self) -> np.ndarray:
         """Ask from now on as far as the last verdicts call for.

@@ -6,7 +6,11 @@ other exception is a defect of factrecall and keeps its traceback.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 EXIT_CODE = 2
+
+_REMAKE = "delete it and run the workflow again; it will be made anew"
 
 
 class FactRecallError(Exception):
@@ -25,3 +29,24 @@ class FactRecallError(Exception):
     def __init__(self, where: str, why: str, remedy: str) -> None:
         self.where, self.why, self.remedy = where, why, remedy
         super().__init__(f"{where}\n  why:    {why}\n  remedy: {remedy}")
+
+
+class DamagedFile(FactRecallError):
+    """A file of the study, or a model folder, that is there but not what was once written.
+
+    A job of the workflow moves it aside, so that the next run makes it anew (see
+    `factrecall.cli.common.moved_aside`). A file that the machine merely failed to read is none.
+
+    Parameters
+    ----------
+    path : Path
+        The file or folder.
+    why : str
+        The reason, in one sentence.
+    remedy : str
+        What to do where no workflow can mend it.
+    """
+
+    def __init__(self, path: Path, why: str, remedy: str = _REMAKE) -> None:
+        self.path = path
+        super().__init__(str(path), why, remedy)

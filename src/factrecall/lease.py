@@ -35,17 +35,21 @@ BEAT = 2.0
 STALE = 40.0
 """Seconds without a beat after which a holder counts as dead."""
 
+BEAT_BYTES = 600
+"""Length of a beat's file, so that a later one covers an earlier one wholly."""
+
 NOTE = 30.0
 """Seconds between two notes on what is waited for."""
 
 
 @dataclass(frozen=True)
 class _Beat:
-    """Of a holder: where it runs, and how often its heart has beaten."""
+    """Of a claimant: where it runs, whether it may write, how often its heart has beaten."""
 
     place: str
     pid: int
     told: str
+    holds: bool
     count: int
 
     @classmethod
@@ -56,7 +60,7 @@ class _Beat:
         except FileNotFoundError:
             return None
         except (ValueError, TypeError):  # just being written, or cut off
-            return cls("", 0, "another job", 0)
+            return cls("", 0, "another job", False, 0)
 
     @property
     def dead(self) -> bool:
@@ -93,7 +97,9 @@ class Lease:
         self._beat = folder / f"{key}.{self._id}.beat"
         self._stop = threading.Event()
         self._heart = threading.Thread(target=self._live, daemon=True, name="lease")
+        self._pulsing = threading.Lock()
         self._count = 0
+        self._holds = False
 
     def __enter__(self) -> Lease:
         global _held
@@ -104,6 +110,8 @@ class Lease:
         try:
             self._put_claim()
             self._wait_for_others()
+            self._holds = True
+            self._pulse()
         except BaseException:
             self._leave()
             raise
@@ -135,19 +143,19 @@ class Lease:
                 return
             except OSError:  # a file system that is away for a while is no reason to leave
                 continue
-            if _held is self and self._claimant()[1] not in ("", self._id):
+            if self._holds and self._claimant()[1] not in ("", self._id):
                 interruption.ask("another job takes over")
                 return
 
     def _pulse(self) -> None:
-        self._count += 1
         job = os.environ.get("SLURM_JOB_ID")
         told = f"process {os.getpid()} on {socket.gethostname()}" + (f", job {job}" if job else "")
-        beat = _Beat(_place(), os.getpid(), told, self._count)
-        # Written in place: it must not come back once a claimant has deleted it.
-        mode = "w" if self._count == 1 else "r+"
-        with self._beat.open(mode, encoding="utf-8") as file:
-            file.write(json.dumps(vars(beat)))
+        with self._pulsing:
+            self._count += 1
+            beat = _Beat(_place(), os.getpid(), told, self._holds, self._count)
+            # Written in place: it must not come back once a claimant has deleted it.
+            with self._beat.open("w" if self._count == 1 else "r+", encoding="utf-8") as file:
+                file.write(json.dumps(vars(beat)).ljust(BEAT_BYTES))
 
     def _claimant(self) -> tuple[str, str]:
         """Return the run and the id of whoever claimed last."""

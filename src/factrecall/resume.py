@@ -7,6 +7,7 @@ recipe, seed, starting model or code is another file, and stale state is never t
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import sys
 import time
@@ -17,7 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from factrecall import interruption
-from factrecall.errors import FactRecallError
+from factrecall.errors import DamagedFile
 from factrecall.storage import read_tensors, remove_leftovers, to_json, write_tensors
 
 if TYPE_CHECKING:
@@ -98,13 +99,21 @@ class Checkpoint:
         if not self.path.exists():
             return None
         try:
-            return read_tensors(self.path)
-        except FactRecallError as error:
+            state = read_tensors(self.path)
+            print("going on from the state that was saved", file=sys.stderr)
+            return state
+        except DamagedFile as error:
             # Only time is lost; the state is a convenience and never the truth.
             print(f"saved state not usable, starting anew: {error.why}", file=sys.stderr)
             self.path.unlink()
             return None
 
+    def part(self, name: str) -> Checkpoint:
+        """Return the checkpoint of a part of the work, whose state stays until all is done."""
+        return Checkpoint(self.path.with_suffix(f".{name}.safetensors"), self._seconds)
+
     def remove(self) -> None:
-        """Delete the state, once the outputs of the work are in place."""
-        self.path.unlink(missing_ok=True)
+        """Delete the state and those of all parts, once the outputs of the work are in place."""
+        parts = self.path.parent.glob(f"{glob.escape(self.path.stem)}.*.safetensors")
+        for path in (self.path, *parts):
+            path.unlink(missing_ok=True)

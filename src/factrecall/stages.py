@@ -77,22 +77,28 @@ def _ablate(study: Study) -> Settings:
     return {"batch_tokens": study.recall.batch_tokens, "study_seed": study.seed}
 
 
-def _graft(study: Study, seed: str) -> Settings:
+def _graft_without_shared(study: Study) -> Settings:
     return {
         "grafting": study.grafting,
         "batch_tokens": study.recall.batch_tokens,
         "study_seed": study.seed,
+    }
+
+
+def _graft(study: Study, seed: str) -> Settings:
+    return {
+        **_graft_without_shared(study),
         # One fine-tuning seed shows whether masks can be trusted; the time of all is not worth it.
         "thorough": int(seed) == study.training.seeds[0],
     }
 
 
-def _intervene(study: Study, kind: str) -> Settings:
+def _intervene(study: Study, kind: str, by: str) -> Settings:
     return {
         "kind": kind,
         "size": getattr(study.circuits, kind),
         "steps": study.circuits.steps,
-        "draws": study.circuits.draws,
+        "draws": study.circuits.draws if by == "controls" else 0,
         "individuals": study.circuits.individuals,
         "grafted_individuals": study.grafting.individuals,
         "batch_tokens": study.recall.batch_tokens,
@@ -146,6 +152,7 @@ STAGES: dict[str, Stage] = {
     "ablate": Stage("experiments.ablation", _ablate, _EXPERIMENTS),
     "summarise-ablation": Stage("experiments.ablation", _seed, _TABLES),
     "graft": Stage("experiments.grafting", _graft, _EXPERIMENTS),
+    "graft-without-shared": Stage("experiments.grafting", _graft_without_shared, _EXPERIMENTS),
     "summarise-grafting": Stage("experiments.grafting", _nothing, _TABLES),
     "intervene": Stage("experiments.intervene", _intervene, _EXPERIMENTS),
     "summarise-circuits": Stage("experiments.circuit_tables", _seed, _TABLES),

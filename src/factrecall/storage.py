@@ -3,7 +3,9 @@
 Everything is written to a temporary name beside its target, flushed to disk and renamed, so
 that a reader sees a whole file or none. What a file says of its own making (settings, versions)
 travels in its metadata; volatile facts such as times stay out, so that the same inputs give the
-same bytes. Reading checks form before content and says what to do when it does not fit.
+same bytes. Reading checks form before content and says what to do when it does not fit; sums over
+the content tell a flipped bit. What is damaged, and what the machine merely failed to read, are
+told apart: only the first is worth making anew.
 """
 
 from __future__ import annotations
@@ -13,13 +15,14 @@ import json
 import os
 import shutil
 import uuid
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from factrecall import lease
-from factrecall.errors import FactRecallError
+from factrecall.errors import DamagedFile, FactRecallError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,8 +31,6 @@ if TYPE_CHECKING:
 
 Schema = Mapping[str, str]
 """Column name to Arrow type name, e.g. ``{"seed": "int32", "accuracy": "float64"}``."""
-
-_REMAKE = "delete the file and run the workflow again; it will be made anew"
 
 
 @contextmanager
@@ -57,7 +58,7 @@ def atomic(target: Path) -> Iterator[Path]:
         _replace(temporary, target)
         _flush(target.parent, members=False)
     except (OSError, SafetensorError) as error:
-        raise _disk_error(target, error) from error
+        raise disk_error(target, error) from error
     finally:
         _remove(temporary)
 
@@ -100,7 +101,8 @@ def _remove(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _disk_error(target: Path, error: Exception) -> FactRecallError:
+def disk_error(target: Path | str, error: Exception) -> FactRecallError:
+    """Return the error for a disk that refuses to take a file."""
     if isinstance(error, FileExistsError | NotADirectoryError):
         why = "a part of this path is a file, or the target is one where a folder is to be written"
         return FactRecallError(f"cannot write {target}", why, "name another path, or move the file")
@@ -164,7 +166,7 @@ def write_table(
     )
     table = table.replace_schema_metadata({"factrecall": to_json(dict(provenance or {}))})
     with atomic(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
 def read_table(path: Path, schema: Schema | None = None) -> pd.DataFrame:
@@ -173,30 +175,33 @@ def read_table(path: Path, schema: Schema | None = None) -> pd.DataFrame:
     Raises
     ------
     FactRecallError
-        When the file is missing or damaged, or a column is missing, of another type or (but for
-        floating-point ones, where that is NaN) not filled in every row.
+        When the file is missing or cannot be read; a `DamagedFile` when it is damaged, or a
+        column is missing, of another type or (but for floating-point ones, where that is NaN)
+        not filled in every row.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
-    except FileNotFoundError:
-        raise FactRecallError(str(path), "there is no such file", _REMAKE) from None
+        if path.is_dir():  # the library would take it for a table in parts
+            raise pa.ArrowInvalid("it is a folder")
+        table = pq.read_table(path, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
-        why = f"it is no readable Parquet file ({_first_line(error)})"
-        raise FactRecallError(str(path), why, _REMAKE) from error
+        # The library has an OSError for what it cannot decode, too, but then without a number.
+        machine = getattr(error, "errno", None) or isinstance(error, FileNotFoundError)
+        damaged = isinstance(error, OSError | pa.ArrowInvalid) and not machine
+        raise unreadable(path, "Parquet file", error, damaged) from error
     for field in arrow_schema(schema or {}):
         if field.name not in table.column_names:
             why = f"column {field.name!r} is missing (found: {', '.join(table.column_names)})"
-            raise FactRecallError(str(path), why, _REMAKE)
+            raise DamagedFile(path, why)
         found = table.schema.field(field.name).type
         if found != field.type:
             why = f"column {field.name!r} holds {found}, expected {field.type}"
-            raise FactRecallError(str(path), why, _REMAKE)
+            raise DamagedFile(path, why)
         if table[field.name].null_count and not pa.types.is_floating(found):
             why = f"column {field.name!r} is empty in {table[field.name].null_count} rows"
-            raise FactRecallError(str(path), why, _REMAKE)
+            raise DamagedFile(path, why)
     return table.to_pandas()
 
 
@@ -218,12 +223,24 @@ def write_tensors(
     """Write named tensors as safetensors; `metadata` values are kept as JSON."""
     from safetensors.torch import save_file
 
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    said = json.loads(to_json(dict(metadata)))
+    # One key holds it all: the library writes several in any order.
+    said["checksum"] = _checksum(tensors, said)
     with atomic(path) as temporary:
-        save_file(
-            {name: tensor.contiguous() for name, tensor in tensors.items()},
-            temporary,
-            metadata={"factrecall": to_json(dict(metadata))},
-        )
+        save_file(tensors, temporary, metadata={"factrecall": to_json(said)})
+
+
+def _checksum(tensors: Mapping[str, torch.Tensor], said: Mapping[str, Any]) -> str:
+    import torch
+
+    total = zlib.crc32(to_json(said).encode())
+    for name, tensor in sorted(tensors.items()):
+        total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)
+        # A copy has ordinary strides, without which a tensor of one number is no row of bytes.
+        content = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        total = zlib.crc32(content.flatten().view(torch.uint8).numpy().data, total)
+    return f"{total:08x}"
 
 
 def read_tensors(
@@ -241,23 +258,40 @@ def read_tensors(
     Raises
     ------
     FactRecallError
-        When the file is missing, cut off, not of our making or of another kind.
+        When the file is missing or cannot be read; a `DamagedFile` when it is cut off, changed,
+        not of our making or of another kind.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
+        if path.is_dir():
+            raise ValueError("it is a folder")
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {})["factrecall"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise FactRecallError(str(path), "there is no such file", _REMAKE) from None
+        if metadata.pop("checksum", None) != _checksum(tensors, metadata):
+            raise ValueError("its checksum differs, or it is of another version")
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        why = f"it is no readable safetensors file of this project ({_first_line(error)})"
-        raise FactRecallError(str(path), why, _REMAKE) from error
+        kind = "safetensors file of this project"
+        raise unreadable(path, kind, error, not isinstance(error, OSError)) from error
     if missing := [key for key in said if key not in metadata]:
         why = f"it is a file of another kind: its metadata has no {missing[0]!r}"
-        raise FactRecallError(str(path), why, "name the right file; --help says which")
+        raise DamagedFile(path, why, "name the right file; --help says which")
     return tensors, metadata
+
+
+def unreadable(path: Path, kind: str, error: Exception, damaged: bool) -> FactRecallError:
+    """Return the error for a file that is damaged, missing, or not given by the machine."""
+    if not path.exists():
+        remedy = "run the workflow again; it makes what is missing"
+        return FactRecallError(str(path), "there is no such file", remedy)
+    if damaged:
+        return DamagedFile(path, f"it is no readable {kind} ({_first_line(error)})")
+    return FactRecallError(
+        str(path),
+        f"it cannot be read ({_first_line(error)})",
+        "see whether you may read it, whether its disk is well and the memory enough; run again",
+    )
 
 
 def _first_line(error: BaseException) -> str:

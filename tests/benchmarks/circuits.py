@@ -67,7 +67,7 @@ class Bench:
         spans = zip(qa["attribute_start"], qa["terminator_end"], strict=True)
         self.texts = encode(self.tokenizer, list(qa["text"]), [[span] for span in spans])
         self.nodes = Nodes.of(self.model, "attention")
-        self.by = orders(self.nodes, self.shared, self.grafted, 1, generator(0, "orders"))
+        self.by = orders(self.nodes, {"shared": self.shared}, 1, generator(0, "orders"))
         self.order = self.by["random", 0]
         with self.weights:
             outside = self.grafted - self.nodes.everything()
@@ -203,7 +203,7 @@ def _last_third(seconds: np.ndarray, nodes: Nodes, order: np.ndarray) -> float:
 def _finer(bench: Bench) -> list[float]:
     """Compare seconds a step in four times as many steps, at 60 questions: composing shows more."""
     nodes, texts = Nodes.of(bench.model, "column"), bench.texts[:60]
-    order = orders(nodes, bench.shared, bench.grafted, 1, generator(0))["random", 0]
+    order = orders(nodes, {}, 1, generator(0))["random", 0]
 
     def mean(steps: int) -> float:
         return float(bench.ours(nodes, order, texts, len(nodes) // steps)[1][1:].mean())

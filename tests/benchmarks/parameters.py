@@ -21,7 +21,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from factrecall.answers import Answers
 from factrecall.config import DualAveraging, SigmoidSGD
 from factrecall.experiments.entry import entry_ranks, sizes
-from factrecall.experiments.masks import Questions, dual_averaging, sigmoid_sgd
+from factrecall.experiments.masks import Questions, dual_averaging
+from factrecall.experiments.sigmoid import sigmoid_sgd
 from factrecall.models.forward import Encoded, encode
 from factrecall.parameters.compose import Composition
 from factrecall.parameters.sets import ParameterSet
@@ -212,17 +213,22 @@ def bench_graft() -> bool:
                 weights.hold(mask)
                 return float(answers.right(model).mean() / whole)
 
-            best = (0.0, 0.0, size)
+            best, spent, begin = (0.0, 0.0, size), 0.0, 0.0
+
+            def look(_: int, mask: ParameterSet) -> bool:
+                nonlocal best, spent, begin
+                spent += time.process_time() - begin  # looking at the mask does not count
+                best = max(best, (recovery(mask), -spent, len(mask)))
+                begin = time.process_time()
+                return False
+
             for rate in (1e8, 1e7, 1e6):
                 settings = SigmoidSGD(
                     method="sigmoid_sgd", updates=3000, check=100, learning_rate=rate
                 )
                 questions = Questions(texts, 2048, CPU, generator(0, "paper"))
                 spent, begin = 0.0, time.process_time()
-                for _, mask in sigmoid_sgd(settings, weights, model, questions, size, nothing):
-                    spent += time.process_time() - begin  # looking at the mask does not count
-                    best = max(best, (recovery(mask), -spent, len(mask)))
-                    begin = time.process_time()
+                sigmoid_sgd(settings, weights, model, questions, [size], nothing, look)
             reached, theirs, wanted = best[0], -best[1], best[2]
             for updates in range(1, 17):
                 default = DualAveraging(method="dual_averaging", updates=updates, batch_size=50)

@@ -104,7 +104,7 @@ def test_every_step_is_a_fresh_model_per_question(
     seen = []
     with case.circuit(kind) as circuit:
         nodes = circuit.nodes
-        by = orders(nodes, case.shared, case.mask, 1, generator(1))
+        by = orders(nodes, {"shared": case.shared, "grafted": case.mask}, 1, generator(1))
         chunk = 1 if kind == "attention" else len(nodes) // 12
         steps = [*range(0, len(nodes), chunk), len(nodes)]
         for order in by.values():
@@ -213,6 +213,21 @@ def test_layers_below_are_not_run(case: Case) -> None:
     assert all("forward" not in vars(layer) for layer in layers)
 
 
+def test_passes_are_counted_until_a_sweep_forgets(case: Case) -> None:
+    with case.circuit("attention") as circuit:
+        order = np.argsort(-circuit.nodes.table["layer"].to_numpy(), kind="stable")
+        sweep = circuit.sweep(order, "forward")
+        assert sweep.passes == 0.0
+        first = sweep.at(0).copy()
+        whole = sweep.passes
+        assert whole == 1.0
+        sweep.at(1)  # of the last of three layers
+        assert 0.0 < sweep.passes - whole < 0.5
+        sweep.forget()
+        assert sweep.passes == 0.0
+        assert (sweep.at(0) == first).all() and sweep.passes == whole
+
+
 def test_nothing_is_left_after_an_error(case: Case) -> None:
     layers = anatomy_of(case.model.config).layers_of(case.model)
     with pytest.raises(KeyboardInterrupt), case.circuit("attention") as circuit:
@@ -251,19 +266,20 @@ def test_orders_put_most_first_and_break_ties_by_chance(tiny: Tiny) -> None:
     nodes = Nodes.of(tiny.model, "attention")
     everything = ~ParameterSet.nothing(nodes.space)
     shared, grafted = (everything.sample(n, generator(n)) for n in (3000, 40))
-    by = orders(nodes, shared, grafted, 3, generator(0))
+    counted = {"shared": shared, "grafted": grafted}
+    by = orders(nodes, counted, 3, generator(0))
     assert list(by) == [("shared", 0), ("grafted", 0), *(("random", d) for d in range(3))]
     weight = nodes.table["weight"].to_numpy()
-    for name, chosen in (("shared", shared), ("grafted", grafted)):
+    for name, chosen in counted.items():
         score = (nodes.counts(chosen) * weight)[by[name, 0]]
         assert (np.diff(score) <= 0).all()
     assert all(sorted(order.tolist()) == list(range(len(nodes))) for order in by.values())
     assert len({order.tobytes() for order in by.values()}) == 5
-    again = orders(nodes, shared, grafted, 3, generator(0))
+    again = orders(nodes, counted, 3, generator(0))
     assert all(np.array_equal(by[key], again[key]) for key in by)
     # Without any count all orders are chance: equal nodes are not in the order of layers.
     nothing = ParameterSet.nothing(nodes.space)
-    tied = orders(nodes, nothing, nothing, 0, generator(0))
+    tied = orders(nodes, {"shared": nothing}, 0, generator(0))
     assert tied["shared", 0].tolist() != list(range(len(nodes)))
     if tiny.architecture == "llama":  # two key and value heads for four query heads
         assert set(weight.tolist()) == {1.0, 2.0}

@@ -54,7 +54,7 @@ def test_the_module_runs_as_a_program() -> None:
 def test_every_stage_has_a_command_and_every_command_its_help() -> None:
     (action,) = [a for a in cli._parser()._actions if a.dest == "command"]
     commands = dict(action.choices or {})
-    assert set(commands) == {*STAGES, "validate"}
+    assert set(commands) == {*STAGES, "validate", "why"}
     for parser in commands.values():
         assert parser.description
         assert all(option.help for option in parser._actions)

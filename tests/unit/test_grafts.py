@@ -14,13 +14,28 @@ import torch
 from factrecall.config import DualAveraging, Grafting, SigmoidSGD
 from factrecall.errors import FactRecallError
 from factrecall.experiments.checks import CHECKS, overlap, shuffled
-from factrecall.experiments.grafting import Graft, graft, summarise_grafting
-from factrecall.experiments.grafts import GRAFTING, OUTCOMES, PER_MASK, Grafter, outcomes
+from factrecall.experiments.grafting import (
+    Graft,
+    graft,
+    graft_without_shared,
+    summarise_grafting,
+)
+from factrecall.experiments.grafts import (
+    GRAFTING,
+    OUTCOMES,
+    PER_MASK,
+    RECOVERED,
+    SHARES,
+    Grafter,
+    outcomes,
+    smallest,
+)
 from factrecall.experiments.pair import open_pair
 from factrecall.facts.forms import QA_COLUMNS
 from factrecall.models.load import save_model
 from factrecall.parameters.sets import ParameterSet, read_sets, write_sets
 from factrecall.parameters.space import ParameterSpace
+from factrecall.resume import Checkpoint
 from factrecall.seeds import generator
 from factrecall.storage import read_table, write_table
 from factrecall.training.examples import training_set
@@ -37,46 +52,95 @@ SETTINGS = Grafting(
 )
 
 
-@pytest.fixture
-def folder(tiny: Tiny, tmp_path: Path) -> Path:
-    """θpre, a θtask that knows the questions in distribution, facts and shared sets."""
+def write_study(tiny: Tiny, folder: Path) -> None:
+    """Write θpre, a θtask that knows the questions in distribution, facts and shared sets."""
     model = copy.deepcopy(tiny.model)
-    save_model(tmp_path / "base", model, tiny.tokenizer)
+    save_model(folder / "base", model, tiny.tokenizer)
     lessons = recipe(updates=60, batch_size=24, learning_rate=1e-2)
     facts = tiny.facts
     train(model, training_set("stage", lessons, facts.bio, facts.qa, tiny.tokenizer), lessons, 0)
-    save_model(tmp_path / "tuned", model, tiny.tokenizer)
-    write_table(tmp_path / "qa.parquet", facts.qa, QA_COLUMNS)
+    save_model(folder / "tuned", model, tiny.tokenizer)
+    write_table(folder / "qa.parquet", facts.qa, QA_COLUMNS)
     everything = ~ParameterSet.nothing(ParameterSpace.of(model))
-    write_sets(tmp_path / "sets.safetensors", {"S": everything.sample(2000, generator(0))})
+    write_sets(folder / "sets.safetensors", {"S": everything.sample(2000, generator(0))})
+
+
+@pytest.fixture
+def folder(tiny: Tiny, tmp_path: Path) -> Path:
+    write_study(tiny, tmp_path)
     return tmp_path
 
 
-def run(folder: Path, settings: Grafting, seed: int = 3, thorough: bool = True) -> Graft:
-    files = {name: folder / f"{seed}.{name}" for name in ("masks", "table", "examples", "checks")}
+def run_graft(
+    folder: Path,
+    settings: Grafting,
+    seed: int = 3,
+    thorough: bool = True,
+    save_seconds: float = 1e9,
+) -> None:
+    out = folder / f"{seed}"
     graft(
         settings, 512, 7, thorough, base=folder / "base", tuned=folder / "tuned", seed=seed,
-        split="in", sets=folder / "sets.safetensors", qa=folder / "qa.parquet", out=files["masks"],
-        table=files["table"], examples=files["examples"], checks=files["checks"],
-        device=CPU, provenance={},
+        split="in", qa=folder / "qa.parquet", out=out / "masks", table=out / "table",
+        examples=out / "examples", checks=out / "checks", state=folder / "state", device=CPU,
+        save_seconds=save_seconds, provenance={},
     )  # fmt: skip
-    return Graft("m", "stage", seed, files["table"], "in", files["checks"], files["masks"])
 
 
-def test_the_stage_writes_what_its_masks_recall(folder: Path, tiny: Tiny) -> None:
-    done = run(folder, SETTINGS)
-    table = read_table(done.table, OUTCOMES)
-    masks = read_sets(done.masks)
+def run_without(folder: Path, settings: Grafting, seed: int = 3, save_seconds: float = 1e9) -> None:
+    out = folder / f"{seed}"
+    graft_without_shared(
+        settings, 512, 7, base=folder / "base", tuned=folder / "tuned", seed=seed, split="in",
+        sets=folder / "sets.safetensors", qa=folder / "qa.parquet", out=out / "without.masks",
+        table=out / "without", examples=out / "without.examples", shares=out / "shares",
+        state=folder / "state", device=CPU, save_seconds=save_seconds, provenance={},
+    )  # fmt: skip
+
+
+def run(folder: Path, settings: Grafting, seed: int = 3, thorough: bool = True) -> Graft:
+    """Graft with S and without; all files of the two jobs are in a folder of their own."""
+    run_graft(folder, settings, seed, thorough)
+    run_without(folder, settings, seed)
+    files = [folder / f"{seed}/{name}" for name in ("checks", "masks", "without", "shares")]
+    table, sets = folder / f"{seed}/table", folder / "sets.safetensors"
+    return Graft("m", "stage", seed, table, "in", *files, sets)
+
+
+def summarised(grafts: list[Graft], folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    out, checks = folder / "g.parquet", folder / "c.parquet"
+    summarise_grafting(grafts, out, checks, {})
+    return read_table(out, GRAFTING), read_table(checks, CHECKS)
+
+
+@pytest.mark.parametrize("exclude_embeddings", [False, True])
+def test_the_stages_write_what_their_masks_recall(
+    folder: Path, tiny: Tiny, exclude_embeddings: bool
+) -> None:
+    settings = SETTINGS.model_copy(update={"exclude_embeddings": exclude_embeddings})
+    done = run(folder, settings, thorough=False)
+    table, _ = summarised([done], folder)
     shared = read_sets(folder / "sets.safetensors")["S"]
-    found = read_table(folder / "3.examples", PER_MASK)
-    assert len(table) == 2 * (1 + 2 * len(ALPHAS))
+    masks = {True: read_sets(done.masks), False: read_sets(folder / "3/without.masks")}
+    assert all(set(sets) == {repr(alpha) for alpha in ALPHAS} for sets in masks.values())
+    found = pd.concat(
+        read_table(folder / f"3/{name}", PER_MASK) for name in ("examples", "without.examples")
+    )
+    assert table[["with_shared", "method", "alpha"]].apply(tuple, axis=1).tolist() == [
+        (with_shared, method, alpha)
+        for with_shared in (True, False)
+        for method, alphas in (("whole", [1.0]), ("movement", ALPHAS), ("dual_averaging", ALPHAS))
+        for alpha in alphas
+    ]
     fitted = found[found["fitted"]]
     assert fitted["individual"].nunique() == 4
     assert not set(fitted["individual"]) & set(found.loc[~found["fitted"], "individual"])
+    # Others are asked of what may hold anything alone.
+    assert found.loc[~found["fitted"], "with_shared"].all()
 
     tokenizer, model, weights = open_pair(folder / "base", folder / "tuned", CPU)
     asked = tiny.facts.qa[tiny.facts.qa["individual"].isin(fitted["individual"].unique())]
-    grafter = Grafter(SETTINGS, 512, tokenizer, model, weights, asked, asked[:0], CPU)
+    state = Checkpoint(folder / "no.safetensors", 1e9)
+    grafter = Grafter(settings, 512, tokenizer, model, weights, asked, asked[:0], CPU, state)
     with weights:
         whole = grafter.evaluator(asked).answers.right(model).mean()
         for row in table.itertuples():
@@ -87,44 +151,65 @@ def test_the_stage_writes_what_its_masks_recall(folder: Path, tiny: Tiny) -> Non
             ]
             assert row.accuracy == rows["correct"].mean()
             assert row.recovery == pytest.approx(row.accuracy / whole)
-            if row.method != "dual_averaging":
-                continue
-            mask = masks[f"{row.alpha!r}/{'with' if row.with_shared else 'without'}"]
+            left_out = grafter.excluded() | (grafter.excluded() if row.with_shared else shared)
+            mask = {
+                "whole": lambda row, left_out: ~left_out,
+                "movement": lambda row, left_out: weights.most_moved(row.size, left_out),
+                "dual_averaging": lambda row, left_out: masks[row.with_shared][repr(row.alpha)],
+            }[row.method](row, left_out)
             weights.hold(mask)
             assert grafter.evaluator(asked).answers.right(model).mean() == row.accuracy
             assert row.size == len(mask) and row.shared_fraction == overlap(mask, shared)
-    whole_rows = table[table["method"] == "whole"].set_index("with_shared")
-    assert whole_rows.loc[True, "recovery"] == 1.0
-    assert whole_rows.loc[True, "size"] - whole_rows.loc[False, "size"] == 2000
-    best = table[(table["method"] == "dual_averaging") & table["with_shared"]]
-    moved = table[(table["method"] == "movement") & table["with_shared"]]
-    assert best["accuracy"].max() > moved["accuracy"].max()  # fitting is worth something
+            assert not len(mask & left_out)
+    assert (table["shared_fraction"] > 0).tolist() == table["with_shared"].tolist()
+    both = table[table["method"] == "whole"].set_index("with_shared")["size"]
+    assert both[True] - both[False] == len(shared - grafter.excluded())
+    if not exclude_embeddings:
+        assert table.loc[table["method"] == "whole", "recovery"].iloc[0] == 1.0
+        best = table[(table["method"] == "dual_averaging") & table["with_shared"]]
+        moved = table[(table["method"] == "movement") & table["with_shared"]]
+        assert best["accuracy"].max() > moved["accuracy"].max()  # fitting is worth something
+
+
+def test_another_s_changes_nothing_of_what_may_hold_anything(folder: Path) -> None:
+    done = run(folder, SETTINGS, thorough=False)
+    before = {p: p.read_bytes() for p in (done.masks, done.table, done.checks)}
+    table, checks = summarised([done], folder)
+    everything = ~ParameterSet.nothing(read_sets(done.masks)["0.2"].space)
+    write_sets(folder / "sets.safetensors", {"S": everything.sample(3000, generator(1))})
+    assert run(folder, SETTINGS, thorough=False) == done
+    assert all(path.read_bytes() == content for path, content in before.items())
+    other, other_checks = summarised([done], folder)
+    same = [name for name in GRAFTING if name != "shared_fraction"]
+    allowed = table["with_shared"]
+    assert other.loc[allowed, same].equals(table.loc[allowed, same])
+    assert (other.loc[allowed, "shared_fraction"] > table.loc[allowed, "shared_fraction"]).all()
+    assert other_checks.equals(checks)
 
 
 def test_the_same_seed_gives_the_same_bytes(folder: Path) -> None:
     first = run(folder, SETTINGS)
-    before = {p: p.read_bytes() for p in (first.masks, first.table, first.checks)}
+    before = {path: path.read_bytes() for path in (folder / "3").iterdir()}
+    assert len(before) == 8 and first.masks in before
     run(folder, SETTINGS)
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
 def test_seeds_and_checks_come_together(folder: Path) -> None:
     grafts = [run(folder, SETTINGS, seed, thorough=seed == 3) for seed in (3, 4)]
-    out, checks = folder / "g.parquet", folder / "c.parquet"
-    summarise_grafting(grafts, out, checks, {})
-    assert set(read_table(out, GRAFTING)["seed"]) == {3, 4}
-    found = read_table(checks, CHECKS)
+    table, found = summarised(grafts, folder)
+    assert set(table["seed"]) == {3, 4}
     kinds = {"fine_tuned", "pre_trained", "others", "kept", "inclusion", "random", "overlap_seeds"}
     assert set(found["check"]) - {"gained"} == kinds | {"overlap_runs", "shuffled"}
     assert set(found.loc[found["check"] == "shuffled", "seed"]) == {3}
-    one, other = (read_sets(g.masks)["0.2/with"] for g in grafts)
+    one, other = (read_sets(g.masks)["0.2"] for g in grafts)
     said = found[(found["check"] == "overlap_seeds") & (found["alpha"] == 0.2)]
     assert said.set_index("seed")["value"].to_dict() == {
         3: overlap(one, other),
         4: overlap(other, one),
     }
     inside = found[(found["check"] == "inclusion") & (found["seed"] == 3)]
-    small, large = (read_sets(grafts[0].masks)[f"{a!r}/with"] for a in ALPHAS)
+    small, large = (read_sets(grafts[0].masks)[repr(a)] for a in ALPHAS)
     assert inside["value"].tolist() == [overlap(small, large)]
     assert found["value"].between(0, 1).all()
 
@@ -132,17 +217,17 @@ def test_seeds_and_checks_come_together(folder: Path) -> None:
 @pytest.mark.parametrize("individuals", [None, 8, 500])
 def test_all_people_may_be_fitted(folder: Path, individuals: int | None) -> None:
     done = run(folder, SETTINGS.model_copy(update={"individuals": individuals}), thorough=False)
-    found = read_table(folder / "3.examples", PER_MASK)
+    found = read_table(folder / "3/examples", PER_MASK)
     assert found["fitted"].all() and found["individual"].nunique() == 8
     assert "others" not in set(read_table(done.checks)["check"])
 
 
 def test_a_model_that_knows_nothing_is_grafted_all_the_same(folder: Path, tiny: Tiny) -> None:
     save_model(folder / "tuned", tiny.model, tiny.tokenizer)  # θtask = θpre: nothing moved
-    done = run(folder, SETTINGS)
-    table = read_table(done.table, OUTCOMES)
+    table, _ = summarised([run(folder, SETTINGS)], folder)
     assert not table["chosen"].any() and table["recovery"].isna().all()
     assert (table.loc[table["method"] != "whole", "size"] == 0).all()
+    assert (table.loc[table["method"] != "whole", "shared_fraction"] == 0).all()
 
 
 def test_sets_of_another_file_are_told(folder: Path) -> None:
@@ -160,7 +245,7 @@ def test_embeddings_can_be_left_out(folder: Path) -> None:
     assert len(ends) == 2
     assert all(mask.counts()[name] == 0 for mask in masks.values() for name in ends)
     table = read_table(done.table, OUTCOMES)
-    whole = table[(table["method"] == "whole") & table["with_shared"]]
+    whole = table[table["method"] == "whole"]
     assert whole["size"].item() == space.size - len(ParameterSet.tensors(space, ends))
 
 
@@ -171,26 +256,43 @@ def test_the_papers_optimiser_runs_in_the_stage(folder: Path) -> None:
     assert set(table["method"]) == {"whole", "movement", "sigmoid_sgd"}
 
 
-def test_the_smallest_mask_that_recovers_enough_is_chosen() -> None:
+def test_the_smallest_mask_that_recovers_enough_is_chosen(tmp_path: Path) -> None:
     space = ParameterSpace(("a",), ((100,),))
     everything = ~ParameterSet.nothing(space)
-    right = {(0.1, True): 5, (0.1, False): 1, (0.2, True): 9, (0.2, False): 9, (0.3, True): 10}
-    masks, parts = {}, []
-    for (alpha, with_shared), count in right.items():
-        for method in ("movement", "fitted"):
-            size = round(100 * alpha)
-            masks[alpha, with_shared, method] = everything.sample(size, generator(0, size))
+    write_sets(tmp_path / "sets", {"S": everything.sample(10, generator(9))})
+    right = {True: {0.1: 5, 0.2: 9, 0.3: 10}, False: {0.1: 1, 0.2: 9, 0.3: 10}}
+
+    def recovered(with_shared: bool, whole: float) -> pd.DataFrame:
+        masks, parts = {}, []
+        for (alpha, count), method in itertools.product(
+            right[with_shared].items(), ("movement", "fitted")
+        ):
+            masks[alpha, method] = everything.sample(round(100 * alpha), generator(0))
             correct = np.arange(10) < (count if method == "fitted" else 10)
             said = {"alpha": alpha, "with_shared": with_shared, "method": method, "fitted": True}
             parts.append(pd.DataFrame({"correct": correct}).assign(**said))
-    found = pd.concat(parts)
+            asked = pd.DataFrame({"correct": [False]}).assign(**said | {"fitted": False})
+            parts.append(asked)
+        fitted = {repr(alpha): mask for (alpha, method), mask in masks.items() if method[0] == "f"}
+        write_sets(tmp_path / "masks", fitted)
+        return outcomes(masks, pd.concat(parts), whole)
+
+    files = {name: tmp_path / name for name in ("table", "checks", "masks", "without", "shares")}
+    shares = [(alpha, "movement", 0.5) for alpha in right[True]]
+    write_table(files["shares"], pd.DataFrame(shares, columns=list(SHARES)), SHARES)
+    write_table(files["without"], recovered(False, 1.0), RECOVERED)
+    done = Graft("m", "mix", 1, files.pop("table"), "in", *files.values(), tmp_path / "sets")
     for least, alpha in ((0.9, 0.2), (0.5, 0.1), (0.95, 0.3), (1.1, None)):
-        table = outcomes(masks, found, ParameterSet.nothing(space), 1.0, least)
-        chosen = table[table["chosen"]]
-        assert set(chosen["alpha"]) == ({alpha} if alpha else set())
+        table = recovered(True, 1.0)
+        write_table(done.table, table.assign(chosen=smallest(table, least)), OUTCOMES)
+        joined = done.outcomes()
+        chosen = joined[joined["chosen"]]
+        assert chosen["alpha"].tolist() == ([alpha, alpha] if alpha else [])
         assert set(chosen["method"]) <= {"fitted"}
-        assert len(chosen) == (2 if alpha in (0.1, 0.2) else bool(alpha))
-    assert outcomes(masks, found, ParameterSet.nothing(space), 0.0, 0.5)["recovery"].isna().all()
+        assert chosen["with_shared"].tolist() == [True, False][: len(chosen)]
+        moved = joined[(joined["method"] == "movement") & joined["with_shared"]]
+        assert (moved["shared_fraction"] == 0.5).all()
+    assert recovered(True, 0.0)["recovery"].isna().all()
 
 
 def test_exchanged_answers_stay_within_their_relation(tiny: Tiny) -> None:

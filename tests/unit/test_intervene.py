@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,18 +23,20 @@ from factrecall.experiments.case import (
     GraftedFiles,
     study_case,
 )
+from factrecall.experiments.circuits import BY
 from factrecall.experiments.continuity import CONTINUITY
-from factrecall.experiments.grafted import open_grafted
+from factrecall.experiments.grafted import Grafted, open_grafted
 from factrecall.experiments.grafting import graft
 from factrecall.experiments.grafts import OUTCOMES, fitted_people, looked_at
 from factrecall.experiments.head import look, telling
-from factrecall.experiments.intervene import NODES, QUESTIONS, STEPS, intervene
+from factrecall.experiments.intervene import CURVES, NODES, QUESTIONS, STEPS, intervene
 from factrecall.experiments.prompts import ROLES, prompts
 from factrecall.facts import RELATIONS
 from factrecall.facts.forms import BIO_COLUMNS, QA_COLUMNS
 from factrecall.models.anatomy import anatomy_of
-from factrecall.models.load import save_model
-from factrecall.parameters.sets import ParameterSet, write_sets
+from factrecall.models.load import load_model, save_model
+from factrecall.parameters.nodes import Nodes
+from factrecall.parameters.sets import ParameterSet, read_sets, write_sets
 from factrecall.parameters.space import ParameterSpace
 from factrecall.seeds import generator
 from factrecall.storage import read_table, write_table
@@ -54,42 +57,71 @@ GRAFTING = Grafting(
 
 @pytest.fixture
 def folder(tiny: Tiny, tmp_path: Path) -> Path:
-    """θpre, two fine-tuned models with their shared sets, and both grafted on QA out."""
-    save_model(tmp_path / "base", tiny.model, tiny.tokenizer)
+    return prepared(tiny, tmp_path)
+
+
+def prepared(tiny: Tiny, folder: Path) -> Path:
+    """Make θpre, two fine-tuned models with their shared sets, and both grafted on QA out."""
+    save_model(folder / "base", tiny.model, tiny.tokenizer)
     facts = tiny.facts
     # What is asked out of distribution is trained on here, so that there is recall to look into.
     qa = facts.qa.assign(split=facts.qa["split"].replace({"out": "in"}))
-    write_table(tmp_path / "qa.parquet", facts.qa, QA_COLUMNS)
-    write_table(tmp_path / "bio.parquet", facts.bio, BIO_COLUMNS)
+    write_table(folder / "qa.parquet", facts.qa, QA_COLUMNS)
+    write_table(folder / "bio.parquet", facts.bio, BIO_COLUMNS)
     for seed, (tuning, updates) in enumerate({"mix": 90, "stage": 40}.items()):
         model = copy.deepcopy(tiny.model)
         lessons = recipe(updates=updates, batch_size=24, learning_rate=1e-2)
         train(model, training_set("mix", lessons, facts.bio, qa, tiny.tokenizer), lessons, seed)
-        save_model(tmp_path / tuning, model, tiny.tokenizer)
+        save_model(folder / tuning, model, tiny.tokenizer)
         everything = ~ParameterSet.nothing(ParameterSpace.of(model))
         shared = everything.sample(4000, generator(seed))
-        write_sets(tmp_path / f"{tuning}.sets", {"S": shared})
+        write_sets(folder / f"{tuning}.sets", {"S": shared})
         graft(
-            GRAFTING, 512, 7, False, base=tmp_path / "base", tuned=tmp_path / tuning, seed=0,
-            split="out", sets=tmp_path / f"{tuning}.sets", qa=tmp_path / "qa.parquet",
-            out=tmp_path / f"{tuning}.masks", table=tmp_path / f"{tuning}.outcomes",
-            examples=tmp_path / "examples", checks=tmp_path / "checks", device=CPU, provenance={},
+            GRAFTING, 512, 7, False, base=folder / "base", tuned=folder / tuning, seed=0,
+            split="out", qa=folder / "qa.parquet", out=folder / f"{tuning}.masks",
+            table=folder / f"{tuning}.outcomes", examples=folder / "examples",
+            checks=folder / "checks", state=folder / "state", device=CPU, save_seconds=1e9,
+            provenance={},
         )  # fmt: skip
-    return tmp_path
+    return folder
 
 
 def run(
-    folder: Path, kind: str, size: Steps, steps: Each | Adaptive, individuals: int | None = None
+    folder: Path,
+    kind: str,
+    by: str,
+    size: Steps,
+    steps: Each | Adaptive,
+    individuals: int | None = None,
+    *,
+    name: str = "circuits",
+    save_seconds: float = 1e9,
 ) -> tables.Intervention:
-    files = {n: folder / f"{kind}.{n}.parquet" for n in ("steps", "curves", "nodes", "questions")}
+    """Run one job; its tables are in the folder of that name."""
+    files = {
+        part: folder / name / f"{kind}.{by}.{part}.parquet"
+        for part in ("steps", "curves", "nodes", "questions")
+    }
     intervene(
-        kind, size, steps, 1, individuals, PEOPLE, 512, 7, base=folder / "base",
-        tuned=folder / "mix", seed=0, sets=folder / "mix.sets", masks=folder / "mix.masks",
+        kind, size, steps, int(by == "controls"), individuals, PEOPLE, 512, 7,
+        base=folder / "base", tuned=folder / "mix", seed=0,
+        sets=folder / "mix.sets" if by == "shared" else None, masks=folder / "mix.masks",
         outcomes=folder / "mix.outcomes", qa=folder / "qa.parquet", out=files["steps"],
-        curves=files["curves"], nodes=files["nodes"], questions=files["questions"], cache_gb=1.0,
-        device=CPU, provenance={},
+        curves=files["curves"], nodes=files["nodes"], questions=files["questions"],
+        state=folder / "state", cache_gb=1.0, save_seconds=save_seconds, device=CPU, provenance={},
     )  # fmt: skip
-    return tables.Intervention("m", "mix", 0, kind, *files.values())
+    return tables.Intervention("m", "mix", 0, kind, by, *files.values())
+
+
+def both(*arguments: Any, **more: Any) -> list[tables.Intervention]:
+    """Run the job by shared parameters and that of its controls."""
+    folder, kind, *others = arguments
+    return [run(folder, kind, by, *others, **more) for by in BY]
+
+
+def open_mix(folder: Path) -> Grafted:
+    files = (folder / f"mix.{name}" for name in ("masks", "outcomes"))
+    return open_grafted(folder / "base", folder / "mix", *files, CPU)
 
 
 def summarised(folder: Path, interventions: list[tables.Intervention]) -> dict[str, pd.DataFrame]:
@@ -107,26 +139,29 @@ def summarised(folder: Path, interventions: list[tables.Intervention]) -> dict[s
 
 
 def test_sweeps_go_from_pre_to_the_grafted_model_and_back(folder: Path) -> None:
-    done = run(folder, "attention", Steps(forward=1, backward=4), Each(method="each"))
-    steps, questions = read_table(done.steps, STEPS), read_table(done.questions, QUESTIONS)
-    nodes = read_table(done.nodes, NODES)
+    done = both(folder, "attention", Steps(forward=1, backward=4), Each(method="each"))
+    questions, others = (read_table(one.questions, QUESTIONS) for one in done)
+    assert questions.equals(others)
+    found = summarised(folder, done)
+    steps, nodes = found["out"], found["heads"]
+    keys = ["direction", "priority", "draw", "step"]
+    right = pd.concat(read_table(one.steps, STEPS) for one in done).set_index(keys)["right"]
     assert len(questions) == PEOPLE * len(RELATIONS)
-    grafted = open_grafted(
-        folder / "base", folder / "mix", folder / "mix.sets", folder / "mix.masks",
-        folder / "mix.outcomes", CPU,
-    )  # fmt: skip
+    grafted = open_mix(folder)
     judge = grafted.questions(folder / "qa.parquet", PEOPLE, None, 7, 512)
     assert judge.rows["individual"].tolist() == questions["individual"].tolist()
     whole = grafted.right(judge)
     assert questions["grafted"].tolist() == whole.tolist() and whole.mean() > 0
     # The model that grafting judged is the one that is taken apart here.
     outcome = looked_at(read_table(folder / "mix.outcomes", OUTCOMES), [])
-    assert outcome["accuracy"].item() == whole.mean() and outcome["with_shared"].item()
+    assert outcome["accuracy"].item() == whole.mean()
     names = {"forward": len(nodes), "backward": -(-len(nodes) // 4)}
     floors = set()
-    for (direction, priority, _), rows in steps.groupby(["direction", "priority", "draw"]):
+    for (direction, priority, draw), rows in steps.groupby(["direction", "priority", "draw"]):
         assert rows["step"].tolist() == list(range(names[direction] + 1))
-        last, first = rows["right"].iloc[-1].tolist(), rows["right"].iloc[0].tolist()
+        first, last = (
+            right[direction, priority, draw, step].tolist() for step in (0, names[direction])
+        )
         everything, nothing = (last, first) if direction == "forward" else (first, last)
         assert everything == np.flatnonzero(whole).tolist()
         floors.add(tuple(nothing))
@@ -146,16 +181,16 @@ def test_sweeps_go_from_pre_to_the_grafted_model_and_back(folder: Path) -> None:
 def test_the_tables_of_a_study(folder: Path) -> None:
     each, bent = Each(method="each", stride=3), Adaptive(method="adaptive", intervals=3, held_out=2)
     done = [
-        run(folder, "attention", Steps(forward=2, backward=2), each),
-        run(folder, "unit", Steps(forward=4, backward=8), bent),
-        run(folder, "column", Steps(forward=16, backward=16), each, individuals=2),
+        *both(folder, "attention", Steps(forward=2, backward=2), each),
+        *both(folder, "unit", Steps(forward=4, backward=8), bent),
+        *both(folder, "column", Steps(forward=16, backward=16), each, individuals=2),
     ]
     found = summarised(folder, done)
     whole = {d.kind: read_table(d.questions, QUESTIONS)["grafted"].mean() for d in done}
     steps = found["out"]
     assert set(steps["kind"]) == {"attention", "unit", "column"}
     assert (steps["completeness"] == steps["accuracy"] / steps["kind"].map(whole)).all()
-    asked = {d.kind: read_table(d.steps, STEPS) for d in done}
+    asked = {(d.kind, d.by): read_table(d.steps, STEPS) for d in done}
     assert len(steps) == sum(map(len, asked.values()))
     sums = found["by_relation"].groupby([*tables.KEYS, "step"], sort=False)[["correct", "n"]].sum()
     total = steps.set_index([*tables.KEYS, "step"])["accuracy"]
@@ -170,9 +205,59 @@ def test_the_tables_of_a_study(folder: Path) -> None:
     assert (curves.loc["unit", "held_out"] <= 2).all()
     lasting = found["continuity"]
     assert set(lasting["shuffled"]) == {True, False} and (lasting["right"] > 0).all()
-    forward = asked["column"].query("direction == 'forward' and priority == 'shared'")
+    forward = asked["column", "shared"].query("direction == 'forward'")
     ever = set().union(*map(set, forward["right"]))
     assert len(lasting.query("kind == 'column' and not shuffled")) == len(ever)
+
+
+def test_controls_hold_nothing_of_what_is_shared(folder: Path) -> None:
+    """Another S is another job by it, and leaves its controls and their draws as they are."""
+    done = both(folder, "unit", Steps(forward=8, backward=8), Each(method="each", stride=2))
+    shared, controls = done
+    before = {path: path.read_bytes() for path in files_of(controls)}
+    orders = read_table(shared.curves, CURVES)["order"]
+    with pytest.raises(FactRecallError, match="it is given for: shared"):
+        summarised(folder, [shared])
+    first = summarised(folder, done)["out"].set_index("priority")
+
+    space = ParameterSpace.of(load_model(folder / "mix"))
+    others = (~ParameterSet.nothing(space)).sample(3000, generator(99))
+    write_sets(folder / "mix.sets", {"S": others})
+    done = both(folder, "unit", Steps(forward=8, backward=8), Each(method="each", stride=2))
+    assert before == {path: path.read_bytes() for path in before}
+    assert not orders.equals(read_table(shared.curves, CURVES)["order"])
+    second = summarised(folder, done)["out"].set_index("priority")
+    for priority in ("grafted", "random"):
+        same = second.loc[priority, "grafted_fraction"] == first.loc[priority, "grafted_fraction"]
+        assert same.all()
+        # Of S there is as much in their nodes as in any: it is S that has changed.
+        assert not second.loc[priority, "shared_fraction"].equals(
+            first.loc[priority, "shared_fraction"]
+        )
+
+
+def files_of(job: tables.Intervention) -> list[Path]:
+    return [job.steps, job.curves, job.nodes, job.questions]
+
+
+def test_fractions_are_counted_in_the_order_of_each_sweep(folder: Path) -> None:
+    done = both(folder, "column", Steps(forward=8, backward=16), Each(method="each", stride=3))
+    steps = summarised(folder, done)["out"]
+    model = load_model(folder / "mix")
+    nodes = Nodes.of(model, "column")
+    grafted = open_mix(folder)
+    sets = {
+        "shared": read_sets(folder / "mix.sets")["S"],
+        "grafted": ParameterSet(nodes.space, grafted.mask.index),
+    }
+    orders = pd.concat(read_table(one.curves, CURVES) for one in done)
+    orders = orders.set_index(["direction", "priority", "draw"])["order"]
+    for row in steps.itertuples():
+        gone = orders[row.direction, row.priority, row.draw][: row.nodes]
+        for name, chosen in sets.items():
+            counts = nodes.counts(chosen)
+            expected = counts[gone].sum() / counts.sum()
+            assert getattr(row, f"{name}_fraction") == pytest.approx(expected)
 
 
 def test_numbers_are_read_off_the_curves() -> None:
@@ -241,22 +326,19 @@ def study(folder: Path, case: Case) -> dict[str, pd.DataFrame]:
 def test_the_case_is_the_head_of_most_shared_parameters(folder: Path, tiny: Tiny) -> None:
     found = study(folder, Case())
     case = found["out"].set_index("tuning")
-    done = run(folder, "attention", Steps(), Each(method="each", stride=99))
+    done = run(folder, "attention", "shared", Steps(), Each(method="each", stride=99))
     nodes = read_table(done.nodes, NODES).query("projection == 'O'")
-    assert case.loc["mix", "shared"] == nodes["shared"].max()
+    assert case.loc["mix", "shared"] == nodes["members"].max()
     assert case.loc["mix", "shared_rank"] == 1
     place = nodes[(nodes["layer"] == case.loc["mix", "layer"])]
     place = place[place["head"] == case.loc["mix", "head"]]
-    assert place["shared"].item() == nodes["shared"].max()
+    assert place["members"].item() == nodes["members"].max()
 
     # Weights are those of the whole grafted model, a row of each adds up to one.
     weights = found["attention"]
     sums = weights.groupby(["tuning", "format", "query"])["weight"].sum()
     assert sums.to_numpy() == pytest.approx(1.0, abs=1e-5)
-    grafted = open_grafted(
-        folder / "base", folder / "mix", folder / "mix.sets", folder / "mix.masks",
-        folder / "mix.outcomes", CPU,
-    )  # fmt: skip
+    grafted = open_mix(folder)
     row = case.loc["mix"]
     tokens = found["tokens"]
     qa = tiny.facts.qa

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,13 +20,14 @@ from factrecall.experiments.masks import (
     Questions,
     dual_averaging,
     gradients,
-    sigmoid_sgd,
     updates_of,
 )
+from factrecall.experiments.sigmoid import sigmoid_sgd
 from factrecall.models.forward import Encoded, encode
 from factrecall.parameters.compose import Composition
 from factrecall.parameters.sets import ParameterSet
 from factrecall.parameters.space import ParameterSpace
+from factrecall.resume import Checkpoint
 from factrecall.seeds import generator
 from tests.conftest import Tiny
 
@@ -102,7 +104,7 @@ def test_dual_averaging_is_projected_descent_on_the_mask(dense: Dense) -> None:
         found = dual_averaging(
             settings, weights, dense.model, dense.questions(), asked, left_out, done.append
         )
-    assert done == list(range(1, updates_of(settings, 2) + 1))
+    assert done == list(range(updates_of(settings, 2) + 1))
 
     kept = torch.ones(n)
     kept[torch.from_numpy(left_out.index.astype(np.int64))] = 0.0
@@ -141,8 +143,16 @@ def test_sigmoid_sgd_is_descent_on_the_logits_of_equation_6(dense: Dense) -> Non
     settings = SigmoidSGD(method="sigmoid_sgd", updates=6, batch_size=2, learning_rate=1e7, check=3)
     left_out = (~ParameterSet.nothing(dense.space)).sample(n // 4, generator(3))
     size = n // 10
+    found: dict[int, ParameterSet] = {}
+
+    def look(update: int, mask: ParameterSet) -> bool:
+        found[update] = mask
+        return False
+
     with dense.composed() as weights:
-        found = dict(sigmoid_sgd(settings, weights, dense.model, dense.questions(), size, left_out))
+        masks = sigmoid_sgd(
+            settings, weights, dense.model, dense.questions(), [size], left_out, look
+        )
         base = torch.zeros(n)
         base[torch.from_numpy(weights.most_moved(size, left_out).index.astype(np.int64))] = 1.0
     outside = torch.from_numpy(left_out.index.astype(np.int64))
@@ -159,7 +169,8 @@ def test_sigmoid_sgd_is_descent_on_the_logits_of_equation_6(dense: Dense) -> Non
         loss = dense.loss(base * (1 - share) + (1 - base) * share, questions.draw(2))
         (gradient,) = torch.autograd.grad(loss, logits)
         logits = (logits - settings.learning_rate * gradient).detach()
-    assert list(found) == [0, 3, 6] and found[0].index.tolist() == sorted(expected[0])
+    assert list(found) == [0, 3, 6] and masks == {size: found[6]}
+    assert found[0].index.tolist() == sorted(expected[0])
     assert expected[6] != expected[0]  # or there would be nothing to compare
     assert all(alike(found[update], expected[update]) for update in found)
 
@@ -168,15 +179,82 @@ def test_sigmoid_sgd_ends_when_the_mask_has_grown_by_half(dense: Dense) -> None:
     settings = SigmoidSGD(
         method="sigmoid_sgd", updates=50, batch_size=2, learning_rate=1e12, check=1
     )
+    seen: list[tuple[int, int]] = []
+    done: list[int] = []
+
+    def look(update: int, mask: ParameterSet) -> bool:
+        seen.append((update, len(mask)))
+        return len(mask) == 20 and update == 0 and len(seen) > 1  # the second size's first
+
+    nothing = ParameterSet.nothing(dense.space)
     with dense.composed() as weights:
-        steps = list(
-            sigmoid_sgd(
-                settings, weights, dense.model, dense.questions(), 20,
-                ParameterSet.nothing(dense.space),
-            )
-        )  # fmt: skip
-    assert steps[-1][0] < 50 and len(steps[-1][1]) > 30
-    assert all(len(mask) <= 30 for _, mask in steps[:-1])
+        found = sigmoid_sgd(
+            settings, weights, dense.model, dense.questions(), [10, 20], nothing, look, done.append
+        )
+    *before, last, second = seen
+    assert last[0] < 50 and last[1] > 15 and len(found[10]) == last[1]
+    assert all(size <= 15 for _, size in before)
+    # The other ends at once, since its mask was good enough; what was not needed counts as done.
+    assert second == (0, 20) and len(found[20]) == 20
+    assert done == [*range(last[0] + 1), 50, 100]
+
+
+@pytest.mark.parametrize(
+    ("settings", "total", "stops"),
+    [
+        (DualAveraging(method="dual_averaging", updates=2, batch_size=7), 20, (1, 12, 15, 18, 19)),
+        (SigmoidSGD(
+            method="sigmoid_sgd", updates=5, batch_size=3, learning_rate=1e6, check=2
+        ), 10, (1, 2, 5, 7, 9)),
+    ],
+    ids=["dual averaging", "sigmoid"],
+)  # fmt: skip
+def test_stopped_at_any_update_a_fit_goes_on_where_it_was(
+    dense: Dense, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    settings: DualAveraging | SigmoidSGD, total: int, stops: tuple[int, ...],
+) -> None:  # fmt: skip
+    n = dense.space.size
+    left_out = (~ParameterSet.nothing(dense.space)).sample(n // 4, generator(3))
+    drawn = [0]
+    draw = Questions.draw
+
+    def counted(questions: Questions, count: int) -> Answers:
+        drawn[0] += 1
+        return draw(questions, count)
+
+    monkeypatch.setattr(Questions, "draw", counted)
+
+    def fit(stop: int, checkpoint: Checkpoint | None) -> tuple[dict[int, ParameterSet], list[int]]:
+        seen: list[int] = []
+
+        def watch(done: int) -> None:
+            seen.append(done)
+            if done == stop:
+                raise KeyboardInterrupt
+
+        drawn[0] = 0
+        with dense.composed() as weights:
+            task = (weights, dense.model, dense.questions(), [n // 50, n // 10], left_out)
+            if settings.method == "dual_averaging":
+                return dual_averaging(settings, *task, watch, checkpoint), seen
+            return sigmoid_sgd(settings, *task, lambda *_: False, watch, checkpoint), seen
+
+    whole, seen = fit(-1, None)
+    assert seen[0] == 0 and seen[-1] == total == drawn[0]
+    with dense.composed() as weights:
+        assert all(mask != weights.most_moved(size, left_out) for size, mask in whole.items())
+    for stop in stops:
+        path = tmp_path / f"{stop}.safetensors"
+        with pytest.raises(KeyboardInterrupt):
+            fit(stop + 1, Checkpoint(path, 0.0))
+        found, seen = fit(-1, Checkpoint(path, 1e9))
+        assert found == whole
+        assert all(found[size].index.tobytes() == whole[size].index.tobytes() for size in whole)
+        # What was done is not done again, and what is done now is not done before it is told.
+        assert seen[0] == stop and seen[-1] == total and drawn[0] == total - stop
+        # A fit at its end keeps its masks: nothing more is drawn.
+        found, seen = fit(-1, Checkpoint(path, 1e9))
+        assert found == whole and set(seen) == {total} and drawn[0] == 0
 
 
 def test_gradients_are_taken_and_not_kept(dense: Dense) -> None:
@@ -201,3 +279,16 @@ def test_questions_come_equally_often(dense: Dense) -> None:
         (batch,) = questions.draw(1).batches
         seen[keys[batch.tokens[0].numpy().tobytes()]] += 1
     assert (seen == 2).all()
+
+
+@pytest.mark.parametrize("skipped", [(0,), (3,), (7, 50, 1), (1000,)])
+def test_skipped_questions_are_those_that_would_be_drawn(
+    dense: Dense, skipped: tuple[int, ...]
+) -> None:
+    one, other = dense.questions(), dense.questions()
+    for _ in range(sum(skipped)):
+        one._next(1)
+    for count in skipped:
+        other.skip(count)
+    assert one.drawn == other.drawn == sum(skipped)
+    assert [one._next(5) for _ in range(30)] == [other._next(5) for _ in range(30)]

@@ -266,10 +266,9 @@ def write_sweep(folder: Path, *, steps: int = 8, ever: bool = True) -> SweepFile
     )
     write_table(files.questions, questions, QUESTIONS)
     rows = [
-        (direction, priority, 0, step, 100 * step, 0.5, 0.5,
+        (direction, "shared", 0, step, 100 * step,
          [n for n in range(2, 14) if ever and n <= 2 * step + 1])
         for direction in ("forward", "backward")
-        for priority in ("shared", "grafted")
         for step in range(steps)
     ]  # fmt: skip
     write_table(files.steps, pd.DataFrame(rows, columns=list(STEPS)), STEPS)

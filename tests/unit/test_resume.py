@@ -5,22 +5,27 @@ from __future__ import annotations
 import copy
 import os
 import random
+import shutil
 import signal
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
+from factrecall.cli import main
 from factrecall.config import Trace
 from factrecall.facts.forms import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS, FactFiles
 from factrecall.models.load import save_model
 from factrecall.resume import Checkpoint, work_key
 from factrecall.storage import read_tensors, write_table
+from factrecall.training import finetune
 from factrecall.training.finetune import fine_tune
 from factrecall.training.loop import train
 from factrecall.training.trace import GradientTrace
-from tests.conftest import Tiny, recipe
+from tests.conftest import Tiny, Workspace, recipe
 from tests.unit.test_trace import sides
 from tests.unit.test_training import mix_of
 
@@ -208,11 +213,11 @@ def test_two_runs_share_no_state_and_anything_of_the_start_makes_another(
     class Stop(Exception):
         pass
 
-    def stop(path: Path, seconds: float) -> None:
+    def stop(checkpoint: Checkpoint, path: Path, seconds: float) -> None:
         keys.append(path.name)
         raise Stop
 
-    monkeypatch.setattr("factrecall.training.finetune.Checkpoint", stop)
+    monkeypatch.setattr(Checkpoint, "__init__", stop)
 
     def key(name: str = "one", updates: int = 3) -> str:
         with pytest.raises(Stop):
@@ -245,3 +250,33 @@ def test_half_written_outputs_of_a_killed_run_are_removed(tiny: Tiny, tmp_path: 
         "trace.safetensors",
         "state",
     }
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_asked_to_leave_a_command_saves_its_state_and_goes_on_later(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    tune = workspace.command("fine-tune")
+    outputs = [workspace.folder / "out" / name for name in ("history.parquet", "trace.safetensors")]
+    outputs.append(workspace.folder / "out/model/model.safetensors")
+    assert main(tune) == 0
+    whole = [path.read_bytes() for path in outputs]
+    shutil.rmtree(workspace.folder / "out")
+
+    @contextmanager
+    def signalled(total: int, title: str, unit: str) -> Iterator[Callable[..., None]]:
+        def watch(done: int, loss: float = 0.0) -> None:
+            if done == 2:
+                signal.raise_signal(number)
+
+        yield watch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune, "progress", signalled)
+        assert main(tune) == 128 + number
+    assert not (workspace.folder / "out").exists()
+    (state,) = (workspace.folder / "state").glob("*.safetensors")
+    assert read_tensors(state)[1]["update"] == 2
+    assert main(tune) == 0
+    assert [path.read_bytes() for path in outputs] == whole
+    assert not list((workspace.folder / "state").iterdir())

@@ -29,6 +29,7 @@ FUNCTIONS = {
     "ablate": "ablate",
     "summarise-ablation": "summarise_ablation",
     "graft": "graft",
+    "graft-without-shared": "graft_without_shared",
     "summarise-grafting": "summarise_grafting",
     "intervene": "intervene",
     "summarise-circuits": "summarise_circuits",
@@ -50,7 +51,7 @@ def wildcards(stage: str) -> dict[str, str]:
     if stage == "graft":
         return {"seed": "1"}
     if stage == "intervene":
-        return {"kind": "attention"}
+        return {"kind": "attention", "by": "controls"}
     return {"model": MODEL} if stage in ("pretrain", "fetch-model", "draw-figures") else {}
 
 
@@ -85,6 +86,7 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
             "fine-tune",
             "ablate",
             "graft",
+            "graft-without-shared",
             "summarise-ablation",
             "intervene",
             "summarise-circuits",
@@ -94,18 +96,26 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
     ("facts.people", 42, {"make-facts"}),
     ("training.seeds", [0, 1, 5], set()),
     ("training.seeds", [1, 0], {"graft"}),  # only the first seed's masks are checked at length
-    ("grafting.alphas", [0.5], {"graft"}),
-    ("grafting.optimiser.updates", 7, {"graft"}),
+    ("grafting.alphas", [0.5], {"graft", "graft-without-shared"}),
+    ("grafting.optimiser.updates", 7, {"graft", "graft-without-shared"}),
     ("training.precision", "bfloat16", {"pretrain", "fine-tune"}),
     ("trace.keep", 0.5, {"fine-tune"}),
     ("shared.k", 0.01, {"select-shared"}),
     ("shared.influence", "signed", {"select-shared"}),
-    ("grafting.individuals", 7, {"graft", "intervene", "study-case"}),
+    (
+        "grafting.individuals",
+        7,
+        {"graft", "graft-without-shared", "intervene", "study-case"},
+    ),
     ("circuits.attention.forward", 2, {"intervene"}),
     ("circuits.unit", None, set()),  # of the kind asked for here
     ("circuits.draws", 5, {"intervene"}),
     ("circuits.case.relation", "job", {"study-case"}),
-    ("recall.batch_tokens", 99, {"recall", "ablate", "graft", "intervene", "study-case"}),
+    (
+        "recall.batch_tokens",
+        99,
+        {"recall", "ablate", "graft", "graft-without-shared", "intervene", "study-case"},
+    ),
     (f"models.{MODEL}.training.mix.updates", 77, {"fine-tune"}),
     (f"models.{MODEL}.training.bio.updates", 77, set()),  # of the tuning asked for here
     (f"models.{MODEL}.pretrain.updates", 77, {"pretrain"}),
@@ -140,6 +150,16 @@ def test_each_tuning_has_its_own_recipe(study: Study) -> None:
     for tuning in TUNINGS:
         found = settings(study, "fine-tune", model=MODEL, tuning=tuning)["recipe"]
         assert found == getattr(study.models[MODEL].training, tuning)
+
+
+def test_draws_are_of_the_controls_alone(study: Study) -> None:
+    edited = study.model_copy(update={"circuits": study.circuits.model_copy(update={"draws": 5})})
+
+    def told(of: Study, by: str) -> dict[str, Any]:
+        return parameters(of, "intervene", kind="attention", by=by)
+
+    assert told(study, "shared") == told(edited, "shared")
+    assert told(study, "controls") != told(edited, "controls")
 
 
 def test_where_the_study_runs_is_not_in_the_report(study: Study) -> None:

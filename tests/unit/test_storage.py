@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from factrecall.errors import FactRecallError
+from factrecall.errors import DamagedFile, FactRecallError
 from factrecall.storage import (
     arrow_schema,
     atomic,
@@ -158,7 +158,7 @@ def test_a_disk_that_fills_up_while_writing_is_told_by_every_writer(tmp_path: Pa
         import resource, signal
         from pathlib import Path
         import numpy as np, pandas as pd, torch
-        from factrecall.errors import FactRecallError
+        from factrecall.errors import DamagedFile, FactRecallError
         from factrecall.storage import write_table, write_tensors, write_text
         folder = Path({str(tmp_path)!r})
         numbers = pd.DataFrame({{"a": np.random.default_rng(0).random(9999)}})
@@ -288,6 +288,7 @@ def test_a_damaged_table_is_told(tmp_path: Path, kind: str) -> None:
         read_table(path, SCHEMA)
     assert caught.value.where == str(path)
     assert "\n" not in caught.value.why
+    assert isinstance(caught.value, DamagedFile) == (kind != "missing")
 
 
 # --- tensors ----------------------------------------------------------------------------------
@@ -317,6 +318,7 @@ def test_a_damaged_tensor_file_is_told(tmp_path: Path, kind: str) -> None:
     with pytest.raises(FactRecallError) as caught:
         read_tensors(path)
     assert caught.value.where == str(path)
+    assert isinstance(caught.value, DamagedFile) == (kind != "missing")
 
 
 def test_a_tensor_file_of_others_is_refused(tmp_path: Path) -> None:

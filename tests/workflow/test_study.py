@@ -30,25 +30,30 @@ from factrecall.training.trace import INFLUENCES
 
 REPOSITORY = Path(__file__).parents[2]
 PRESET = "workflow/presets/ci.yaml"
-CIRCUITS = {"intervene": 16, "summarise_circuits": 1, "study_case": 2}
-"""Jobs of what looks into grafted models: 2 models, 2 histories, 2 seeds, 2 kinds of nodes."""
+CIRCUITS = {"intervene": 32, "summarise_circuits": 1, "study_case": 2}
+"""Jobs of what looks into grafted models: 2 models, 2 histories, 2 seeds, 2 kinds of nodes, by
+shared parameters and by others."""
 
 SHARED = {
     "select_shared": 8,
     "summarise_shared": 1,
     "ablate": 8,
     "summarise_ablation": 1,
-    "graft": 16,
+    "graft_without_shared": 16,
     "summarise_grafting": 1,
     **CIRCUITS,
+    "intervene": 16,
 }
 """Jobs of what depends on the shared sets: 2 models, 2 histories, 2 seeds (and 2 splits)."""
 
-HALF_OF_SHARED = {name: max(1, jobs // 2) for name, jobs in SHARED.items()} | {"study_case": 2}
+TUNED = {**SHARED, **CIRCUITS, "graft": 16}
+"""Jobs of what depends on the fine-tuned models."""
+
+HALF_OF_TUNED = {name: max(1, jobs // 2) for name, jobs in TUNED.items()} | {"study_case": 2}
 """Of one history alone; the case study compares the two."""
 
 REPORT = {"draw_figures": 2, "write_report": 1}
-AFTER_TRAINING = {"recall", "summarise_recall", *SHARED, *REPORT}
+AFTER_TRAINING = {"recall", "summarise_recall", *TUNED, *REPORT}
 
 
 def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -230,14 +235,19 @@ def test_circuits_have_every_sweep_and_agree_with_grafting(results: Path, study:
 
 
 def test_masks_are_as_large_as_their_table_says(results: Path) -> None:
-    stem = results / "grafting/gpt-neox-tiny/mix/seed1.out"
-    masks = read_sets(stem.with_name(stem.name + ".masks.safetensors"))
-    table = read_table(stem.with_name(stem.name + ".parquet"), OUTCOMES)
+    folder = results / "grafting/gpt-neox-tiny/mix"
+    masks = {
+        True: read_sets(folder / "seed1.out.masks.safetensors"),
+        False: read_sets(folder / "seed1.out.without.masks.safetensors"),
+    }
+    assert len(read_table(folder / "seed1.out.parquet", OUTCOMES)) == 1 + 2 * len(masks[True])
+    table = read_table(results / "tables/grafting.parquet", GRAFTING)
     shared = read_sets(results / "shared/gpt-neox-tiny/mix/seed1.sets.safetensors")["S"]
-    fitted = table[table["method"] == "dual_averaging"]
-    assert len(fitted) == len(masks)
+    of = "model == 'gpt-neox-tiny' and tuning == 'mix' and seed == 1 and split == 'out'"
+    fitted = table.query(f"{of} and method == 'dual_averaging'")
+    assert len(fitted) == sum(map(len, masks.values()))
     for row in fitted.itertuples():
-        mask = masks[f"{row.alpha!r}/{'with' if row.with_shared else 'without'}"]
+        mask = masks[row.with_shared][repr(row.alpha)]
         assert len(mask) == row.size == round(row.alpha * mask.space.size)
         assert row.shared_fraction == len(mask & shared) / len(mask)
         assert row.with_shared or not len(mask & shared)
@@ -264,11 +274,15 @@ def test_tables_say_how_they_were_made(results: Path) -> None:
         ({"shared": {"influence": "signed"}}, SHARED | REPORT),
         (
             {"grafting": {"alphas": [0.05, 0.1, 0.2]}},
-            {"graft": 16, "summarise_grafting": 1} | CIRCUITS | REPORT,
+            {"graft": 16, "graft_without_shared": 16, "summarise_grafting": 1} | CIRCUITS | REPORT,
         ),
         (
             {"circuits": {"unit": {"forward": 16}}},
-            {"intervene": 8, "summarise_circuits": 1} | REPORT,
+            {"intervene": 16, "summarise_circuits": 1} | REPORT,
+        ),
+        (
+            {"circuits": {"draws": 2}},
+            {"intervene": 16, "summarise_circuits": 1} | REPORT,
         ),
         ({"circuits": {"case": {"relation": "job"}}}, {"study_case": 2} | REPORT),
         ({"compute": {"threads": 2, "save_seconds": 5.0, "cache_gb": 0.5}}, {}),
@@ -278,7 +292,11 @@ def test_tables_say_how_they_were_made(results: Path) -> None:
                 "recall": 14,
                 "summarise_recall": 1,
             }
-            | {name: jobs for name, jobs in SHARED.items() if "shared" not in name}
+            | {
+                name: jobs
+                for name, jobs in TUNED.items()
+                if name not in ("select_shared", "summarise_shared")
+            }
             | REPORT,
         ),
         (
@@ -288,7 +306,7 @@ def test_tables_say_how_they_were_made(results: Path) -> None:
                 "recall": 4,
                 "summarise_recall": 1,
             }
-            | HALF_OF_SHARED
+            | HALF_OF_TUNED
             | REPORT,
         ),
         (
@@ -298,7 +316,7 @@ def test_tables_say_how_they_were_made(results: Path) -> None:
                 "recall": 8,
                 "summarise_recall": 1,
             }
-            | HALF_OF_SHARED
+            | HALF_OF_TUNED
             | REPORT,
         ),
         (
@@ -308,7 +326,7 @@ def test_tables_say_how_they_were_made(results: Path) -> None:
                 "recall": 6,
                 "summarise_recall": 1,
             }
-            | {name: jobs for name, jobs in HALF_OF_SHARED.items() if name != "study_case"}
+            | {name: jobs for name, jobs in HALF_OF_TUNED.items() if name != "study_case"}
             | REPORT,
         ),
     ],
@@ -317,6 +335,7 @@ def test_tables_say_how_they_were_made(results: Path) -> None:
         "influence",
         "alphas",
         "nodes a step",
+        "random draws",
         "case",
         "compute",
         "batch_tokens",
@@ -391,3 +410,53 @@ def test_an_edit_of_own_sentences_remakes_the_facts_and_a_touch_does_not(checkou
     assert "Nothing to be done" in snakemake(checkout, "-n", *facts).stdout
     own.write_text(text.replace("What is the birth date", "What was the birth date"))
     assert re.search(r"^make_facts +1$", snakemake(checkout, "-n", *facts).stdout, re.M)
+
+
+def test_a_damaged_file_is_moved_aside_and_made_anew(checkout: Path, results: Path) -> None:
+    sets = results / "shared/llama-tiny/mix/seed0.sets.safetensors"
+    target = "results/ci/ablation/llama-tiny/mix/seed0.parquet"
+    wanted = {path: path.read_bytes() for path in (sets, checkout / target)}
+    times = sets.stat()
+    sets.write_bytes(wanted[sets][:-100])
+    os.utime(sets, ns=(times.st_atime_ns, times.st_mtime_ns))  # nobody has noticed
+    line = ("--cores", "2", "--configfile", PRESET, "--rerun-incomplete", "--", target)
+    failed = snakemake(checkout, "--forcerun", "ablate", *line)
+    assert failed.returncode == 1 and "Traceback" not in failed.stdout
+    assert failed.stdout.count("factrecall: ") == 1
+    assert f"moved to {sets.relative_to(checkout)}.damaged" in failed.stdout
+    assert not sets.exists() and not (checkout / target).exists()
+
+    mended = snakemake(checkout, *line)
+    assert mended.returncode == 0, mended.stdout[-4000:]
+    assert {path: path.read_bytes() for path in wanted} == wanted
+    sets.with_name(f"{sets.name}.damaged").unlink()
+    assert planned(checkout) == {}  # the same bytes: nothing else is made again
+
+
+def why(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "factrecall", "why", *arguments],
+        cwd=folder,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+
+
+def test_why_tells_the_first_jobs_and_what_changed(checkout: Path) -> None:
+    (checkout / "change.yaml").write_text("shared: {k: 0.02}\n")
+    done = why(checkout, "results/ci/report.html", "--configfile", PRESET, "change.yaml")
+    assert done.returncode == 0, done.stderr
+    first, following = done.stdout.split("would follow: ")
+    assert "select_shared (8 jobs), because of\n  settings.k: 0.03 → 0.02\n" in first
+    assert first.count("because of") == 1 and "ablate 8" in following
+    assert "fine_tune" not in done.stdout
+    same = why(checkout, "--configfile", PRESET)
+    assert same.stdout == "the study: nothing would run, all is there and up to date\n"
+
+    wrong = why(checkout, "results/ci/nothing", "--configfile", PRESET)
+    assert wrong.returncode == 2 and "no rule of the workflow makes it" in wrong.stderr
+    (checkout / "change.yaml").write_text("shared: {k: 0.5}\n")
+    mistake = why(checkout, "--configfile", PRESET, "change.yaml")
+    assert mistake.returncode == 2 and "trace.keep" in mistake.stderr
+    assert "Traceback" not in wrong.stderr + mistake.stderr

@@ -5,7 +5,7 @@ rule intervene:
     input:
         base=BASE,
         tuned=TUNED,
-        sets=f"{SHARED}.sets.safetensors",
+        sets=ordering,
         masks=f"{GRAFTED_OUT}.masks.safetensors",
         outcomes=f"{GRAFTED_OUT}.parquet",
         qa=f"{RESULTS}/facts/qa.parquet",
@@ -15,26 +15,32 @@ rule intervene:
         nodes=f"{CIRCUIT}.nodes.parquet",
         questions=f"{CIRCUIT}.questions.parquet",
     log:
-        f"{RESULTS}/logs/intervene/{{model}}/{{tuning}}-seed{{seed}}-{{kind}}.log",
+        f"{RESULTS}/logs/intervene/{{model}}/{{tuning}}-seed{{seed}}-{{kind}}-{{by}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/intervene/{{model}}/{{tuning}}-seed{{seed}}-{{kind}}.tsv"
+        f"{RESULTS}/benchmarks/intervene/{{model}}/{{tuning}}-seed{{seed}}-{{kind}}-{{by}}.tsv"
     wildcard_constraints:
         tuning="stage|mix",
         kind=one_of(KINDS),
+        by="shared|controls",
     conda:
         ENVIRONMENT
     threads: STUDY.compute.threads
     resources:
-        mem_mb=int(1500 + 1000 * STUDY.compute.cache_gb),
-        runtime=240,
+        **needs("intervene"),
+        gpu=gpu,
     params:
-        stage=lambda wildcards: parameters("intervene", kind=wildcards.kind),
+        stage=lambda wildcards: parameters(
+            "intervene", kind=wildcards.kind, by=wildcards.by
+        ),
+        sets=lambda wildcards, input: ["--sets", input.sets] if input.sets else [],
+        state=f"{RESULTS}/state",
     shell:
         'python -m factrecall intervene --study "$FACTRECALL_STUDY" --base {input.base:q}'
         " --tuned {input.tuned:q} --seed {wildcards.seed:q} --kind {wildcards.kind:q}"
-        " --sets {input.sets:q} --masks {input.masks:q} --outcomes {input.outcomes:q}"
+        " {params.sets:q} --masks {input.masks:q} --outcomes {input.outcomes:q}"
         " --qa {input.qa:q} --out {output.steps:q} --curves {output.curves:q}"
-        " --nodes {output.nodes:q} --questions {output.questions:q} 2>&1 | tee {log:q}"
+        " --nodes {output.nodes:q} --questions {output.questions:q} --state {params.state:q}"
+        " 2>&1 | tee {log:q}"
 
 
 rule summarise_circuits:
@@ -99,8 +105,8 @@ rule study_case:
         ENVIRONMENT
     threads: STUDY.compute.threads
     resources:
-        mem_mb=2000,
-        runtime=60,
+        **needs("study-case"),
+        gpu=gpu,
     params:
         stage=parameters("study-case"),
         grafted=lambda wildcards, input: options(

@@ -16,10 +16,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
-from factrecall import stages
+from factrecall import sizing, stages
 from factrecall.errors import EXIT_CODE, FactRecallError
 from factrecall.lease import begin_run
-from factrecall.storage import to_json, write_text
+from factrecall.slurm import remember_job_age
+from factrecall.storage import disk_error, to_json, write_text
 from factrecall.config.reading import parse_study
 
 try:
@@ -43,17 +44,42 @@ os.environ.update(
     FACTRECALL_STUDY=STUDY_FILE,
 )
 
+remember_job_age()
+
 # A job is asked to leave by a signal to all its processes: the shell and `tee` stay until it has
-# saved its state, and so does a Snakemake that runs it in a cluster's job.
-shell.prefix("trap '' INT TERM USR1; ")
+# saved its state, and so does a Snakemake that runs it in a cluster's job. A log that cannot be
+# written (a full disk) fails no job.
+shell.prefix(
+    "set -euo pipefail; trap '' INT TERM USR1; tee() {{ command tee \"$@\" || true; }}; "
+)
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 onstart:
-    os.environ["FACTRECALL_RUN"] = begin_run(Path(RESULTS) / "claims")
+    try:
+        os.environ.update(FACTRECALL_RUN=begin_run(Path(RESULTS) / "claims"))
+    except OSError as error:
+        print(f"factrecall: {disk_error(Path(RESULTS), error)}", file=sys.stderr)
+        sys.exit(EXIT_CODE)
 
 
 parameters = partial(stages.parameters, STUDY)
+needs = partial(sizing.resources, STUDY)
+
+# Each job that runs a model has a GPU to itself: here they take turns on the one there is (or on
+# as many as `--resources gpu=` says), on a cluster each submission has one.
+if "gpu" not in workflow.global_resources:
+    workflow.register_resource("gpu", 1)
+
+
+resource_scopes:
+    gpu="local",
+
+
+def gpu(wildcards):
+    """Return how many GPUs a job asks for; Snakemake knows late whether it submits jobs."""
+    return sizing.gpus(STUDY, cluster=not workflow.local_exec)
+
 
 SCRATCH = [name for name, model in STUDY.models.items() if model.source == "scratch"]
 FETCHED = [name for name, model in STUDY.models.items() if model.source != "scratch"]
@@ -72,7 +98,7 @@ TRACE = f"{RESULTS}/traces/{{model}}/{{tuning}}/seed{{seed}}.safetensors"
 SHARED = f"{RESULTS}/shared/{{model}}/{{tuning}}/seed{{seed}}"
 GRAFTED = f"{RESULTS}/grafting/{{model}}/{{tuning}}/seed{{seed}}.{{split}}"
 GRAFTED_OUT = GRAFTED.replace("{split}", "out")
-CIRCUIT = f"{RESULTS}/circuits/{{model}}/{{tuning}}/seed{{seed}}.{{kind}}"
+CIRCUIT = f"{RESULTS}/circuits/{{model}}/{{tuning}}/seed{{seed}}.{{kind}}.{{by}}"
 CASE = f"{RESULTS}/case/{{model}}/case"
 # Every evaluation of the study; θpre has no seed of its own and carries the study's.
 EVALUATIONS = [
@@ -96,7 +122,12 @@ GRAFTS = [
 KINDS = [
     kind for kind in ["attention", "column", "unit"] if getattr(STUDY.circuits, kind)
 ]
-CIRCUITS = [{**history, "kind": kind} for history in HISTORIES for kind in KINDS]
+CIRCUITS = [
+    {**history, "kind": kind, "by": by}
+    for history in HISTORIES
+    for kind in KINDS
+    for by in ["shared", "controls"]
+]
 # The models of the case study: both tunings of the first seed.
 CASES = [
     {"model": "{model}", "tuning": tuning, "seed": STUDY.training.seeds[0]}
@@ -115,6 +146,11 @@ def start(wildcards):
     if wildcards.tuning == "stage":
         return f"{RESULTS}/models/{{model}}/bio/seed{{seed}}"
     return BASE
+
+
+def ordering(wildcards):
+    """Return the shared sets where nodes are ordered by them; the controls know nothing of S."""
+    return f"{SHARED}.sets.safetensors" if wildcards.by == "shared" else []
 
 
 def traces_of_history(wildcards):

@@ -7,11 +7,13 @@ RUNS = [
     for tuning in TUNINGS
     for seed in STUDY.training.seeds
 ]
-# Whose continuity is shown: the MLP's if it is intervened on, of Mix-tuned models, first seed.
+# Whose continuity is shown: the MLP's if it is intervened on, of Mix-tuned models, first seed, as
+# nodes are added by their shared parameters.
 SWEEP = {
     "tuning": "mix",
     "seed": STUDY.training.seeds[0],
     "kind": next((kind for kind in KINDS if kind != "attention"), "attention"),
+    "by": "shared",
 }
 
 

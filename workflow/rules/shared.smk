@@ -17,8 +17,7 @@ rule select_shared:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=1500,
-        runtime=60,
+        **needs("select-shared"),
     params:
         stage=parameters("select-shared"),
     shell:
@@ -72,8 +71,8 @@ rule ablate:
         ENVIRONMENT
     threads: STUDY.compute.threads
     resources:
-        mem_mb=1500,
-        runtime=60,
+        **needs("ablate"),
+        gpu=gpu,
     params:
         stage=parameters("ablate"),
     shell:
@@ -111,7 +110,6 @@ rule graft:
     input:
         base=BASE,
         tuned=TUNED,
-        sets=f"{SHARED}.sets.safetensors",
         qa=f"{RESULTS}/facts/qa.parquet",
     output:
         masks=f"{GRAFTED}.masks.safetensors",
@@ -129,15 +127,52 @@ rule graft:
         ENVIRONMENT
     threads: STUDY.compute.threads
     resources:
-        mem_mb=1500,
-        runtime=240,
+        **needs("graft"),
+        gpu=gpu,
     params:
         stage=lambda wildcards: parameters("graft", seed=wildcards.seed),
+        state=f"{RESULTS}/state",
     shell:
         'python -m factrecall graft --study "$FACTRECALL_STUDY" --base {input.base:q}'
         " --tuned {input.tuned:q} --seed {wildcards.seed:q} --split {wildcards.split:q}"
-        " --sets {input.sets:q} --qa {input.qa:q} --out {output.masks:q} --table {output.table:q}"
-        " --examples {output.examples:q} --checks {output.checks:q} 2>&1 | tee {log:q}"
+        " --qa {input.qa:q} --out {output.masks:q} --table {output.table:q}"
+        " --examples {output.examples:q} --checks {output.checks:q} --state {params.state:q}"
+        " 2>&1 | tee {log:q}"
+
+
+rule graft_without_shared:
+    input:
+        base=BASE,
+        tuned=TUNED,
+        sets=f"{SHARED}.sets.safetensors",
+        qa=f"{RESULTS}/facts/qa.parquet",
+    output:
+        masks=f"{GRAFTED}.without.masks.safetensors",
+        table=f"{GRAFTED}.without.parquet",
+        examples=f"{GRAFTED}.without.examples.parquet",
+        shares=f"{GRAFTED}.without.shares.parquet",
+    log:
+        f"{RESULTS}/logs/graft_without_shared/{{model}}/{{tuning}}-seed{{seed}}-{{split}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/graft_without_shared/{{model}}/{{tuning}}-seed{{seed}}-{{split}}.tsv"
+    wildcard_constraints:
+        tuning="stage|mix",
+        split="in|out",
+    conda:
+        ENVIRONMENT
+    threads: STUDY.compute.threads
+    resources:
+        **needs("graft-without-shared"),
+        gpu=gpu,
+    params:
+        stage=parameters("graft-without-shared"),
+        state=f"{RESULTS}/state",
+    shell:
+        'python -m factrecall graft-without-shared --study "$FACTRECALL_STUDY"'
+        " --base {input.base:q} --tuned {input.tuned:q} --seed {wildcards.seed:q}"
+        " --split {wildcards.split:q} --sets {input.sets:q} --qa {input.qa:q}"
+        " --out {output.masks:q} --table {output.table:q} --examples {output.examples:q}"
+        " --shares {output.shares:q} --state {params.state:q} 2>&1 | tee {log:q}"
 
 
 rule summarise_grafting:
@@ -145,6 +180,9 @@ rule summarise_grafting:
         tables=each(GRAFTS, rules.graft.output.table),
         checks=each(GRAFTS, rules.graft.output.checks),
         masks=each(GRAFTS, rules.graft.output.masks),
+        without=each(GRAFTS, rules.graft_without_shared.output.table),
+        shares=each(GRAFTS, rules.graft_without_shared.output.shares),
+        sets=each(GRAFTS, f"{SHARED}.sets.safetensors"),
     output:
         table=f"{RESULTS}/tables/grafting.parquet",
         checks=f"{RESULTS}/tables/grafting_checks.parquet",
@@ -160,7 +198,14 @@ rule summarise_grafting:
     params:
         stage=parameters("summarise-grafting"),
         grafts=lambda wildcards, input: options(
-            "--graft", GRAFTS, input.tables, input.checks, input.masks
+            "--graft",
+            GRAFTS,
+            input.tables,
+            input.checks,
+            input.masks,
+            input.without,
+            input.shares,
+            input.sets,
         ),
     shell:
         'python -m factrecall summarise-grafting --study "$FACTRECALL_STUDY" {params.grafts}'

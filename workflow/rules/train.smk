@@ -17,8 +17,8 @@ rule pretrain:
         ENVIRONMENT
     threads: STUDY.compute.threads
     resources:
-        mem_mb=1500,
-        runtime=60,
+        **needs("pretrain"),
+        gpu=gpu,
     params:
         stage=lambda wildcards: parameters("pretrain", model=wildcards.model),
         state=f"{RESULTS}/state",
@@ -67,8 +67,8 @@ rule fine_tune:
         ENVIRONMENT
     threads: STUDY.compute.threads
     resources:
-        mem_mb=1500,
-        runtime=60,
+        **needs("fine-tune"),
+        gpu=gpu,
     params:
         stage=lambda wildcards: parameters(
             "fine-tune", model=wildcards.model, tuning=wildcards.tuning
@@ -97,8 +97,8 @@ rule recall:
         ENVIRONMENT
     threads: STUDY.compute.threads
     resources:
-        mem_mb=1500,
-        runtime=60,
+        **needs("recall"),
+        gpu=gpu,
     params:
         stage=parameters("recall"),
     shell:

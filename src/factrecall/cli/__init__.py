@@ -7,13 +7,18 @@ answer at once. A user's mistake ends with one message and exit code 2, never a 
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Sequence
 
 from factrecall.cli import circuits, experiments, models, reports
-from factrecall.cli.common import writing
-from factrecall.errors import EXIT_CODE, FactRecallError
+from factrecall.cli.common import moved_aside, writing
+from factrecall.errors import EXIT_CODE, DamagedFile, FactRecallError
 from factrecall.interruption import Interrupted, listening
+from factrecall.storage import disk_error
+
+REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""A full or read-only disk may show wherever a command writes, and is never its defect."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with listening(), writing(options):
             options.run(options)
     except FactRecallError as error:
-        print(f"factrecall: {error}", file=sys.stderr)
+        told = moved_aside(error) if isinstance(error, DamagedFile) else error
+        print(f"factrecall: {told}", file=sys.stderr)
         return EXIT_CODE
     except Interrupted as left:
         print(f"factrecall: {left.reason}; run again to go on", file=sys.stderr)
@@ -34,6 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        told = disk_error(error.filename or "its files", error)
+        print(f"factrecall: {told}", file=sys.stderr)
+        return EXIT_CODE
     return 0
 
 

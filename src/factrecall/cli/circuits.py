@@ -28,9 +28,14 @@ def add(commands: Any) -> None:
     intervene.parser.add_argument(
         "--kind", required=True, choices=("attention", "column", "unit"), help="kind of nodes"
     )
+    intervene.parser.add_argument(
+        "--sets",
+        type=Path,
+        help="its shared sets, to order nodes by; without, they are ordered by their grafted "
+        "parameters and by chance, for comparison",
+    )
     intervene.path("--base", "the model folder before fine-tuning")
     intervene.path("--tuned", "the fine-tuned model folder")
-    intervene.path("--sets", "its shared sets")
     intervene.path("--masks", "its masks, fitted to QA out")
     intervene.path("--outcomes", "the outcomes of these masks")
     intervene.path("--qa", "the qa table")
@@ -38,14 +43,15 @@ def add(commands: Any) -> None:
     intervene.output("--curves", "the table of how closely each sweep was asked to write")
     intervene.output("--nodes", "the table of nodes to write")
     intervene.output("--questions", "the table of questions to write")
+    intervene.path("--state", "folder where an interrupted job keeps its state")
 
     circuits = Command(
         commands, "summarise-circuits", _summarise_circuits, "gather what all interventions show"
     )
     circuits.each(
         "--intervention",
-        (*RUN, "KIND", "STEPS", "CURVES", "NODES", "QUESTIONS"),
-        "the files of one job",
+        (*RUN, "KIND", "BY", "STEPS", "CURVES", "NODES", "QUESTIONS"),
+        "the files of one job; for each kind once by shared and once by controls",
     )
     for name, text in TABLES.items():
         circuits.output(f"--{name}", f"the table of {text} to write")
@@ -67,15 +73,17 @@ def add(commands: Any) -> None:
 
 
 def _intervene(options: argparse.Namespace) -> None:
-    study, settings, provenance = open_study(options, kind=options.kind)
+    by = "controls" if options.sets is None else "shared"
+    study, settings, provenance = open_study(options, kind=options.kind, by=by)
     device = device_of(study)
     from factrecall.experiments.intervene import intervene
 
     intervene(
         **settings,
         **given(options, "base", "tuned", "seed", "sets", "masks", "outcomes", "qa"),
-        **given(options, "out", "curves", "nodes", "questions"),
+        **given(options, "out", "curves", "nodes", "questions", "state"),
         cache_gb=study.compute.cache_gb,
+        save_seconds=study.compute.save_seconds,
         device=device,
         provenance=provenance,
     )
@@ -86,8 +94,8 @@ def _summarise_circuits(options: argparse.Namespace) -> None:
     from factrecall.experiments.circuit_tables import Intervention, summarise_circuits
 
     interventions = [
-        Intervention(model, tuning, seed_of(seed), kind, *map(Path, files))
-        for model, tuning, seed, kind, *files in options.intervention
+        Intervention(model, tuning, seed_of(seed), kind, by, *map(Path, files))
+        for model, tuning, seed, kind, by, *files in options.intervention
     ]
     summarise_circuits(
         **settings,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from factrecall.errors import FactRecallError
+from factrecall.errors import DamagedFile, FactRecallError
 from factrecall.lease import Lease
 
 if TYPE_CHECKING:
@@ -106,13 +107,42 @@ def open_study(
 @contextmanager
 def writing(options: argparse.Namespace) -> Iterator[None]:
     """Hold the lease on the command's outputs for a block, if it is a job of a workflow."""
-    run = os.environ.get("FACTRECALL_RUN")
+    run, results = _workflow()
     if not run or not getattr(options, "outputs", None):
         yield
         return
-    claims = Path(os.environ["FACTRECALL_STUDY"]).parents[1] / "claims"
-    with Lease(claims, getattr(options, options.outputs[0]), run):
+    with Lease(results / "claims", getattr(options, options.outputs[0]), run):
         yield
+
+
+def _workflow() -> tuple[str, Path]:
+    """Return the workflow's start that this process is a job of ("": none), and its results."""
+    run = os.environ.get("FACTRECALL_RUN", "")
+    return run, Path(os.environ["FACTRECALL_STUDY"]).parents[1] if run else Path()
+
+
+def moved_aside(error: DamagedFile) -> FactRecallError:
+    """Move a damaged file of the study aside, so that the workflow makes it anew; say so.
+
+    Files that are none of the study's are left alone, and all of them where no workflow runs: then
+    the error is returned as it is.
+    """
+    run, results = _workflow()
+    path = error.path
+    if not run or results.resolve() not in path.resolve().parents:
+        return error
+    aside = path.with_name(f"{path.name}.damaged")
+    try:
+        if aside.is_dir():
+            shutil.rmtree(aside)
+        elif path.is_dir():
+            aside.unlink(missing_ok=True)
+        os.replace(path, aside)
+    except OSError:  # a read-only disk, or another job was faster
+        return error
+    return FactRecallError(
+        error.where, error.why, f"run again: it was moved to {aside}, the workflow makes it anew"
+    )
 
 
 def given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
@@ -131,13 +161,16 @@ def seed_of(text: str) -> int:
 
 def device_of(study: Study) -> torch.device:
     """Set threads and determinism, then choose the device."""
+    threads = study.compute.threads
+    if os.environ.get("FACTRECALL_RUN"):  # Snakemake gives a job fewer where there are fewer cores
+        threads = min(threads, int(os.environ.get("OMP_NUM_THREADS", threads)))
     # Set before the libraries load: the number of threads decides how sums are split, and so
     # their last bits.
-    os.environ["OMP_NUM_THREADS"] = str(study.compute.threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
-    torch.set_num_threads(study.compute.threads)
+    torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     from transformers.utils import logging
 
@@ -146,7 +179,8 @@ def device_of(study: Study) -> torch.device:
     from factrecall.models.load import choose_device
 
     device = choose_device(study.compute.device)
-    print(f"runs on {_where(device)}, {study.compute.threads} thread(s)", file=sys.stderr)
+    told = f"{threads} thread{'s' if threads > 1 else ''}"
+    print(f"runs on {_where(device)}, {told}", file=sys.stderr)
     return device
 
 

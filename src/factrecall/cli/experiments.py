@@ -43,25 +43,38 @@ def add(commands: Any) -> None:
     ablation.output("--intervals", "the table of paired differences to write")
 
     graft = Command(commands, "graft", _graft, "find how few parameters carry recall")
-    graft.parser.add_argument("--seed", type=int, required=True, help="of the fine-tuning")
-    graft.parser.add_argument(
-        "--split", required=True, choices=("in", "out"), help="whose questions"
+    without = Command(
+        commands,
+        "graft-without-shared",
+        _graft_without_shared,
+        "find how few parameters carry recall if none of them is shared",
     )
-    graft.output("--out", "the masks to write")
-    graft.output("--table", "the table of outcomes to write")
-    graft.output("--examples", "the per-example table to write")
+    for command in (graft, without):
+        command.parser.add_argument("--seed", type=int, required=True, help="of the fine-tuning")
+        command.parser.add_argument(
+            "--split", required=True, choices=("in", "out"), help="whose questions"
+        )
+        command.output("--out", "the masks to write")
+        command.output("--table", "the table of outcomes to write")
+        command.output("--examples", "the per-example table to write")
+        command.path("--state", "folder where an interrupted fit keeps its state")
     graft.output("--checks", "the table of checks to write")
-    for command in (ablate, graft):
+    without.output("--shares", "the table to write of how much of what moved most is shared")
+    for command in (ablate, graft, without):
         command.path("--base", "the model folder before fine-tuning")
         command.path("--tuned", "the fine-tuned model folder")
-        command.path("--sets", "its shared sets")
         command.path("--qa", "the qa table")
+    for command in (ablate, without):
+        command.path("--sets", "its shared sets")
 
     grafting = Command(
         commands, "summarise-grafting", _summarise_grafting, "gather what all masks recover"
     )
     grafting.each(
-        "--graft", (*RUN, "SPLIT", "TABLE", "CHECKS", "MASKS"), "the files of one grafted model"
+        "--graft",
+        (*RUN, "SPLIT", "TABLE", "CHECKS", "MASKS", "WITHOUT", "SHARES", "SETS"),
+        "the files of one model grafted with shared parameters and (WITHOUT, SHARES) without, and "
+        "its shared sets",
     )
     grafting.output("--out", "the table of outcomes to write")
     grafting.output("--checks", "the table of checks to write")
@@ -133,9 +146,25 @@ def _graft(options: argparse.Namespace) -> None:
 
     graft(
         **settings,
-        **given(options, "base", "tuned", "seed", "split", "sets", "qa"),
+        **given(options, "base", "tuned", "seed", "split", "qa", "state"),
         **given(options, "out", "table", "examples", "checks"),
         device=device,
+        save_seconds=study.compute.save_seconds,
+        provenance=provenance,
+    )
+
+
+def _graft_without_shared(options: argparse.Namespace) -> None:
+    study, settings, provenance = open_study(options)
+    device = device_of(study)
+    from factrecall.experiments.grafting import graft_without_shared
+
+    graft_without_shared(
+        **settings,
+        **given(options, "base", "tuned", "seed", "split", "sets", "qa", "state"),
+        **given(options, "out", "table", "examples", "shares"),
+        device=device,
+        save_seconds=study.compute.save_seconds,
         provenance=provenance,
     )
 
@@ -145,8 +174,8 @@ def _summarise_grafting(options: argparse.Namespace) -> None:
     from factrecall.experiments.grafting import Graft, summarise_grafting
 
     grafts = [
-        Graft(model, tuning, seed_of(seed), Path(table), split, Path(checks), Path(masks))
-        for model, tuning, seed, split, table, checks, masks in options.graft
+        Graft(model, tuning, seed_of(seed), Path(table), split, *map(Path, others))
+        for model, tuning, seed, split, table, *others in options.graft
     ]
     summarise_grafting(
         **settings, grafts=grafts, out=options.out, checks=options.checks, provenance=provenance

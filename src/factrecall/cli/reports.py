@@ -28,6 +28,14 @@ def add(commands: Any) -> None:
     )
     validate.parser.add_argument("study", type=Path, nargs="+", help="study files (YAML)")
 
+    why = Command(
+        commands, "why", _why, "say why the workflow would make something again", study=False
+    )
+    why.parser.add_argument("target", nargs="*", help="files of the study; none: all of it")
+    why.parser.add_argument(
+        "--configfile", type=Path, nargs="+", default=[], help="as for snakemake"
+    )
+
     figures = Command(commands, "draw-figures", _draw_figures, "draw the figures of a model")
     figures.model()
     for table, holds in _TABLES.items():
@@ -62,6 +70,12 @@ def _validate(options: argparse.Namespace) -> None:
     for path in options.study:
         study = read_study(path)
         print(f"{path}: study {study.name!r} is valid")
+
+
+def _why(options: argparse.Namespace) -> None:
+    from factrecall.why import explain
+
+    print(explain(options.target, options.configfile))
 
 
 def _draw_figures(options: argparse.Namespace) -> None:

@@ -181,7 +181,7 @@ class Compute(Section):
     threads: Positive = 1
     """CPU threads of a job."""
     save_seconds: Annotated[float, Field(gt=0.0)] = 60.0
-    """Seconds between saves of a training run's state, from which it resumes."""
+    """Seconds between saves of a long job's state, from which it resumes."""
     cache_gb: Annotated[float, Field(ge=0.0)] = 2.0
     """Memory for what interventions need not compute again; less makes them slower."""
 

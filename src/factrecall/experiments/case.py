@@ -25,6 +25,7 @@ from factrecall.experiments.prompts import Prompt, by_role, prompts
 from factrecall.facts.forms import BIO_COLUMNS, QA_COLUMNS
 from factrecall.models.forward import encode
 from factrecall.parameters.nodes import Nodes
+from factrecall.parameters.sets import ParameterSet, read_set
 from factrecall.progress import progress
 from factrecall.storage import read_table, write_table
 
@@ -98,7 +99,7 @@ when asked.
 
 @dataclass(frozen=True)
 class GraftedFiles:
-    """The files of one tuning's grafted model (see `grafted.open_grafted`)."""
+    """The files of one tuning: of its grafted model (see `open_grafted`), and its shared sets."""
 
     tuned: Path
     sets: Path
@@ -149,14 +150,17 @@ def study_case(
         When the configured head, person or relation is not there.
     """
     opened = {
-        tuning: open_grafted(base, files.tuned, files.sets, files.masks, files.outcomes, device)
+        tuning: open_grafted(base, files.tuned, files.masks, files.outcomes, device)
         for tuning, files in grafted.items()
     }
     judge = opened["mix"].questions(qa, individuals, None, study_seed, batch_tokens)
     facts = judge.rows[["individual", "relation"]].assign(
         **{tuning: model.right(judge) for tuning, model in opened.items()}
     )
-    places = {tuning: _outputs(model) for tuning, model in opened.items()}
+    places = {
+        tuning: _outputs(model, read_set(grafted[tuning].sets, "S", model.weights.space))
+        for tuning, model in opened.items()
+    }
     layer, head = _head(case, places["mix"])
     chosen = _fact(case, facts)
     texts = _prompts(bio, qa, facts)
@@ -224,10 +228,10 @@ def _prompts(bio: Path, qa: Path, facts: pd.DataFrame) -> list[_Forms]:
     return found
 
 
-def _outputs(model: Grafted) -> pd.DataFrame:
+def _outputs(model: Grafted, shared: ParameterSet) -> pd.DataFrame:
     """Return, by layer and head, the shared parameters of output projections and their ranks."""
     nodes = Nodes.of(model.model, "attention")
-    table = nodes.table.assign(shared=nodes.counts(model.shared))
+    table = nodes.table.assign(shared=nodes.counts(shared))
     table = table[table["projection"] == "O"].set_index(["layer", "head"])[["shared"]]
     rank = table["shared"].rank(method="min", ascending=False)
     return table.assign(shared_rank=rank.astype(int))

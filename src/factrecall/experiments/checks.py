@@ -70,13 +70,14 @@ def check_masks(
     grafter : Grafter
         Inside its composition's block.
     masks, found, outcomes
-        From `grafts.sweep`, `grafts.answers` and `grafts.outcomes`.
+        From `grafts.sweep`, `grafts.answers` and `grafts.outcomes`, with S; the last with
+        ``chosen``.
     seed : sequence
         Study seed and purpose.
     thorough : bool
         Fit again for ``overlap_runs`` and ``shuffled``.
     """
-    fitted = outcomes[outcomes["with_shared"] & ~outcomes["method"].isin(UNFITTED)]
+    fitted = outcomes[~outcomes["method"].isin(UNFITTED)]
     best = fitted[fitted["chosen"]] if fitted["chosen"].any() else fitted
     alpha = float(best.loc[best["accuracy"].idxmax(), "alpha"])
     rows = [*_answers(grafter, found), *_inclusions(grafter, masks)]
@@ -96,7 +97,7 @@ def _answers(grafter: Grafter, found: pd.DataFrame) -> Iterator[Row]:
             right = judge.answers.right(grafter.model)
             yield name, np.nan, other, float(right.mean())
         known = right if other == 0 else known
-    fitted = found[found["with_shared"] & ~found["method"].isin(UNFITTED)]
+    fitted = found[~found["method"].isin(UNFITTED)]
     for (alpha, inside), rows in fitted.groupby(["alpha", "fitted"], sort=False):
         right = rows["correct"].to_numpy()
         if not inside:
@@ -111,7 +112,7 @@ def _inclusions(grafter: Grafter, masks: Masks) -> Iterator[Row]:
     alphas, method = grafter.settings.alphas, grafter.settings.optimiser.method
     for i, small in enumerate(alphas):
         for large in alphas[i + 1 :]:
-            share = overlap(masks[small, True, method], masks[large, True, method])
+            share = overlap(masks[small, method], masks[large, method])
             yield "inclusion", small, large, share
 
 
@@ -120,7 +121,7 @@ def _at_one_size(
 ) -> Iterator[Row]:
     settings = grafter.settings
     excluded = grafter.excluded()
-    chosen = masks[alpha, True, settings.optimiser.method]
+    chosen = masks[alpha, settings.optimiser.method]
     judge = grafter.evaluator(grafter.fitted)
     rng = generator(int(seed[0]), "random masks", *seed[1:])
     for draw in range(DRAWS):
@@ -132,11 +133,11 @@ def _at_one_size(
     follows = settings.optimiser.method == "dual_averaging"
     alphas = [a for a in settings.alphas if a == alpha or (follows and a > alpha)]
     rng = generator(int(seed[0]), "grafting again", *seed[1:])
-    again = grafter.fit(alphas, excluded, grafter.fitted, rng, "grafting again")[0]
+    again = grafter.fit("grafting again", alphas, excluded, grafter.fitted, rng)[0]
     yield "overlap_runs", alpha, np.nan, overlap(chosen, again)
     rng = generator(int(seed[0]), "shuffled answers", *seed[1:])
     exchanged = shuffled(grafter.fitted, rng)
-    mask = grafter.fit(alphas, excluded, exchanged, rng, "grafting shuffled answers")[0]
+    mask = grafter.fit("grafting shuffled answers", alphas, excluded, exchanged, rng)[0]
     grafter.weights.hold(mask)
     right = grafter.evaluator(exchanged).answers.right(grafter.model)
     wrong = exchanged["text"].to_numpy() != grafter.fitted["text"].to_numpy()
@@ -162,11 +163,10 @@ def overlaps(masks: Mapping[int, Path]) -> pd.DataFrame:
     """Compare the masks of every two fine-tuning seeds; columns ``CHECK`` and ``seed``."""
     by_seed = {seed: read_sets(path) for seed, path in masks.items()}
     rows = [
-        (one, "overlap_seeds", float(alpha), float(other), overlap(mask, theirs[name]))
+        (one, "overlap_seeds", float(alpha), float(other), overlap(mask, theirs[alpha]))
         for one, its in by_seed.items()
         for other, theirs in by_seed.items()
-        for name, mask in its.items()
-        for alpha, _, kind in [name.partition("/")]
-        if one != other and kind == "with" and name in theirs
+        for alpha, mask in its.items()
+        if one != other and alpha in theirs
     ]
     return pd.DataFrame(rows, columns=["seed", *CHECK])

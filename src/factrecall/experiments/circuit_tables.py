@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from factrecall.errors import FactRecallError
+from factrecall.experiments.circuits import BY
 from factrecall.experiments.continuity import CONTINUITY, exchanged, lasting
 from factrecall.experiments.intervene import CURVES, NODES, QUESTIONS, STEPS, SWEEP
 from factrecall.seeds import generator
@@ -46,11 +48,20 @@ BY_RELATION = {
 }
 """Columns of ``tables/interventions_by_relation.parquet``."""
 
-SWEEPS = {**{column: INTERVENTIONS[column] for column in KEYS}, **CURVES}
+SWEEPS = {
+    **{column: INTERVENTIONS[column] for column in KEYS},
+    **{column: kind for column, kind in CURVES.items() if column != "order"},
+}
 """Columns of ``tables/sweeps.parquet``: how closely each sweep was asked (`intervene.CURVES`)."""
 
-HEADS = {**RUN, **NODES}
-"""Columns of ``tables/heads.parquet``: a row an attention node (`intervene.NODES`)."""
+_COUNTED = {"shared": "int64", "grafted": "int64", "shared_rank": "int32", "grafted_rank": "int32"}
+HEADS = {
+    **RUN,
+    **{column: kind for column, kind in NODES.items() if column not in ("members", "rank")},
+    **_COUNTED,
+}
+"""Columns of ``tables/heads.parquet``: a row an attention node (`intervene.NODES`), its parameters
+in S and in γ, and its ranks by these."""
 
 CIRCUITS = {
     **{column: INTERVENTIONS[column] for column in [*RUN, "kind", "priority", "draw"]},
@@ -90,6 +101,7 @@ class Intervention:
     tuning: str
     seed: int
     kind: str
+    by: str
     steps: Path
     curves: Path
     nodes: Path
@@ -99,6 +111,11 @@ class Intervention:
     def run(self) -> dict[str, object]:
         """Which run it is of."""
         return {"model": self.model, "tuning": self.tuning, "seed": self.seed}
+
+    @property
+    def of(self) -> dict[str, object]:
+        """Which run and kind of nodes it is of."""
+        return {**self.run, "kind": self.kind}
 
 
 def summarise_circuits(
@@ -126,30 +143,38 @@ def summarise_circuits(
         ``SWEEPS`` and ``CIRCUITS``.
     provenance : mapping
         Kept in the metadata of every file.
+
+    Raises
+    ------
+    FactRecallError
+        When a job by shared parameters is without its controls, or they without it.
     """
     parts: dict[str, list[pd.DataFrame]] = {}
 
     def add(name: str, table: pd.DataFrame, **labels: object) -> None:
         parts.setdefault(name, []).append(table.assign(**labels))
 
-    for one in interventions:
-        of = {**one.run, "kind": one.kind}
-        steps = read_table(one.steps, STEPS)
-        questions = read_table(one.questions, QUESTIONS)
-        nodes = read_table(one.nodes, NODES)
-        right = _right(steps, len(questions))
-        curve = _accuracy(steps, right, questions)
-        add("interventions", curve, **of)
-        add("by_relation", _by_relation(steps, right, questions), **of)
-        add("sweeps", read_table(one.curves, CURVES), **of)
-        add("circuits", pd.DataFrame(numbers(curve, one.kind, nodes)), **of)
-        if one.kind == "attention":
-            add("heads", nodes, **one.run)
-        forward = ((steps["direction"] == "forward") & (steps["priority"] == "shared")).to_numpy()
-        rng = generator(seed, "continuity", *map(str, of.values()))
-        chance = exchanged(right[forward], questions, rng)
-        add("continuity", lasting(right[forward], questions), shuffled=False, **of)
-        add("continuity", lasting(chance, questions), shuffled=True, **of)
+    for shared, controls in _pairs(interventions):
+        of = shared.of
+        nodes = _nodes(shared, controls)
+        if shared.kind == "attention":
+            add("heads", nodes, **shared.run)
+        for one in (shared, controls):
+            steps = read_table(one.steps, STEPS)
+            curves = read_table(one.curves, CURVES)
+            questions = read_table(one.questions, QUESTIONS)
+            right = _right(steps, len(questions))
+            curve = _fractions(_accuracy(steps, right, questions), curves, nodes)
+            add("interventions", curve, **of)
+            add("by_relation", _by_relation(steps, right, questions), **of)
+            add("sweeps", curves, **of)
+            add("circuits", pd.DataFrame(numbers(curve, one.kind, nodes)), **of)
+            if one is shared:
+                forward = right[(steps["direction"] == "forward").to_numpy()]
+                rng = generator(seed, "continuity", *map(str, of.values()))
+                chance = exchanged(forward, questions, rng)
+                add("continuity", lasting(forward, questions), shuffled=False, **of)
+                add("continuity", lasting(chance, questions), shuffled=True, **of)
     targets = {
         "interventions": (out, INTERVENTIONS),
         "by_relation": (by_relation, BY_RELATION),
@@ -162,6 +187,43 @@ def summarise_circuits(
         empty = pd.DataFrame(columns=list(schema))
         table = pd.concat(parts[name], ignore_index=True) if name in parts else empty
         write_table(path, table[list(schema)], schema, provenance)
+
+
+def _pairs(interventions: Sequence[Intervention]) -> Iterator[list[Intervention]]:
+    """Yield, of each run and kind, the job by shared parameters and that of its controls."""
+    jobs: dict[tuple[object, ...], dict[str, Intervention]] = {}
+    for one in interventions:
+        jobs.setdefault(tuple(one.of.values()), {})[one.by] = one
+    for of, found in jobs.items():
+        if set(found) != set(BY):
+            raise FactRecallError(
+                f"--intervention {' '.join(map(str, of))}",
+                f"it is given for: {', '.join(found)}",
+                f"give it once for each of: {', '.join(BY)}",
+            )
+        yield [found[by] for by in BY]
+
+
+def _nodes(shared: Intervention, controls: Intervention) -> pd.DataFrame:
+    """Return nodes with their parameters in S and in γ; columns of ``HEADS`` without the run."""
+    nodes = read_table(shared.nodes, NODES)
+    both = {"shared": nodes, "grafted": read_table(controls.nodes, NODES)}
+    for name, table in both.items():
+        nodes = nodes.assign(**{name: table["members"], f"{name}_rank": table["rank"]})
+    return nodes.drop(columns=["members", "rank"])
+
+
+def _fractions(steps: pd.DataFrame, curves: pd.DataFrame, nodes: pd.DataFrame) -> pd.DataFrame:
+    """Add the shares of the kind's S and γ that are in the nodes of each step."""
+    orders = curves.set_index(list(SWEEP))["order"]
+    for name in ("shared", "grafted"):
+        counts = nodes[name].to_numpy()
+        found = np.empty(len(steps))
+        for key, rows in steps.groupby(list(SWEEP), sort=False).indices.items():
+            held = np.concatenate([[0], np.cumsum(counts[orders[key]])]) / max(1, counts.sum())
+            found[rows] = held[steps["nodes"].to_numpy()[rows]]
+        steps = steps.assign(**{f"{name}_fraction": found})
+    return steps
 
 
 def _right(steps: pd.DataFrame, questions: int) -> np.ndarray:

@@ -7,7 +7,7 @@ A step writes the parameters of its nodes only, and asks from their lowest layer
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import numpy as np
@@ -23,25 +23,25 @@ DIRECTIONS: tuple[Direction, ...] = ("forward", "backward")
 PRIORITIES = ("shared", "grafted", "random")
 """By what nodes are ordered: their shared parameters, their grafted ones, by chance."""
 
+BY = ("shared", "controls")
+"""The jobs of a kind of nodes: one has the first priority, one the others, which know nothing of S.
+"""
+
 Order = tuple[str, int]
 """A priority and, for random ones, the number of the draw."""
 
 
 def orders(
-    nodes: Nodes,
-    shared: ParameterSet,
-    grafted: ParameterSet,
-    draws: int,
-    rng: np.random.Generator,
+    nodes: Nodes, counted: Mapping[str, ParameterSet], draws: int, rng: np.random.Generator
 ) -> dict[Order, np.ndarray]:
-    """Order nodes by every priority.
+    """Order nodes by the parameters they have in sets, and by chance.
 
     Parameters
     ----------
     nodes : Nodes
         Of one kind.
-    shared, grafted : ParameterSet
-        S and γ.
+    counted : mapping of str to ParameterSet
+        The sets, by priority.
     draws : int
         How many random orders.
     rng : Generator
@@ -55,7 +55,7 @@ def orders(
     """
     weight = nodes.table["weight"].to_numpy()
     found: dict[Order, np.ndarray] = {}
-    for priority, chosen in (("shared", shared), ("grafted", grafted)):
+    for priority, chosen in counted.items():
         score = nodes.counts(chosen) * weight
         found[priority, 0] = np.lexsort((rng.permutation(len(nodes)), -score))
     for draw in range(draws):
@@ -134,6 +134,17 @@ class Sweep:
         circuit.weights.hold(start)
         self._done = 0
         self._right: np.ndarray | None = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Ask next as if nothing had been asked before, as a sweep does at first."""
+        self._circuit.asked.forget()
+        self._right = None
+
+    @property
+    def passes(self) -> float:
+        """How many whole passes all that was asked since the last `forget` is worth."""
+        return self._circuit.asked.passes
 
     def at(self, nodes: int) -> np.ndarray:
         """Ask everything with the first `nodes` intervened on; bool, shape (answers,)."""

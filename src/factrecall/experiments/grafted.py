@@ -28,21 +28,18 @@ SPLIT = "out"
 
 @dataclass(frozen=True)
 class Grafted:
-    """A fine-tuned model, its shared parameters and the mask that grafts it.
+    """A fine-tuned model and the mask that grafts it.
 
     Attributes
     ----------
     mask : ParameterSet
         γ of the chosen size; where none recovers enough, of the one that recovers most.
-    shared : ParameterSet
-        S.
     """
 
     tokenizer: PreTrainedTokenizerBase
     model: PreTrainedModel
     weights: Composition
     mask: ParameterSet
-    shared: ParameterSet
     device: torch.device
 
     def questions(
@@ -79,12 +76,11 @@ class Grafted:
 
 
 def open_grafted(
-    base: Path, tuned: Path, sets: Path, masks: Path, outcomes: Path, device: torch.device
+    base: Path, tuned: Path, masks: Path, outcomes: Path, device: torch.device
 ) -> Grafted:
-    """Open a fine-tuned model with the files of its shared sets and of grafting it."""
+    """Open a fine-tuned model with the files of grafting it."""
     tokenizer, model, weights = open_pair(base, tuned, device)
     table = read_table(outcomes, OUTCOMES)
     alpha = float(looked_at(table, [])["alpha"].iloc[0])
-    mask = read_set(masks, f"{alpha!r}/with", weights.space)
-    shared = read_set(sets, "S", weights.space)
-    return Grafted(tokenizer, model, weights, mask, shared, device)
+    mask = read_set(masks, repr(alpha), weights.space)
+    return Grafted(tokenizer, model, weights, mask, device)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from factrecall.experiments.masks import Questions, dual_averaging, sigmoid_sgd, updates_of
+from factrecall.experiments.masks import Questions, dual_averaging, updates_of
+from factrecall.experiments.sigmoid import sigmoid_sgd
 from factrecall.facts.forms import BIO_COLUMNS
 from factrecall.models.forward import encode
 from factrecall.parameters.sets import ParameterSet
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from factrecall.config.grafting import Grafting
     from factrecall.parameters.compose import Composition
+    from factrecall.resume import Checkpoint
 
 WHOLE, MOVEMENT = "whole", "movement"
 """Methods that fit nothing: all that may be grafted, and what moved most (γbase)."""
@@ -38,23 +40,35 @@ UNFITTED = (WHOLE, MOVEMENT)
 ENOUGH = 0.97
 """The accuracy at which the paper's optimiser stops."""
 
-OUTCOMES = {
+RECOVERED = {
     "alpha": "float64",
     "with_shared": "bool",
     "method": "string",
     "accuracy": "float64",
     "recovery": "float64",
     "size": "int64",
+}
+"""Columns of what masks without S recover; `alpha` 1 stands for all that may be grafted.
+
+`accuracy` is that on the people the mask was fitted to, `recovery` its share of θtask's, `size`
+|γ|0.
+"""
+
+OUTCOMES = {**RECOVERED, "chosen": "bool"}
+"""Columns of what masks that may hold anything recover."""
+
+SHARES = {"alpha": "float64", "method": "string", "shared_fraction": "float64"}
+"""Columns of how much of what was not fitted is in S: |S ∩ γ|/|γ|."""
+
+GRAFTING = {
+    "model": "string",
+    "tuning": "string",
+    "seed": "int32",
+    "split": "string",
+    **RECOVERED,
     "shared_fraction": "float64",
     "chosen": "bool",
 }
-"""Columns of one model's table; `alpha` 1 stands for all parameters that may be grafted.
-
-`accuracy` is that on the people the mask was fitted to, `recovery` its share of θtask's, `size`
-|γ|0 and `shared_fraction` |S ∩ γ|/|γ|.
-"""
-
-GRAFTING = {"model": "string", "tuning": "string", "seed": "int32", "split": "string", **OUTCOMES}
 """Columns of ``tables/grafting.parquet``."""
 
 PER_MASK = {
@@ -66,8 +80,8 @@ PER_MASK = {
 }
 """Columns of one model's answers: one row a mask and question; `fitted` people's the mask saw."""
 
-Masks = dict[tuple[float, bool, str], ParameterSet]
-"""By α, whether shared parameters may be in it, and method."""
+Masks = dict[tuple[float, str], ParameterSet]
+"""By α and method."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +94,8 @@ class Grafter:
         What the configuration says.
     fitted, others : DataFrame
         Questions that masks are fitted to, and those of the other people.
+    checkpoint : Checkpoint
+        Of the job; each fit keeps its state in a part of it.
     """
 
     settings: Grafting
@@ -90,6 +106,7 @@ class Grafter:
     fitted: pd.DataFrame
     others: pd.DataFrame
     device: torch.device
+    checkpoint: Checkpoint
 
     def size(self, alpha: float) -> int:
         """Return how many parameters a mask of a share α of all has."""
@@ -111,38 +128,36 @@ class Grafter:
 
     def fit(
         self,
+        name: str,
         alphas: Sequence[float],
         without: ParameterSet,
         qa: pd.DataFrame,
         rng: np.random.Generator,
-        title: str,
     ) -> list[ParameterSet]:
-        """Fit a mask of each size, none of `without` in it, to the questions of a table."""
+        """Fit a mask of each size, none of `without` in it, to the questions of a table.
+
+        `name` tells this fit from the job's others.
+        """
         optimiser = self.settings.optimiser
         spans = zip(qa["attribute_start"], qa["terminator_end"], strict=True)
         texts = encode(self.tokenizer, list(qa["text"]), [[span] for span in spans])
         questions = Questions(texts, self.batch_tokens, self.device, rng)
         sizes = [self.size(alpha) for alpha in alphas]
-        if optimiser.method == "dual_averaging":
-            with progress(updates_of(optimiser, len(sizes)), title, "update") as watch:
-                masks = dual_averaging(
-                    optimiser, self.weights, self.model, questions, sizes, without, watch
-                )
-            return [masks[size] for size in sizes]
-        found = []
-        judge = self.evaluator(qa)
-        for size in sizes:
-            mask = self.weights.most_moved(size, without)
-            with progress(optimiser.updates, f"{title}, {size:,}", "update") as watch:
-                for update, mask in sigmoid_sgd(  # the last is the result
-                    optimiser, self.weights, self.model, questions, size, without
-                ):
-                    watch(update)
+        task = (self.weights, self.model, questions, sizes, without)
+        with self.checkpoint.part(name.replace(" ", "-")) as state:
+            if optimiser.method == "dual_averaging":
+                with progress(updates_of(optimiser, len(sizes)), name, "update") as watch:
+                    masks = dual_averaging(optimiser, *task, watch, state)
+            else:
+                judge = self.evaluator(qa).answers
+
+                def enough(_: int, mask: ParameterSet) -> bool:
                     self.weights.hold(mask)
-                    if judge.answers.right(self.model).mean() > ENOUGH:
-                        break
-            found.append(mask)
-        return found
+                    return bool(judge.right(self.model).mean() > ENOUGH)
+
+                with progress(optimiser.updates * len(sizes), name, "update") as watch:
+                    masks = sigmoid_sgd(optimiser, *task, enough, watch, state)
+        return [masks[size] for size in sizes]
 
 
 def fitted_people(
@@ -178,31 +193,32 @@ def looked_at(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     return best.drop_duplicates(keys) if keys else best.head(1)
 
 
-def sweep(grafter: Grafter, shared: ParameterSet, seed: Sequence[int | str]) -> Masks:
-    """Return the masks of every α, with and without S, fitted and not."""
-    settings, masks = grafter.settings, Masks()
-    for with_shared in (True, False):
-        without = grafter.excluded() | shared if not with_shared else grafter.excluded()
-        masks[1.0, with_shared, WHOLE] = ~without
-        for alpha in settings.alphas:
-            moved = grafter.weights.most_moved(grafter.size(alpha), without)
-            masks[alpha, with_shared, MOVEMENT] = moved
-        rng = generator(int(seed[0]), "grafting", *seed[1:])
-        title = f"grafting {'with' if with_shared else 'without'} S"
-        fitted = grafter.fit(settings.alphas, without, grafter.fitted, rng, title)
-        for alpha, mask in zip(settings.alphas, fitted, strict=True):
-            masks[alpha, with_shared, settings.optimiser.method] = mask
+def unfitted(grafter: Grafter, without: ParameterSet) -> Masks:
+    """Return the masks that take no fitting, none of `without` in them."""
+    masks: Masks = {(1.0, WHOLE): ~without}
+    for alpha in grafter.settings.alphas:
+        masks[alpha, MOVEMENT] = grafter.weights.most_moved(grafter.size(alpha), without)
     return masks
 
 
-def answers(grafter: Grafter, masks: Masks) -> pd.DataFrame:
-    """Ask every grafted model the fitted people's questions, and fitted ones with S all."""
+def sweep(grafter: Grafter, name: str, without: ParameterSet, seed: Sequence[int | str]) -> Masks:
+    """Return the masks of every α, fitted and not, none of `without` in them."""
+    settings, masks = grafter.settings, unfitted(grafter, without)
+    rng = generator(int(seed[0]), "grafting", *seed[1:])
+    fitted = grafter.fit(name, settings.alphas, without, grafter.fitted, rng)
+    for alpha, mask in zip(settings.alphas, fitted, strict=True):
+        masks[alpha, settings.optimiser.method] = mask
+    return masks
+
+
+def answers(grafter: Grafter, masks: Masks, *, with_shared: bool) -> pd.DataFrame:
+    """Ask every grafted model the fitted people's questions, and, with S, some all questions."""
     parts = []
     for fitted, qa in ((True, grafter.fitted), (False, grafter.others)):
         if not len(qa):
             continue
         judge = grafter.evaluator(qa)
-        for (alpha, with_shared, method), mask in masks.items():
+        for (alpha, method), mask in masks.items():
             if fitted or (with_shared and method != MOVEMENT):
                 grafter.weights.hold(mask)
                 rows = judge.evaluate(grafter.model)
@@ -211,37 +227,28 @@ def answers(grafter: Grafter, masks: Masks) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def outcomes(
-    masks: Masks, found: pd.DataFrame, shared: ParameterSet, whole: float, least: float
-) -> pd.DataFrame:
-    """Condense answers; columns ``OUTCOMES``.
+def outcomes(masks: Masks, found: pd.DataFrame, whole: float) -> pd.DataFrame:
+    """Condense answers; columns ``RECOVERED``.
 
     Parameters
     ----------
     masks, found
         From `sweep` and `answers`.
-    shared : ParameterSet
-        S.
     whole : float
         θtask's accuracy on the same questions.
-    least : float
-        The recovery of a chosen mask.
     """
     keys = ["alpha", "with_shared", "method"]
-    accuracy = found[found["fitted"]].groupby(keys)["correct"].mean()
-    rows = [
-        {
-            **dict(zip(keys, key, strict=True)),
-            "accuracy": accuracy[key],
-            "recovery": accuracy[key] / whole if whole else np.nan,
-            "size": len(mask),
-            "shared_fraction": len(mask & shared) / max(1, len(mask)),
-        }
-        for key, mask in masks.items()
-    ]
-    table = pd.DataFrame(rows)
+    table = found[found["fitted"]].groupby(keys, sort=False)["correct"].mean().reset_index()
+    table = table.rename(columns={"correct": "accuracy"})
+    sizes = [len(masks[key]) for key in zip(table["alpha"], table["method"], strict=True)]
+    return table.assign(recovery=table["accuracy"] / whole if whole else np.nan, size=sizes)
+
+
+def smallest(table: pd.DataFrame, least: float) -> pd.Series:
+    """Say of each row of ``RECOVERED`` whether it is the smallest fitted mask to recover enough.
+
+    None is, where none recovers `least`.
+    """
     fitted = ~table["method"].isin(UNFITTED)
-    enough = table[fitted & table["with_shared"] & (table["recovery"] >= least)]
-    # Without S as much is grafted as with it, whatever it recovers.
-    table["chosen"] = fitted & (table["alpha"] == enough["alpha"].min())
-    return table
+    enough = table[fitted & (table["recovery"] >= least)]
+    return fitted & (table["alpha"] == enough["alpha"].min())

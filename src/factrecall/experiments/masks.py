@@ -1,16 +1,19 @@
 """Masks: which few parameters, put to their fine-tuned values, recover the most.
 
-Both optimisers minimise the loss of answers given questions over masks γ, the model being
-θpre + γ ⊙ (θtask − θpre). The gradient by γ is that by the weights times what fine-tuning changed,
-so that one backward pass scores every parameter. It is taken tensor by tensor as the pass reaches
-it, and no gradient outlives its tensor: memory is that of weights, changes and scores.
+Both optimisers (the other is in `sigmoid`) minimise the loss of answers given questions over masks
+γ, the model being θpre + γ ⊙ (θtask − θpre). The gradient by γ is that by the weights times what
+fine-tuning changed, so that one backward pass scores every parameter. It is taken tensor by tensor
+as the pass reaches it, and no gradient outlives its tensor: memory is that of weights, changes and
+scores. All that an update depends on is a `Fit` and how many questions were drawn, so a fit that
+was interrupted ends with the bytes of one that was not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -22,9 +25,10 @@ from factrecall.parameters.top import top
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from factrecall.config.grafting import DualAveraging, SigmoidSGD
+    from factrecall.config.grafting import DualAveraging
     from factrecall.models.forward import Encoded
     from factrecall.parameters.compose import Composition
+    from factrecall.resume import Checkpoint
 
 PATH_POINTS = 12
 """Points between θpre and θtask at which the gradient is taken to begin with."""
@@ -48,6 +52,11 @@ class Questions:
         Of the model.
     rng : Generator
         Orders them.
+
+    Attributes
+    ----------
+    drawn : int
+        How many were drawn so far.
     """
 
     def __init__(
@@ -59,13 +68,71 @@ class Questions:
     ) -> None:
         self._texts, self._batch_tokens, self._device, self._rng = texts, batch_tokens, device, rng
         self._order: list[int] = []
+        self.drawn = 0
 
     def draw(self, count: int) -> Answers:
         """Return the next `count` questions; the order is new after every pass over all."""
+        chosen = [self._texts[i] for i in self._next(count)]
+        return Answers.of(chosen, self._batch_tokens, self._device)
+
+    def skip(self, count: int) -> None:
+        """Pass over the next `count` questions; the orders are drawn, and nothing else is done."""
+        self._next(count)
+
+    def _next(self, count: int) -> list[int]:
         while len(self._order) < count:
             self._order += self._rng.permutation(len(self._texts)).tolist()
         chosen, self._order = self._order[:count], self._order[count:]
-        return Answers.of([self._texts[i] for i in chosen], self._batch_tokens, self._device)
+        self.drawn += count
+        return chosen
+
+
+@dataclass
+class Fit:
+    """How far the fitting of masks of several sizes is.
+
+    Attributes
+    ----------
+    values : dict of str to tensor
+        What is descended on, scores or logits, by tensor.
+    masks : list of ParameterSet
+        Those fitted, in the order of their fitting.
+    updates : int
+        How many were made.
+    """
+
+    values: Tensors
+    masks: list[ParameterSet] = field(default_factory=list)
+    updates: int = 0
+
+    @classmethod
+    def restored(
+        cls, checkpoint: Checkpoint | None, questions: Questions, weights: Composition
+    ) -> Self | None:
+        """Take up a saved fit, if there is one; `questions` go on where it was."""
+        state = checkpoint.restore() if checkpoint is not None else None
+        if state is None:
+            return None
+        tensors, said = state
+        questions.skip(said["drawn"])
+        values = {
+            name: tensors[f"value/{name}"].to(weights.pre[name].device)
+            for name in weights.space.names
+            if f"value/{name}" in tensors
+        }
+        indices = [tensors[f"mask/{i}"].numpy() for i in range(said["masks"])]
+        masks = [ParameterSet(weights.space, index) for index in indices]
+        return cls(values, masks, said["updates"])
+
+    def save(self, checkpoint: Checkpoint | None, questions: Questions, *, last: bool) -> None:
+        """Save the fit if that is due; at its end always, and then the masks alone."""
+        if checkpoint is None or not checkpoint.due(last=last):
+            return
+        tensors = {f"mask/{i}": torch.from_numpy(m.index) for i, m in enumerate(self.masks)}
+        if not last:
+            tensors |= {f"value/{name}": value for name, value in self.values.items()}
+        said = {"updates": self.updates, "masks": len(self.masks), "drawn": questions.drawn}
+        checkpoint.save(tensors, said)
 
 
 def dual_averaging(
@@ -76,6 +143,7 @@ def dual_averaging(
     sizes: Sequence[int],
     without: ParameterSet,
     watch: Callable[[int], None] = lambda done: None,
+    checkpoint: Checkpoint | None = None,
 ) -> dict[int, ParameterSet]:
     """Fit masks of several sizes by lazy projected gradient descent on the mask.
 
@@ -93,13 +161,15 @@ def dual_averaging(
     model : PreTrainedModel
         In evaluation mode.
     questions : Questions
-        What the masks are fitted to.
+        What the masks are fitted to; none drawn yet.
     sizes : sequence of int
         Numbers of parameters.
     without : ParameterSet
         Parameters that stay at θpre.
     watch : callable
         Called with the number of updates done so far, of `updates_of`.
+    checkpoint : Checkpoint, optional
+        Where the fit is saved and taken up again.
 
     Returns
     -------
@@ -107,32 +177,34 @@ def dual_averaging(
         By size; smaller than asked where fewer parameters moved.
     """
     changes = dict(weights.changes(without))
+    falling = sorted(sizes, reverse=True)
+    total = updates_of(settings, len(falling))
     # What did not move is no candidate, whatever is added to its score.
-    scores = {
-        name: torch.where(change == 0, -torch.inf, 0.0).to(change)
-        for name, change in changes.items()
-    }
-    done = 0
+    fit = Fit.restored(checkpoint, questions, weights) or Fit(
+        {name: torch.where(c == 0, -torch.inf, 0.0).to(c) for name, c in changes.items()}
+    )
+    scores = fit.values
 
     def add(scale: float) -> None:
-        nonlocal done
         with gradients(model, lambda n, g: scores[n].addcmul_(g, changes[n], value=-scale)):
             questions.draw(settings.batch_size).descend(model)
-        done += 1
-        watch(done)
 
-    for point in range(PATH_POINTS):
-        share = (point + 0.5) / PATH_POINTS
-        for name, change in changes.items():
-            weights.put(name, torch.add(weights.pre[name], change, alpha=share))
-        add(1 / PATH_POINTS)
-    masks: dict[int, ParameterSet] = {}
-    for size in sorted(sizes, reverse=True):
-        for _ in range(settings.updates * (1 if masks else FIRST)):
-            weights.hold(_largest(weights, scores, size))
+    watch(fit.updates)
+    while fit.updates < total:
+        if fit.updates < PATH_POINTS:
+            share = (fit.updates + 0.5) / PATH_POINTS
+            for name, change in changes.items():
+                weights.put(name, torch.add(weights.pre[name], change, alpha=share))
+            add(1 / PATH_POINTS)
+        else:
+            weights.hold(_largest(weights, scores, falling[len(fit.masks)]))
             add(settings.step)
-        masks[size] = _largest(weights, scores, size)
-    return masks
+        fit.updates += 1
+        if fit.updates == updates_of(settings, len(fit.masks) + 1):
+            fit.masks.append(_largest(weights, scores, falling[len(fit.masks)]))
+        watch(fit.updates)
+        fit.save(checkpoint, questions, last=fit.updates == total)
+    return dict(zip(falling, fit.masks, strict=True))
 
 
 def updates_of(settings: DualAveraging, sizes: int) -> int:
@@ -144,75 +216,6 @@ def _largest(weights: Composition, scores: Tensors, size: int) -> ParameterSet:
     space = weights.space
     index, value = top(lambda: (scores[n] for n in space.names), size, space.index_dtype)
     return ParameterSet(space, index[value > -np.inf])
-
-
-def sigmoid_sgd(
-    settings: SigmoidSGD,
-    weights: Composition,
-    model: PreTrainedModel,
-    questions: Questions,
-    size: int,
-    without: ParameterSet,
-) -> Iterator[tuple[int, ParameterSet]]:
-    """Fit a mask as the paper does: gradient descent on the logits B of a relaxed mask.
-
-    γ = γbase (1 − σ(B)) + (1 − γbase) σ(B), with γbase the parameters that moved most
-    (equation 6). Whoever iterates decides when to stop; after more than half as many again as
-    `size` parameters are in the mask it ends by itself (appendix A.5.1).
-
-    Parameters
-    ----------
-    settings, weights, model, questions, without
-        As in `dual_averaging`.
-    size : int
-        Of γbase.
-
-    Yields
-    ------
-    update : int
-        How many were made; from 0.
-    mask : ParameterSet
-        γ rounded at one half.
-    """
-    changes = dict(weights.changes(without))
-    chosen = weights.most_moved(size, without)
-    based = {name: torch.zeros_like(c, dtype=torch.bool) for name, c in changes.items()}
-    for name, local in chosen.by_tensor():
-        based[name].view(-1)[torch.from_numpy(local.astype(np.int64))] = True
-    start = float(np.log(settings.initial / (1 - settings.initial)))
-    logits = {name: torch.full_like(change, start) for name, change in changes.items()}
-
-    slopes: Tensors = {}
-
-    def descend(name: str, gradient: torch.Tensor) -> None:
-        logits[name] -= settings.learning_rate * gradient * changes[name] * slopes[name]
-
-    def rounded() -> ParameterSet:
-        inside = ((logits[n] > 0) ^ based[n] for n in weights.space.names)
-        index = np.concatenate(
-            [
-                part.view(-1).nonzero().squeeze(1).cpu().numpy() + start
-                for part, (_, start) in zip(inside, weights.space.offsets(), strict=True)
-            ]
-        )
-        return ParameterSet(weights.space, index.astype(weights.space.index_dtype)) - without
-
-    for update in range(settings.updates + 1):
-        if update % settings.check == 0 or update == settings.updates:
-            mask = rounded()
-            yield update, mask
-            if len(mask) > 1.5 * size:
-                return
-        if update == settings.updates:
-            return
-        for name, change in changes.items():
-            share = logits[name].sigmoid()
-            mask_now = torch.where(based[name], 1 - share, share)
-            # Kept from before the step: its gradient may come in several passes.
-            slopes[name] = share * (1 - share) * torch.where(based[name], -1.0, 1.0)
-            weights.put(name, torch.addcmul(weights.pre[name], mask_now, change))
-        with gradients(model, descend):
-            questions.draw(settings.batch_size).descend(model)
 
 
 @contextmanager

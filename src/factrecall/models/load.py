@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from factrecall.errors import FactRecallError
+from factrecall.errors import DamagedFile, FactRecallError
 from factrecall.storage import atomic
 
 if TYPE_CHECKING:
@@ -61,7 +62,12 @@ def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokeni
     """Write a model folder that `from_pretrained` opens, atomically."""
     with atomic(folder) as temporary:
         model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
+        try:
+            tokenizer.save_pretrained(temporary)
+        except Exception as error:
+            if type(error) is not Exception:
+                raise
+            raise OSError(str(error)) from error  # what a full disk is to that library
 
 
 def model_files(folder: Path) -> list[Path]:
@@ -85,9 +91,37 @@ def choose_device(name: str) -> torch.device:
 
 def _unreadable(folder: Path, what: str, error: Exception) -> FactRecallError:
     first = (str(error) or type(error).__name__).strip().splitlines()[0][:200]
-    return FactRecallError(
-        str(folder),
-        f"the {what} cannot be opened: {first}",
+    why = f"the {what} cannot be opened: {first}"
+    remedy = (
         "the folder needs config.json, *.safetensors and tokenizer.json as `save_pretrained` "
-        "writes them; if factrecall made it, delete it and run the workflow again",
+        "writes them; if factrecall made it, delete it and run the workflow again"
     )
+    if _damaged(folder, what):
+        return DamagedFile(folder, why, remedy)
+    return FactRecallError(str(folder), why, remedy)
+
+
+def _damaged(folder: Path, what: str) -> bool:
+    """Say whether files of a model folder are missing or cut off.
+
+    Only that is the folder's fault for certain; the libraries fail for want of memory, too.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    weights = list(folder.glob("*.safetensors"))
+    named = {"config.json"}
+    if what == "tokenizer":  # for a fetched model the library may make one of other files
+        named.add("tokenizer.json")
+    try:
+        for text in folder.glob("*.json"):
+            content = json.loads(text.read_text(encoding="utf-8"))
+            if text.name.endswith(".safetensors.index.json"):
+                named.update(content["weight_map"].values())
+        for file in weights:
+            with safe_open(file, framework="pt"):
+                pass
+    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError):
+        return True
+    except OSError:
+        return False
+    return folder.is_dir() and not (weights and all((folder / name).exists() for name in named))

@@ -69,7 +69,8 @@ class Restart:
         self.every = next(e for e in range(1, len(layers) + 1) if (len(layers) - 1) // e <= most)
         self._kept: list[Residuals] = []
         self._besides: list[Residuals] = []
-        self._loss = 0
+        self._loss = self._passed = 0
+        self._whole = asked.answers.tokens * len(layers)
         self._now: Residuals = {}
         self._start = 0
         self._handles: list[RemovableHandle] = []
@@ -116,7 +117,19 @@ class Restart:
         right = self.asked.judge(found, self._ask_besides)
         depth = len(self._layers)
         self._loss += self.asked.vain * (depth - begin) + self.asked.more * depth
+        self._passed += self.asked.answers.tokens * (depth - begin) + self.asked.more * depth
         return right
+
+    def forget(self) -> None:
+        """Ask next as at first: everything whole, from the first layer on."""
+        self.asked.forget()
+        self._kept, self._besides = [], []
+        self._loss = self._passed = 0
+
+    @property
+    def passes(self) -> float:
+        """How many whole passes all that was asked since the last `forget` is worth."""
+        return self._passed / self._whole
 
     def _ask_besides(self, answers: Answers) -> np.ndarray:
         self._besides = [{} for _ in answers.batches]

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from factrecall.errors import FactRecallError
+from factrecall.errors import DamagedFile, FactRecallError
 from factrecall.parameters.rising import both, draw, either, inside, one_of_two, skip
 from factrecall.parameters.space import ParameterSpace
 from factrecall.storage import read_tensors, write_tensors
@@ -199,7 +199,7 @@ def read_set(path: Path, name: str, space: ParameterSpace) -> ParameterSet:
     sets = read_sets(path, space)
     if name not in sets:
         why = f"it holds no set {name!r} (but: {', '.join(sets)})"
-        raise FactRecallError(str(path), why, "name the file that holds it")
+        raise DamagedFile(path, why, "name the file that holds it")
     return sets[name]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from factrecall.errors import FactRecallError
+from factrecall.storage import unreadable
 
 TOP = 1_000
 """How many of the most influenced parameters are looked at."""
@@ -59,7 +59,6 @@ def read_gatherings(path: Path, influence: str) -> tuple[int, list[Gathering]]:
     """
     from safetensors import SafetensorError, safe_open
 
-    remedy = "delete the file and run the workflow again; it will be made anew"
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = json.loads((file.metadata() or {})["factrecall"])
@@ -69,11 +68,8 @@ def read_gatherings(path: Path, influence: str) -> tuple[int, list[Gathering]]:
                 heads[task] = ranking[: min(TOP, ranking.get_shape()[0])]
             names, shapes = metadata["names"], metadata["shapes"]
             n, counts = int(metadata["n"]), metadata["counts"]
-    except FileNotFoundError:
-        raise FactRecallError(str(path), "there is no such file", remedy) from None
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        why = f"it is no readable gradient trace ({str(error) or type(error).__name__})"
-        raise FactRecallError(str(path), why, remedy) from error
+        raise unreadable(path, "gradient trace", error, not isinstance(error, OSError)) from error
     sizes = np.array([math.prod(shape) for shape in shapes], dtype=np.int64)
     kinds = np.array([re.sub(r"\.\d+\.", ".*.", name) for name in names])
     return n, [

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from factrecall.experiments.circuits import BY
 from factrecall.facts.forms import FactFiles
 from factrecall.parameters.nodes import KINDS
 from factrecall.report.case_data import CaseFiles
@@ -76,12 +78,13 @@ def _timings(study: Study, folder: Path) -> Iterator[Timing]:
                 run = f"{model}/{tuning}-seed{seed}"
                 for stage in ("select_shared", "ablate"):
                     found.append(Timing(stage, model, tuning, seed, folder / stage / f"{run}.tsv"))
-                for split in SPLIT_NAMES:
-                    file = folder / "graft" / f"{run}-{split}.tsv"
-                    found.append(Timing("graft", model, tuning, seed, file))
-                for kind in kinds:
-                    file = folder / "intervene" / f"{run}-{kind}.tsv"
-                    found.append(Timing(f"intervene, {kind}", model, tuning, seed, file))
+                for stage in ("graft", "graft_without_shared"):
+                    for split in SPLIT_NAMES:
+                        file = folder / stage / f"{run}-{split}.tsv"
+                        found.append(Timing(stage, model, tuning, seed, file))
+                for kind, by in product(kinds, BY):
+                    file = folder / "intervene" / f"{run}-{kind}-{by}.tsv"
+                    found.append(Timing(f"intervene, {kind}, {by}", model, tuning, seed, file))
         found.append(
             Timing("study_case", model, None, None, folder / "study_case" / f"{model}.tsv")
         )

@@ -1,0 +1,206 @@
+"""What a job asks of a cluster: memory, time, disk and a GPU, from model size and stage.
+
+Bytes a parameter are counted from what the code keeps (docs/cluster.md has the sums), times are
+generous guesses: a training, a fit or a sweep that meets its time limit saves its state, and its
+next attempt, which asks for more, goes on. Nothing here changes a result.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from factrecall.config.model import Folder, Hub, Scratch
+
+if TYPE_CHECKING:
+    from factrecall.config import Study
+    from factrecall.config.model import Model, Recipe
+
+PROCESS_MB = 1500
+"""A process with its libraries, and the engine's own processes around it on a cluster."""
+
+TASKS = {"base": 0, "bio": 2, "stage": 1, "mix": 3}
+"""Traced tasks of each tuning."""
+
+HOST_BYTES = {
+    "select-shared": 0,
+    "recall": 8,
+    "ablate": 32,
+    "graft": 40,
+    "graft-without-shared": 40,
+    "intervene": 40,
+    "study-case": 40,
+}
+"""Main memory, in bytes a parameter: weights while they are read, and on a CPU all that is kept."""
+
+ENTRY_BYTES = 150
+"""Main memory of a selection, in bytes a kept parameter: its rankings, sorted two at a time."""
+
+MINUTES = {
+    "select-shared": 60,
+    "recall": 20,
+    "ablate": 120,
+    "graft": 240,
+    "graft-without-shared": 240,
+    "intervene": 480,
+    "study-case": 60,
+}
+"""Minutes for a model of 10⁹ parameters, beside `START`."""
+
+START = 15
+"""Minutes that every job gets."""
+
+TEXT_TOKENS = 100
+"""Tokens of an example, about; six questions in one are as many as a biography."""
+
+RATE = 5e13
+"""Floating-point operations a second of a training: a sixth of an A100's peak in bfloat16."""
+
+LARGE = 1e8
+"""Parameters from which a training is thought to be on a GPU."""
+
+UNKNOWN = 3_200_000_000
+"""Parameters of a model whose name does not tell: the paper's."""
+
+
+def parameters_of(model: Model) -> int:
+    """Return how many parameters a model has, about: before it is built or fetched.
+
+    Parameters
+    ----------
+    model : Model
+        Its section of the configuration. The size of a hub model is read off its name
+        (``pythia-2.8b``), with a sixth more for what names round off.
+    """
+    if isinstance(model, Folder):
+        return sum(map(_stored, model.path.glob("*.safetensors"))) or UNKNOWN
+    if isinstance(model, Hub):
+        found = re.search(r"(\d+(?:\.\d+)?)([bm])(?![a-z])", model.repository.lower())
+        if not found:
+            return UNKNOWN
+        number, unit = found.groups()
+        return round(float(number) * {"b": 1e9, "m": 1e6}[unit] * 7 / 6)
+    return _built(model)
+
+
+def _built(model: Scratch) -> int:
+    width, heads = model.hidden_size, model.heads
+    shared = 2 * width * width // heads * (model.key_value_heads or heads)
+    layer = (
+        2 * width * width
+        + shared
+        + (3 if model.architecture == "llama" else 2) * (width * model.mlp_size)
+    )
+    ends = max(model.vocabulary, 8192) * width * (1 if model.tie_embeddings else 2)
+    return model.layers * layer + ends
+
+
+def _stored(path: Path) -> int:
+    """Count the scalars of a safetensors file by its header: its length, then JSON."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    shapes = (entry["shape"] for name, entry in header.items() if name != "__metadata__")
+    total = 0
+    for shape in shapes:
+        count = 1
+        for size in shape:
+            count *= size
+        total += count
+    return total
+
+
+def training_minutes(recipe: Recipe, parameters: int) -> int:
+    """Return the minutes that a training may take: twice what its operations would."""
+    examples = recipe.updates * recipe.batch_size
+    passes = 8 if recipe.gradient_checkpointing else 6
+    operations = passes * parameters * examples * TEXT_TOKENS
+    rate = RATE if parameters > LARGE else RATE / 1e4
+    return START + round(2 * operations / rate / 60)
+
+
+def needs(
+    study: Study, stage: str, model: str, tuning: str = "base", attempt: int = 1
+) -> dict[str, int]:
+    """Return what a job asks for.
+
+    Parameters
+    ----------
+    study : Study
+        The configuration.
+    stage : str
+        One that has a model.
+    model, tuning : str
+        Of the job.
+    attempt : int
+        From 1; memory and time grow with it.
+
+    Returns
+    -------
+    dict of str to int
+        ``mem_mb``, ``runtime`` (minutes) and ``disk_mb``, as Snakemake names them.
+    """
+    chosen = study.models[model]
+    count = parameters_of(chosen)
+    if stage in ("pretrain", "fine-tune"):
+        recipe = chosen.pretrain if stage == "pretrain" and isinstance(chosen, Scratch) else None
+        minutes = training_minutes(recipe or getattr(chosen.training, tuning), count)
+        # Weights, gradients, two moments and two sums a task; then the same without gradients
+        # twice, as tensors and as bytes, when the state is saved.
+        tasks = TASKS[tuning]
+        host, disk = 28 + 16 * tasks, 4 + 12 + 8 * tasks
+    else:
+        minutes = START + round(MINUTES[stage] * count / 1e9)
+        host, disk = HOST_BYTES[stage], 4
+    more = 1000 * study.compute.cache_gb if stage == "intervene" else 0.0
+    if stage == "select-shared":
+        keep = study.trace.keep
+        more = ENTRY_BYTES * (keep if isinstance(keep, int) else keep * count) / 1e6
+    return {
+        "mem_mb": round(attempt * (PROCESS_MB + count * host / 1e6 + more)),
+        "runtime": attempt * minutes,
+        "disk_mb": round(1000 + count * disk / 1e6),
+    }
+
+
+def gpus(study: Study, *, cluster: bool) -> int:
+    """Return how many GPUs a job that runs a model asks for: one, or none where there is none.
+
+    Parameters
+    ----------
+    study : Study
+        The configuration; `compute.device: cpu` wants none.
+    cluster : bool
+        Whether jobs are submitted to a cluster, whose nodes are not this machine.
+    """
+    if study.compute.device == "cpu":
+        return 0
+    return int(cluster or bool(_local_gpus()))
+
+
+def _local_gpus() -> list[str]:
+    """Return the GPUs of this machine without loading PyTorch, which takes seconds."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name.strip() not in ("", "-1")]
+    return [path.name for path in Path("/proc/driver/nvidia/gpus").glob("*")]
+
+
+Resources = dict[str, Callable[..., int]]
+
+
+def resources(study: Study, stage: str) -> Resources:
+    """Return a rule's resources as functions of wildcards and attempt, as Snakemake calls them."""
+
+    def of(name: str) -> Callable[..., int]:
+        def value(wildcards: object, attempt: int) -> int:
+            tuning = getattr(wildcards, "tuning", "base")
+            model: str = getattr(wildcards, "model")  # noqa: B009
+            return needs(study, stage, model, tuning, attempt)[name]
+
+        return value
+
+    return {name: of(name) for name in ("mem_mb", "runtime", "disk_mb")}

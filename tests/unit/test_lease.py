@@ -1,0 +1,161 @@
+"""Of two writers of the same outputs one leaves, and loses nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from factrecall import interruption, lease
+from factrecall.errors import FactRecallError
+from factrecall.interruption import TAKEN_OVER, Interrupted, keeping, listening
+from factrecall.lease import Lease, begin_run
+from factrecall.storage import write_text
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from factrecall import interruption, lease
+from factrecall.lease import Lease
+from factrecall.storage import write_text
+lease.BEAT = 0.1
+folder, output, run, seconds = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], float(sys.argv[4])
+try:
+    with interruption.listening(), Lease(folder, output, run):
+        print("holds", flush=True)
+        time.sleep(seconds)
+        write_text(output, run)
+except interruption.Interrupted as left:
+    sys.exit(left.code)
+"""
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "BEAT", 0.1)
+    monkeypatch.setattr(lease, "STALE", 1.0)
+
+
+def holder(folder: Path, run: str, seconds: float) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", HOLDER, str(folder / "claims"), str(folder / "out.txt"), run]
+    child = subprocess.Popen([*command, str(seconds)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None and child.stdout.readline() == "holds\n"
+    return child
+
+
+def test_starts_are_counted(tmp_path: Path) -> None:
+    runs = [begin_run(tmp_path) for _ in range(12)]
+    assert runs == sorted(set(runs))
+
+
+def test_a_later_start_takes_over_and_the_earlier_one_leaves(tmp_path: Path) -> None:
+    first = holder(tmp_path, "1", 60)
+    with Lease(tmp_path / "claims", tmp_path / "out.txt", "2"):
+        assert len(list((tmp_path / "claims").glob("*.beat"))) == 1, "both hold the lease"
+        assert first.wait(10) == TAKEN_OVER
+        write_text(tmp_path / "out.txt", "2")
+    assert (tmp_path / "out.txt").read_text() == "2"
+
+
+def test_a_job_of_an_earlier_start_is_refused_even_later(tmp_path: Path) -> None:
+    with Lease(tmp_path / "claims", tmp_path / "out.txt", "2"):
+        write_text(tmp_path / "out.txt", "2")
+    with (
+        pytest.raises(FactRecallError, match="later start"),
+        Lease(tmp_path / "claims", tmp_path / "out.txt", "1"),
+    ):
+        pytest.fail("it was let in")
+    assert not list((tmp_path / "claims").glob("*.beat"))
+
+
+def test_the_same_start_may_try_again(tmp_path: Path) -> None:
+    for text in ("once", "twice"):
+        with Lease(tmp_path / "claims", tmp_path / "out.txt", "1"):
+            write_text(tmp_path / "out.txt", text)
+    assert (tmp_path / "out.txt").read_text() == "twice"
+
+
+def test_a_killed_holder_is_known_to_be_dead_at_once(tmp_path: Path) -> None:
+    first = holder(tmp_path, "1", 60)
+    first.kill()
+    first.wait()
+    begin = time.monotonic()
+    with Lease(tmp_path / "claims", tmp_path / "out.txt", "1"):
+        assert time.monotonic() - begin < 0.9  # not by waiting for beats
+    assert not list((tmp_path / "claims").glob("*.beat"))
+
+
+def test_a_holder_that_stood_still_can_write_nothing_any_more(tmp_path: Path) -> None:
+    first = holder(tmp_path, "1", 1.0)
+    os.kill(first.pid, signal.SIGSTOP)
+    with Lease(tmp_path / "claims", tmp_path / "out.txt", "2"):
+        write_text(tmp_path / "out.txt", "2")
+    os.kill(first.pid, signal.SIGCONT)
+    assert first.wait() != 0
+    assert (tmp_path / "out.txt").read_text() == "2"
+
+
+def test_another_machine_is_judged_by_its_beats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = holder(tmp_path, "1", 60)
+    monkeypatch.setattr(lease, "_place", lambda: "elsewhere")
+    first.kill()
+    first.wait()
+    begin = time.monotonic()
+    with Lease(tmp_path / "claims", tmp_path / "out.txt", "2"):
+        assert time.monotonic() - begin > 0.9
+
+
+def test_losing_the_lease_stops_every_write(tmp_path: Path) -> None:
+    with (
+        pytest.raises(FactRecallError, match="another job was started"),
+        Lease(tmp_path / "claims", tmp_path / "out.txt", "1"),
+    ):
+        lease.BEAT = 60.0  # before the heart would notice
+        for beat in (tmp_path / "claims").glob("*.beat"):
+            beat.unlink()
+        write_text(tmp_path / "out.txt", "late")
+    assert not (tmp_path / "out.txt").exists()
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_other_outputs_are_free(tmp_path: Path) -> None:
+    first = holder(tmp_path, "1", 0.5)
+    with Lease(tmp_path / "claims", tmp_path / "other.txt", "2"):
+        pass
+    assert first.wait() == 0 and (tmp_path / "out.txt").read_text() == "1"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_ends_a_command_at_once(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted) as left, listening():
+        signal.raise_signal(number)
+        time.sleep(1)
+        pytest.fail("it went on")
+    assert left.value.code == 128 + number
+    assert signal.getsignal(number) is before
+
+
+def test_where_a_state_is_kept_a_signal_waits_until_it_is_saved() -> None:
+    saved = False
+    with pytest.raises(Interrupted), listening(), keeping():
+        signal.raise_signal(signal.SIGTERM)
+        assert interruption.asked()
+        saved = True
+        interruption.leave_if_asked()
+        pytest.fail("it went on")
+    assert saved
+
+
+def test_a_second_wish_from_the_keyboard_ends_anything_at_once() -> None:
+    with pytest.raises(Interrupted), listening(), keeping():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("it went on")
