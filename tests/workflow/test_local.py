@@ -15,20 +15,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-REPOSITORY = Path(__file__).parents[2]
+from tests.workflow.running import PRESET, REPOSITORY, copy_sources
+
 MODEL = "results/alone/models/llama-tiny/mix/seed0"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the sources with a study whose mixed fine-tuning takes a while."""
-    made = tmp_path_factory.mktemp("local")
-    for name in ("src", "workflow", "envs"):
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(REPOSITORY / name, made / name, ignore=ignored)
-    for name in ("Snakefile", "config.yaml"):
-        shutil.copy(REPOSITORY / name, made)
-    preset = (REPOSITORY / "workflow/presets/ci.yaml").read_text(encoding="utf-8")
+    made = copy_sources(tmp_path_factory.mktemp("local") / "study")
+    preset = (REPOSITORY / PRESET).read_text(encoding="utf-8")
     study = yaml.safe_load(preset)
     study["name"] = "alone"
     study["training"]["mix"]["updates"] = 300

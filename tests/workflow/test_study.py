@@ -1,22 +1,14 @@
-"""The whole graph on the smallest study: it runs, is complete, and reruns only what changed."""
+"""The whole graph on the smallest study: it runs and is complete."""
 
 from __future__ import annotations
 
 import itertools
-import os
-import re
-import shutil
-import subprocess
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
 
 from factrecall.config import Study
-from factrecall.config.reading import read_study
 from factrecall.experiments.ablation import ABLATED, ABLATION
 from factrecall.experiments.circuit_tables import HEADS, INTERVENTIONS, SWEEPS
 from factrecall.experiments.continuity import CONTINUITY
@@ -27,88 +19,7 @@ from factrecall.parameters.sets import read_sets
 from factrecall.recall import PER_EXAMPLE, SPLITS, SUMMARY
 from factrecall.storage import read_provenance, read_table, read_tensors
 from factrecall.training.trace import INFLUENCES
-
-REPOSITORY = Path(__file__).parents[2]
-PRESET = "workflow/presets/ci.yaml"
-CIRCUITS = {"intervene": 32, "summarise_circuits": 1, "study_case": 2}
-"""Jobs of what looks into grafted models: 2 models, 2 histories, 2 seeds, 2 kinds of nodes, by
-shared parameters and by others."""
-
-SHARED = {
-    "select_shared": 8,
-    "summarise_shared": 1,
-    "ablate": 8,
-    "summarise_ablation": 1,
-    "graft_without_shared": 16,
-    "summarise_grafting": 1,
-    **CIRCUITS,
-    "intervene": 16,
-}
-"""Jobs of what depends on the shared sets: 2 models, 2 histories, 2 seeds (and 2 splits)."""
-
-TUNED = {**SHARED, **CIRCUITS, "graft": 16}
-"""Jobs of what depends on the fine-tuned models."""
-
-HALF_OF_TUNED = {name: max(1, jobs // 2) for name, jobs in TUNED.items()} | {"study_case": 2}
-"""Of one history alone; the case study compares the two."""
-
-REPORT = {"draw_figures": 2, "write_report": 1}
-AFTER_TRAINING = {"recall", "summarise_recall", *TUNED, *REPORT}
-
-
-def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "snakemake", *arguments],
-        cwd=folder,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        check=False,
-    )
-
-
-@pytest.fixture(scope="session")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the sources with the ci study finished."""
-    folder = tmp_path_factory.mktemp("checkout")
-    for name in ("src", "workflow", "envs"):
-        shutil.copytree(
-            REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
-        )
-    for name in ("Snakefile", "config.yaml"):
-        shutil.copy(REPOSITORY / name, folder)
-    done = snakemake(folder, "--cores", "2", "--configfile", PRESET)
-    assert done.returncode == 0, done.stdout[-4000:]
-    return folder
-
-
-@pytest.fixture(scope="session")
-def results(checkout: Path) -> Path:
-    return checkout / "results" / "ci"
-
-
-@pytest.fixture(scope="session")
-def study() -> Study:
-    return read_study(REPOSITORY / PRESET)
-
-
-def planned(checkout: Path, change: Mapping[str, object] | None = None) -> dict[str, int]:
-    """Return the jobs a dry run plans after a change of the configuration, by rule."""
-    files = [PRESET]
-    if change is not None:
-        (checkout / "change.yaml").write_text(yaml.safe_dump(change))
-        files.append("change.yaml")
-    done = snakemake(checkout, "--dry-run", "--configfile", *files)
-    assert done.returncode == 0, done.stdout[-4000:]
-    if "Nothing to be done" in done.stdout:
-        return {}
-    stats = done.stdout.split("Job stats:")[1].split("\n\n")[0]
-    jobs = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", stats, re.M)}
-    return {name: count for name, count in jobs.items() if name not in ("all", "total")}
-
-
-def test_a_finished_study_has_nothing_left_to_do(checkout: Path) -> None:
-    assert planned(checkout) == {}
+from tests.workflow.running import PRESET, snakemake
 
 
 def test_recall_has_every_model_tuning_seed_split_and_relation(results: Path, study: Study) -> None:
@@ -268,115 +179,6 @@ def test_tables_say_how_they_were_made(results: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "rules"),
-    [
-        ({"shared": {"k": 0.02}}, SHARED | REPORT),
-        ({"shared": {"influence": "signed"}}, SHARED | REPORT),
-        (
-            {"grafting": {"alphas": [0.05, 0.1, 0.2]}},
-            {"graft": 16, "graft_without_shared": 16, "summarise_grafting": 1} | CIRCUITS | REPORT,
-        ),
-        (
-            {"circuits": {"unit": {"forward": 16}}},
-            {"intervene": 16, "summarise_circuits": 1} | REPORT,
-        ),
-        (
-            {"circuits": {"draws": 2}},
-            {"intervene": 16, "summarise_circuits": 1} | REPORT,
-        ),
-        ({"circuits": {"case": {"relation": "job"}}}, {"study_case": 2} | REPORT),
-        ({"compute": {"threads": 2, "save_seconds": 5.0, "cache_gb": 0.5}}, {}),
-        (
-            {"recall": {"batch_tokens": 4096}},
-            {
-                "recall": 14,
-                "summarise_recall": 1,
-            }
-            | {
-                name: jobs
-                for name, jobs in TUNED.items()
-                if name not in ("select_shared", "summarise_shared")
-            }
-            | REPORT,
-        ),
-        (
-            {"training": {"mix": {"learning_rate": 1.0e-3}}},
-            {
-                "fine_tune": 4,
-                "recall": 4,
-                "summarise_recall": 1,
-            }
-            | HALF_OF_TUNED
-            | REPORT,
-        ),
-        (
-            {"training": {"bio": {"updates": 50}}},
-            {
-                "fine_tune": 8,
-                "recall": 8,
-                "summarise_recall": 1,
-            }
-            | HALF_OF_TUNED
-            | REPORT,
-        ),
-        (
-            {"training": {"seeds": [0, 1, 2]}},
-            {
-                "fine_tune": 6,
-                "recall": 6,
-                "summarise_recall": 1,
-            }
-            | {name: jobs for name, jobs in HALF_OF_TUNED.items() if name != "study_case"}
-            | REPORT,
-        ),
-    ],
-    ids=[
-        "k",
-        "influence",
-        "alphas",
-        "nodes a step",
-        "random draws",
-        "case",
-        "compute",
-        "batch_tokens",
-        "mix learning rate",
-        "bio updates",
-        "one more seed",
-    ],
-)
-def test_a_change_reruns_what_depends_on_it(
-    checkout: Path, change: Mapping[str, object], rules: Mapping[str, int]
-) -> None:
-    assert planned(checkout, change) == rules
-
-
-def test_another_pool_remakes_everything(checkout: Path) -> None:
-    jobs = planned(checkout, {"facts": {"pools": {"jobs": 11}}})
-    assert set(jobs) == {"make_facts", "pretrain", "fine_tune", *AFTER_TRAINING}
-
-
-def test_a_comment_in_a_stage_reruns_nothing_but_its_logic_does(checkout: Path) -> None:
-    source = checkout / "src/factrecall/training/trace.py"
-    original = source.read_text(encoding="utf-8")
-    try:
-        source.write_text(
-            original.replace('"""The cross-task', '"""What is the cross-task') + "\n# x\n"
-        )
-        assert planned(checkout) == {}
-        source.write_text(original + "\nADDED = 1\n")
-        jobs = planned(checkout)
-        assert "make_facts" not in jobs and "pretrain" not in jobs and jobs["fine_tune"] == 12
-    finally:
-        source.write_text(original, encoding="utf-8")
-
-
-def test_touching_files_reruns_nothing(checkout: Path) -> None:
-    for name in ("src/factrecall/training/loop.py", "src/factrecall/facts/templates.yaml", PRESET):
-        os.utime(checkout / name)
-    assert planned(checkout) == {}
-
-
-@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("nmae: x\n", "did you mean name?"),
@@ -395,68 +197,3 @@ def test_a_mistake_ends_with_one_message_before_any_job(
     assert done.returncode == 2
     assert said in done.stdout and "remedy:" in done.stdout
     assert "Traceback" not in done.stdout and "Building DAG" not in done.stdout
-
-
-def test_an_edit_of_own_sentences_remakes_the_facts_and_a_touch_does_not(checkout: Path) -> None:
-    own = checkout / "my {own} sentences.yaml"  # braces are wildcards to Snakemake
-    text = (checkout / "src/factrecall/facts/templates.yaml").read_text(encoding="utf-8")
-    own.write_text(text, encoding="utf-8")
-    change = {"name": "own", "facts": {"templates": own.name}}
-    (checkout / "change.yaml").write_text(yaml.safe_dump(change))
-    facts = ("--configfile", PRESET, "change.yaml", "--", "results/own/facts/bio.parquet")
-    made = snakemake(checkout, "--cores", "1", *facts)
-    assert made.returncode == 0, made.stdout[-4000:]
-    os.utime(own)
-    assert "Nothing to be done" in snakemake(checkout, "-n", *facts).stdout
-    own.write_text(text.replace("What is the birth date", "What was the birth date"))
-    assert re.search(r"^make_facts +1$", snakemake(checkout, "-n", *facts).stdout, re.M)
-
-
-def test_a_damaged_file_is_moved_aside_and_made_anew(checkout: Path, results: Path) -> None:
-    sets = results / "shared/llama-tiny/mix/seed0.sets.safetensors"
-    target = "results/ci/ablation/llama-tiny/mix/seed0.parquet"
-    wanted = {path: path.read_bytes() for path in (sets, checkout / target)}
-    times = sets.stat()
-    sets.write_bytes(wanted[sets][:-100])
-    os.utime(sets, ns=(times.st_atime_ns, times.st_mtime_ns))  # nobody has noticed
-    line = ("--cores", "2", "--configfile", PRESET, "--rerun-incomplete", "--", target)
-    failed = snakemake(checkout, "--forcerun", "ablate", *line)
-    assert failed.returncode == 1 and "Traceback" not in failed.stdout
-    assert failed.stdout.count("factrecall: ") == 1
-    assert f"moved to {sets.relative_to(checkout)}.damaged" in failed.stdout
-    assert not sets.exists() and not (checkout / target).exists()
-
-    mended = snakemake(checkout, *line)
-    assert mended.returncode == 0, mended.stdout[-4000:]
-    assert {path: path.read_bytes() for path in wanted} == wanted
-    sets.with_name(f"{sets.name}.damaged").unlink()
-    assert planned(checkout) == {}  # the same bytes: nothing else is made again
-
-
-def why(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "factrecall", "why", *arguments],
-        cwd=folder,
-        text=True,
-        capture_output=True,
-        check=False,
-    )
-
-
-def test_why_tells_the_first_jobs_and_what_changed(checkout: Path) -> None:
-    (checkout / "change.yaml").write_text("shared: {k: 0.02}\n")
-    done = why(checkout, "results/ci/report.html", "--configfile", PRESET, "change.yaml")
-    assert done.returncode == 0, done.stderr
-    first, following = done.stdout.split("would follow: ")
-    assert "select_shared (8 jobs), because of\n  settings.k: 0.03 → 0.02\n" in first
-    assert first.count("because of") == 1 and "ablate 8" in following
-    assert "fine_tune" not in done.stdout
-    same = why(checkout, "--configfile", PRESET)
-    assert same.stdout == "the study: nothing would run, all is there and up to date\n"
-
-    wrong = why(checkout, "results/ci/nothing", "--configfile", PRESET)
-    assert wrong.returncode == 2 and "no rule of the workflow makes it" in wrong.stderr
-    (checkout / "change.yaml").write_text("shared: {k: 0.5}\n")
-    mistake = why(checkout, "--configfile", PRESET, "change.yaml")
-    assert mistake.returncode == 2 and "trace.keep" in mistake.stderr
-    assert "Traceback" not in wrong.stderr + mistake.stderr
