@@ -1,9 +1,10 @@
 """Leaving when asked to, without losing what was done.
 
-A scheduler asks by SIGTERM or SIGUSR1 some time before it takes the machine away, a user by Ctrl-C,
-a later start of the workflow through the lease (`factrecall.lease`). Where a state is being kept
-(`factrecall.resume`) the wish is only noted, and the loop saves and leaves at its next step; all
-else ends at once, since it is short and begins anew. A second Ctrl-C ends anything at once.
+A scheduler asks by SIGUSR1 some time before it takes the machine away and by SIGTERM when it does,
+a user by Ctrl-C, a later start of the workflow through the lease (`factrecall.lease`). Where a
+state is being kept (`factrecall.resume`) the wish is only noted, and the loop saves and leaves at
+its next step. All else ends at once, since it is short and begins anew; but at SIGUSR1 it goes on,
+since it may well be done in time. A second Ctrl-C ends anything at once.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def leave_if_asked() -> None:
 
 def ask(reason: str) -> None:
     """Ask the main thread to leave; for other threads of a `listening` command."""
-    _wishes.asked = _wishes.asked or Interrupted(reason, TAKEN_OVER)
+    _wishes.asked = Interrupted(reason, TAKEN_OVER)
     main = threading.main_thread().ident
     if main is not None:
         signal.pthread_kill(main, signal.SIGUSR1)
@@ -97,5 +98,6 @@ def _signalled(number: int, frame: FrameType | None) -> None:
     if _wishes.asked is None:
         name = "from the keyboard" if number == signal.SIGINT else signal.Signals(number).name
         _wishes.asked = Interrupted(f"interrupted ({name})", 128 + number)
-    if not _wishes.keepers or again:
+    in_time = number == signal.SIGUSR1 and _wishes.asked.code != TAKEN_OVER
+    if again or not (_wishes.keepers or in_time):
         raise _wishes.asked

@@ -14,6 +14,7 @@ beat, and a process without a beat cannot bring any file under its name (`storag
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -27,13 +28,13 @@ from pathlib import Path
 from types import TracebackType
 
 from factrecall import interruption
-from factrecall.errors import FactRecallError
 
 BEAT = 2.0
 """Seconds between two beats."""
 
-STALE = 40.0
-"""Seconds without a beat after which a holder counts as dead."""
+STALE = 90.0
+"""Seconds without a beat after which a holder counts as dead; network file systems may show a
+file as it was a minute ago."""
 
 BEAT_BYTES = 600
 """Length of a beat's file, so that a later one covers an earlier one wholly."""
@@ -82,16 +83,16 @@ class Lease:
 
     Raises
     ------
-    FactRecallError
-        When a later start has claimed the outputs.
     Interrupted
-        When the command is asked to leave while it waits.
+        When a later start has claimed the outputs, or the command is asked to leave while it waits.
     """
 
     def __init__(self, folder: Path, output: Path, run: str) -> None:
         self._output, self._run = output, run
         self._id = uuid.uuid4().hex
-        key = hashlib.sha256(os.fsencode(output.absolute())).hexdigest()[:24]
+        # Relative to the results: another machine may see them below another path.
+        place = os.path.relpath(output, folder)
+        key = hashlib.sha256(os.fsencode(place)).hexdigest()[:24]
         self._folder, self._key = folder, key
         self._claim = folder / f"{key}.claim"
         self._beat = folder / f"{key}.{self._id}.beat"
@@ -129,23 +130,33 @@ class Lease:
         self._leave()
 
     def check(self) -> None:
-        """Raise `FactRecallError` if another job was given the lease."""
+        """Raise `Interrupted` if another job was given the lease."""
         if _Beat.read(self._beat) is None:
             raise self._lost()
 
     def _live(self) -> None:
-        """Beat, and ask the command to leave when a later claimant waits."""
+        """Beat, and ask the command to leave when a later claimant waits.
+
+        The heart goes on while the command saves its state, however long that takes.
+        """
         while not self._stop.wait(BEAT):
             try:
                 self._pulse()
-            except FileNotFoundError:
-                interruption.ask("another job has taken over")
-                return
-            except OSError:  # a file system that is away for a while is no reason to leave
-                continue
-            if self._holds and self._claimant()[1] not in ("", self._id):
-                interruption.ask("another job takes over")
-                return
+                if self._holds and not interruption.asked():
+                    self._look()
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ESTALE):  # the beat was deleted
+                    interruption.ask("another job has taken over")
+                    return
+                # A file system that is away for a while is no reason to leave.
+
+    def _look(self) -> None:
+        """See whether the claim is still this job's."""
+        run, identity = self._claimant()
+        if run < self._run:  # an earlier start came between, and will see this
+            self._put_claim()
+        elif identity != self._id:
+            interruption.ask("another job takes over")
 
     def _pulse(self) -> None:
         job = os.environ.get("SLURM_JOB_ID")
@@ -158,10 +169,10 @@ class Lease:
                 file.write(json.dumps(vars(beat)).ljust(BEAT_BYTES))
 
     def _claimant(self) -> tuple[str, str]:
-        """Return the run and the id of whoever claimed last."""
+        """Return the run and the id of whoever claimed last; empty if nobody did."""
         try:
             run, identity = self._claim.read_text(encoding="utf-8").split()
-        except (OSError, ValueError):
+        except (FileNotFoundError, ValueError):
             return "", ""
         return run, identity
 
@@ -173,34 +184,38 @@ class Lease:
     def _wait_for_others(self) -> None:
         """Return when no other job holds the outputs and the claim is still this one's."""
         seen: dict[Path, tuple[int, float]] = {}
+        told: dict[Path, str] = {}
         noted = time.monotonic() - NOTE + 3 * BEAT
         while True:
             interruption.leave_if_asked()
             run, identity = self._claimant()
             if run < self._run:  # two claimed at once, and the one of the earlier start was last
                 self._put_claim()
+                time.sleep(BEAT / 8)
                 continue
             if identity != self._id:
                 raise self._lost()
             others = [
                 path
                 for path in sorted(self._folder.glob(f"{self._key}.*.beat"))
-                if path != self._beat and not self._gone(path, seen)
+                if path != self._beat and not self._gone(path, seen, told)
             ]
             if not others:
                 return
-            if time.monotonic() - noted > NOTE:
+            if time.monotonic() - noted > NOTE and others[0] in told:
                 noted = time.monotonic()
-                beat = _Beat.read(others[0])
-                told = beat.told if beat else "another job"
-                print(f"{self._output}: waiting for {told} to leave", file=sys.stderr, flush=True)
+                print(f"{self._output}: waiting for {told[others[0]]} to leave", file=sys.stderr)
             time.sleep(BEAT / 8)
 
-    def _gone(self, path: Path, seen: dict[Path, tuple[int, float]]) -> bool:
+    def _gone(self, path: Path, seen: dict[Path, tuple[int, float]], told: dict[Path, str]) -> bool:
         """Say whether a holder is gone; bury it if it is dead."""
-        beat = _Beat.read(path)
+        try:
+            beat = _Beat.read(path)
+        except OSError:
+            return False  # not known to be
         if beat is None:
             return True
+        told[path] = beat.told
         count, since = seen.get(path, (-1, 0.0))
         if beat.count != count:
             seen[path] = (beat.count, time.monotonic())
@@ -216,12 +231,11 @@ class Lease:
         if self._claimant()[0] > self._run:
             raise self._lost()
 
-    def _lost(self) -> FactRecallError:
-        return FactRecallError(
-            str(self._output),
-            "a later start of the workflow has taken this job over, or its machine stood still "
-            "and another job was started in its place",
-            "nothing is to be done: this job has written nothing, the other one will",
+    def _lost(self) -> interruption.Interrupted:
+        return interruption.Interrupted(
+            f"{self._output}: another job has taken this one over (a later start of the workflow, "
+            "or a second try after this machine stood still)",
+            interruption.TAKEN_OVER,
         )
 
     def _leave(self) -> None:
@@ -231,6 +245,14 @@ class Lease:
 
 
 _held: Lease | None = None
+
+
+def is_over(folder: Path, run: str) -> bool:
+    """Say whether a start of the workflow is over: a later one has begun."""
+    try:
+        return any(path.name > run for path in (folder / "runs").iterdir())
+    except FileNotFoundError:
+        return False
 
 
 def begin_run(folder: Path) -> str:
@@ -253,7 +275,7 @@ def begin_run(folder: Path) -> str:
 
 
 def check() -> None:
-    """Raise `FactRecallError` if this process held a lease and has lost it."""
+    """Raise `Interrupted` if this process held a lease and has lost it."""
     if _held is not None:
         _held.check()
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from factrecall import interruption
 from factrecall.errors import DamagedFile
-from factrecall.storage import read_tensors, remove_leftovers, to_json, write_tensors
+from factrecall.storage import read_tensors, remove_leftovers, to_json, unreadable, write_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -29,11 +29,20 @@ State = tuple[dict[str, "torch.Tensor"], dict[str, Any]]
 
 
 def work_key(identity: Mapping[str, Any], files: Sequence[Path]) -> str:
-    """Hash what determines some work: settings and versions, and the bytes of its input files."""
+    """Hash what determines some work: settings and versions, and the bytes of its input files.
+
+    Raises
+    ------
+    FactRecallError
+        When a file is missing or cannot be read.
+    """
     digest = hashlib.sha256(to_json(dict(identity)).encode())
     for path in files:
-        with path.open("rb") as handle:
-            digest.update(hashlib.file_digest(handle, "sha256").digest())
+        try:
+            with path.open("rb") as handle:
+                digest.update(hashlib.file_digest(handle, "sha256").digest())
+        except OSError as error:
+            raise unreadable(path, "file", error, damaged=False) from error
     return digest.hexdigest()[:32]
 
 

@@ -8,6 +8,7 @@ next attempt, which asks for more, goes on. Nothing here changes a result.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Callable
@@ -51,8 +52,14 @@ MINUTES = {
 }
 """Minutes for a model of 10⁹ parameters, beside `START`."""
 
-START = 15
-"""Minutes that every job gets."""
+START = 25
+"""Minutes that every job gets; SLURM gives notice after the first fifteen."""
+
+LONGEST = 24 * 60
+"""Minutes that a job asks for at most: trainings, fits and sweeps go on in their next attempt."""
+
+GOES_ON = ("pretrain", "fine-tune", "graft", "graft-without-shared", "intervene")
+"""Stages that resume, so that a later attempt needs no more time than the first."""
 
 TEXT_TOKENS = 100
 """Tokens of an example, about; six questions in one are as many as a biography."""
@@ -101,16 +108,14 @@ def _built(model: Scratch) -> int:
 
 def _stored(path: Path) -> int:
     """Count the scalars of a safetensors file by its header: its length, then JSON."""
-    with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    shapes = (entry["shape"] for name, entry in header.items() if name != "__metadata__")
-    total = 0
-    for shape in shapes:
-        count = 1
-        for size in shape:
-            count *= size
-        total += count
-    return total
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(length, path.stat().st_size)))
+        entries = [entry for name, entry in header.items() if name != "__metadata__"]
+        return sum(math.prod(entry["shape"]) for entry in entries)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return 0  # fetching the model says what is wrong with it
 
 
 def training_minutes(recipe: Recipe, parameters: int) -> int:
@@ -136,7 +141,7 @@ def needs(
     model, tuning : str
         Of the job.
     attempt : int
-        From 1; memory and time grow with it.
+        From 1; memory grows with it, and so does the time of stages that begin anew.
 
     Returns
     -------
@@ -159,9 +164,12 @@ def needs(
     if stage == "select-shared":
         keep = study.trace.keep
         more = ENTRY_BYTES * (keep if isinstance(keep, int) else keep * count) / 1e6
+    # A second attempt is as often due to a node or a time limit as to memory.
+    memory = (1 + (attempt - 1) / 2) * (PROCESS_MB + count * host / 1e6 + more)
+    minutes = min(minutes, LONGEST) if stage in GOES_ON else attempt * minutes
     return {
-        "mem_mb": round(attempt * (PROCESS_MB + count * host / 1e6 + more)),
-        "runtime": attempt * minutes,
+        "mem_mb": round(memory),
+        "runtime": minutes,
         "disk_mb": round(1000 + count * disk / 1e6),
     }
 
@@ -176,17 +184,18 @@ def gpus(study: Study, *, cluster: bool) -> int:
     cluster : bool
         Whether jobs are submitted to a cluster, whose nodes are not this machine.
     """
-    if study.compute.device == "cpu":
-        return 0
-    return int(cluster or bool(_local_gpus()))
+    if study.compute.device != "auto":
+        return int(study.compute.device == "cuda")
+    return int(cluster or _gpu_here())
 
 
-def _local_gpus() -> list[str]:
-    """Return the GPUs of this machine without loading PyTorch, which takes seconds."""
+def _gpu_here() -> bool:
+    """Say whether this machine seems to have a GPU; to load PyTorch for that takes seconds."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return [name for name in visible.split(",") if name.strip() not in ("", "-1")]
-    return [path.name for path in Path("/proc/driver/nvidia/gpus").glob("*")]
+        return any(name.strip() not in ("", "-1") for name in visible.split(","))
+    # The last is that of Windows' Linux.
+    return any([*Path("/dev").glob("nvidia[0-9]*"), *Path("/dev").glob("dxg")])
 
 
 Resources = dict[str, Callable[..., int]]

@@ -44,13 +44,15 @@ def atomic(target: Path) -> Iterator[Path]:
     Raises
     ------
     FactRecallError
-        When the disk refuses (full, read-only, no permission), or another job was given the right
-        to write this one's outputs.
+        When the disk refuses (full, read-only, no permission).
+    Interrupted
+        When another job was given the right to write this one's outputs.
     """
     from safetensors import SafetensorError  # what a full disk is to that library
 
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
     try:
+        lease.check()
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         _flush(temporary)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from factrecall.config.yamlfile import read_yaml
 from factrecall.errors import FactRecallError
 
 NAMED = 3
@@ -90,6 +91,11 @@ def explain(targets: Sequence[str], configfiles: Sequence[Path]) -> str:
     FactRecallError
         When the dry run fails: no workflow here, a mistake of the configuration, no such target.
     """
+    for path in configfiles:
+        if not path.is_file():
+            remedy = f"targets come before --configfile; study files are looked for in {Path.cwd()}"
+            raise FactRecallError(str(path), "there is no such study file", remedy)
+        read_yaml(path)
     given = ["--configfile", *map(str, configfiles)] if configfiles else []
     # An incomplete file is a reason like others, not an error. Targets stand behind `--`, since
     # `--configfile` takes every word up to there.

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.slurm.cluster import Cluster, missing
+from tests.slurm.cluster import PLACE, Cluster, missing
+from tests.workflow.running import PRESET, REPOSITORY, copy_sources
 
-REPOSITORY = Path(__file__).parents[2]
 REQUIRED = "FACTRECALL_REQUIRE_SLURM"
 """Set where SLURM must be there: these tests then fail where they would be skipped."""
 
@@ -25,7 +25,7 @@ def cluster() -> Iterator[Cluster]:
         if os.environ.get(REQUIRED):
             pytest.fail(f"{why}, but {REQUIRED} is set")
         pytest.skip(why)
-    base = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # a socket's name must be short
+    base = Path(tempfile.mkdtemp(prefix=Path(PLACE).name, dir=Path(PLACE).parent))
     started = Cluster(base)
     try:
         started.start()
@@ -38,21 +38,12 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def checkout(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the sources; the cluster comes first, so that nothing is copied in vain."""
-    folder = tmp_path_factory.mktemp("cluster") / "checkout"
-    folder.mkdir()
-    for name in ("src", "workflow", "envs", "slurm"):
-        shutil.copytree(
-            REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
-        )
-    for name in ("Snakefile", "config.yaml"):
-        shutil.copy(REPOSITORY / name, folder)
-    return folder
+    return copy_sources(tmp_path_factory.mktemp("cluster") / "checkout")
 
 
 def write_study(checkout: Path, name: str) -> Path:
     """Write the ci study cut down to one model, seed and kind of nodes; return its file."""
-    preset = REPOSITORY / "workflow/presets/ci.yaml"
-    study: dict[str, Any] = yaml.safe_load(preset.read_text(encoding="utf-8"))
+    study: dict[str, Any] = yaml.safe_load((REPOSITORY / PRESET).read_text(encoding="utf-8"))
     study["name"] = name
     study["models"] = {"llama-tiny": study["models"]["llama-tiny"]}
     study["training"]["seeds"] = [0]

@@ -10,9 +10,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.slurm.cluster import Cluster, wait_until
 
@@ -93,6 +94,14 @@ class Study:
                 if number:
                     yield Job(int(folder.name), number)
 
+    def beats(self) -> list[dict[str, Any]]:
+        """Return the beats of all leases that are held or waited for now."""
+        found = []
+        for path in (self.results / "claims").glob("*.beat"):
+            with suppress(OSError, ValueError):  # gone, or just being written
+                found.append({"key": path.name.split(".")[0], **json.loads(path.read_text())})
+        return found
+
     def say(self, what: str) -> None:
         self.told.append(what)
 
@@ -124,13 +133,9 @@ class Watch:
         while not self._stop.wait(0.2):
             for study in self._studies:
                 holders: dict[str, list[int]] = {}
-                for path in (study.results / "claims").glob("*.beat"):
-                    try:
-                        beat = json.loads(path.read_text())
-                    except (OSError, ValueError):
-                        continue
+                for beat in study.beats():
                     if beat["holds"] and _command(beat["pid"]):
-                        holders.setdefault(path.name.split(".")[0], []).append(beat["pid"])
+                        holders.setdefault(beat["key"], []).append(beat["pid"])
                 self.looks += bool(holders)
                 self.shared += [f"{key}: {p}" for key, p in holders.items() if len(p) > 1]
 
@@ -171,6 +176,16 @@ def cancel(study: Study) -> None:
     job = study.job("graft", "in")
     subprocess.run(["scancel", job.number], check=True)
     study.say(f"cancelled {job.number}")
+
+
+def preempt(study: Study) -> None:
+    """Tell a job that it has to leave soon, as SLURM does before a time limit."""
+    job = study.job("fine-tune", "bio")
+    begun = lambda: any(b["holds"] and b["pid"] == job.pid for b in study.beats())  # noqa: E731
+    wait_until(begun, PATIENCE, "the training does not begin")
+    subprocess.run(["scancel", "--signal=USR1", job.number], check=True)
+    wait_until(lambda: not job.alive, 60, "it does not leave")
+    study.say(f"preempted {job.number}")
 
 
 def pass_limit(study: Study) -> None:

@@ -51,6 +51,7 @@ def story(cluster: Cluster, checkout: Path, undisturbed: Path) -> Iterator[Story
         hit.start()
         killed.start()
         with faults.side_by_side(
+            lambda: faults.preempt(hit),
             lambda: faults.pass_limit(hit),
             lambda: faults.fail_once(hit),
             lambda: faults.cancel(hit),
@@ -90,7 +91,7 @@ def test_all_files_have_the_bytes_of_an_undisturbed_run(
     assert [name for name in expected if found[name] != expected[name]] == []
 
 
-@pytest.mark.parametrize("fault", ["failed", "cancelled", "limited", "crashed"])
+@pytest.mark.parametrize("fault", ["preempted", "failed", "cancelled", "limited", "crashed"])
 def test_a_job_that_ended_badly_was_submitted_again(story: Story, fault: str) -> None:
     study = story.cluster_faults
     (number,) = [told.split()[1] for told in study.told if told.startswith(fault)]
@@ -103,6 +104,13 @@ def test_a_job_that_ended_badly_was_submitted_again(story: Story, fault: str) ->
 def test_a_training_went_on_where_its_time_limit_had_stopped_it(story: Story) -> None:
     log = (story.cluster_faults.results / "logs/fine_tune/llama-tiny/mix-seed0.log").read_text()
     assert "going on from the state that was saved" in log
+
+
+def test_a_job_that_was_asked_to_leave_left_by_itself(story: Story) -> None:
+    study = story.cluster_faults
+    (number,) = [told.split()[1] for told in study.told if told.startswith("preempted")]
+    (log,) = (story.cluster_faults.checkout / ".snakemake/slurm_logs").rglob(f"{number}.log")
+    assert "factrecall: interrupted (SIGUSR1)" in log.read_text()
 
 
 def test_the_controller_was_away(story: Story) -> None:
@@ -140,10 +148,9 @@ def test_each_gpu_rule_had_a_gpu_to_itself(story: Story) -> None:
 
 
 def test_short_jobs_share_a_submission(story: Story) -> None:
-    for study in (story.cluster_faults, story.killed):
-        logs = list((study.results / "logs/recall").rglob("*.log"))
-        numbers = {re.findall(r"SLURM_JOB_ID=(\d+)", log.read_text())[0] for log in logs}
-        assert len(logs) == 4 and len(numbers) == 1
+    logs = list((story.cluster_faults.results / "logs/recall").rglob("*.log"))
+    numbers = {re.findall(r"SLURM_JOB_ID=(\d+)", log.read_text())[0] for log in logs}
+    assert len(logs) == 4 and len(numbers) == 1
 
 
 def test_light_rules_stay_here(story: Story) -> None:

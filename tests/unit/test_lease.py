@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from factrecall import interruption, lease
-from factrecall.errors import FactRecallError
 from factrecall.interruption import TAKEN_OVER, Interrupted, keeping, listening
-from factrecall.lease import Lease, begin_run
+from factrecall.lease import Lease, begin_run, is_over
 from factrecall.storage import write_text
 
 HOLDER = """
@@ -33,6 +32,13 @@ try:
 except interruption.Interrupted as left:
     sys.exit(left.code)
 """
+
+SAVING = """with interruption.keeping():
+            while not interruption.asked():
+                time.sleep(0.05)
+            time.sleep(3)
+            write_text(Path({state!r}), "saved")
+            interruption.leave_if_asked()"""
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +72,7 @@ def test_a_job_of_an_earlier_start_is_refused_even_later(tmp_path: Path) -> None
     with Lease(tmp_path / "claims", tmp_path / "out.txt", "2"):
         write_text(tmp_path / "out.txt", "2")
     with (
-        pytest.raises(FactRecallError, match="later start"),
+        pytest.raises(Interrupted, match="later start"),
         Lease(tmp_path / "claims", tmp_path / "out.txt", "1"),
     ):
         pytest.fail("it was let in")
@@ -114,7 +120,7 @@ def test_another_machine_is_judged_by_its_beats(
 
 def test_losing_the_lease_stops_every_write(tmp_path: Path) -> None:
     with (
-        pytest.raises(FactRecallError, match="another job was started"),
+        pytest.raises(Interrupted, match="another job has taken"),
         Lease(tmp_path / "claims", tmp_path / "out.txt", "1"),
     ):
         lease.BEAT = 60.0  # before the heart would notice
@@ -132,7 +138,44 @@ def test_other_outputs_are_free(tmp_path: Path) -> None:
     assert first.wait() == 0 and (tmp_path / "out.txt").read_text() == "1"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_holder_that_needs_long_to_save_is_waited_for(tmp_path: Path) -> None:
+    state = tmp_path / "state.txt"
+    slow = HOLDER.replace("time.sleep(seconds)", SAVING.format(state=str(state)))
+    command = [sys.executable, "-c", slow, str(tmp_path / "claims"), str(tmp_path / "out.txt")]
+    first = subprocess.Popen([*command, "1", "60"], stdout=subprocess.PIPE, text=True)
+    assert first.stdout is not None and first.stdout.readline() == "holds\n"
+    with Lease(tmp_path / "claims", tmp_path / "out.txt", "2"):  # STALE is a third of the saving
+        assert state.read_text() == "saved"
+    assert first.wait(10) == TAKEN_OVER
+
+
+def test_an_earlier_start_that_comes_late_cannot_take_over(tmp_path: Path) -> None:
+    with Lease(tmp_path / "claims", tmp_path / "out.txt", "2"):
+        early = Lease(tmp_path / "claims", tmp_path / "out.txt", "1")
+        early._refuse_if_late = lambda: None  # type: ignore[method-assign]  # it has just looked
+        with pytest.raises(Interrupted, match="taken"), early:
+            pytest.fail("it was let in")
+        write_text(tmp_path / "out.txt", "2")
+    assert (tmp_path / "out.txt").read_text() == "2"
+
+
+def test_a_start_is_over_when_a_later_one_has_begun(tmp_path: Path) -> None:
+    assert not is_over(tmp_path, "0")
+    first = begin_run(tmp_path)
+    assert not is_over(tmp_path, first)
+    begin_run(tmp_path)
+    assert is_over(tmp_path, first)
+
+
+def test_a_notice_ends_nothing_that_keeps_no_state() -> None:
+    with listening():
+        signal.raise_signal(signal.SIGUSR1)
+        assert interruption.asked()
+        with pytest.raises(Interrupted), keeping():
+            pass  # what keeps a state leaves at its first chance
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_command_at_once(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with pytest.raises(Interrupted) as left, listening():

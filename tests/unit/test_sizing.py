@@ -10,7 +10,7 @@ import torch
 from factrecall.config import Study
 from factrecall.config.reading import read_study
 from factrecall.models.scratch import build_model
-from factrecall.sizing import gpus, needs, parameters_of, resources
+from factrecall.sizing import GOES_ON, UNKNOWN, gpus, needs, parameters_of, resources
 from tests.conftest import ARCHITECTURES, FactTables, scratch, tokenizer_for
 
 PRESETS = Path(__file__).parents[2] / "workflow/presets"
@@ -50,6 +50,9 @@ def test_a_folder_is_counted_by_its_headers(tmp_path: Path) -> None:
     assert isinstance(recipe, Recipes)
     folder = Folder(source="folder", path=tmp_path, training=recipe)
     assert parameters_of(folder) == 12 + 5 + 2
+    for path in tmp_path.glob("*.safetensors"):
+        path.write_bytes(path.read_bytes()[:20])
+    assert parameters_of(folder) == UNKNOWN  # cut off: fetching it says so
 
 
 @pytest.mark.parametrize(
@@ -74,9 +77,10 @@ def test_larger_models_and_later_attempts_ask_for_more(paper: Study, ci: Study, 
     large = needs(paper, stage, "llama-3.2-3b", "mix")
     again = needs(paper, stage, "llama-3.2-3b", "mix", attempt=2)
     assert all(small[name] <= large[name] <= again[name] for name in small)
-    assert large["runtime"] < again["runtime"] and large["mem_mb"] < again["mem_mb"]
+    assert large["mem_mb"] < again["mem_mb"]
+    assert large["runtime"] < again["runtime"] or stage in GOES_ON
     assert small["mem_mb"] < 4000 and small["runtime"] <= 30
-    assert large["runtime"] <= 2 * 24 * 60
+    assert large["runtime"] <= 24 * 60
 
 
 def test_a_training_at_the_papers_scale_fits_what_it_keeps(paper: Study) -> None:
@@ -99,6 +103,8 @@ def test_gpus_are_asked_for_where_there_may_be_one(
 ) -> None:
     never = ci.model_copy(update={"compute": ci.compute.model_copy(update={"device": "cpu"})})
     assert gpus(ci, cluster=True) == 1 and gpus(never, cluster=True) == 0
+    always = ci.model_copy(update={"compute": ci.compute.model_copy(update={"device": "cuda"})})
+    assert gpus(always, cluster=False) == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     assert gpus(ci, cluster=False) == 1 and gpus(never, cluster=False) == 0
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

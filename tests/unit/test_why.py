@@ -169,9 +169,21 @@ def test_failures_are_one_message() -> None:
     assert failure("").why == "it fails: it says nothing"
 
 
-def test_words_reach_snakemake_as_they_are(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_study_file_that_is_none_is_told_before_snakemake_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "broken.yaml").write_text("a: [1\n")
+    for name in ("nothing.yaml", "broken.yaml"):
+        assert main(["why", "--configfile", str(tmp_path / name)]) == 2
+        assert name in capsys.readouterr().err
+
+
+def test_words_reach_snakemake_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a b", "c"):
+        Path(name).write_text("name: x\n")
     seen: list[list[str]] = []
 
     def run(words: list[str], **_: object) -> subprocess.CompletedProcess[str]:

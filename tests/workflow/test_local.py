@@ -94,6 +94,20 @@ def test_interrupted_or_killed_a_run_goes_on_and_ends_with_the_same_bytes(folder
     assert not state(folder) and not holders(folder)
 
 
+def test_a_submitted_job_of_an_earlier_start_deletes_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish(start(folder))
+    latest = max(path.name for path in (folder / "results/alone/claims/runs").iterdir())
+    # As the cluster's executor begins a job: it would make the outputs anew, come what may.
+    inner = ("--mode", "remote", "--force", "--nolock", "--executor", "local")
+    monkeypatch.setenv("FACTRECALL_RUN", f"{int(latest) - 1:010d}")
+    late = start(folder, *inner)
+    told, _ = late.communicate(timeout=120)
+    assert late.returncode == 2 and "earlier start of the workflow" in told
+    assert (folder / MODEL / "model.safetensors").exists()
+
+
 def test_jobs_take_turns_on_a_gpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def order(gpus: str) -> list[str]:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)

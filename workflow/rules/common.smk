@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
 from factrecall import sizing, stages
 from factrecall.errors import EXIT_CODE, FactRecallError
-from factrecall.lease import begin_run
+from factrecall.lease import begin_run, is_over
 from factrecall.slurm import remember_job_age
 from factrecall.storage import disk_error, to_json, write_text
 from factrecall.config.reading import parse_study
@@ -63,11 +63,21 @@ onstart:
         sys.exit(EXIT_CODE)
 
 
+# A submitted job is a Snakemake that deletes the outputs it is to make, before anything else. One
+# that waited in the queue while the workflow was killed and started again must not get that far.
+_run = os.environ.get("FACTRECALL_RUN")
+if workflow.remote_exec and _run and is_over(Path(RESULTS) / "claims", _run):
+    print(
+        "factrecall: this job belongs to an earlier start of the workflow; nothing is done",
+        file=sys.stderr,
+    )
+    sys.exit(EXIT_CODE)
+
 parameters = partial(stages.parameters, STUDY)
 needs = partial(sizing.resources, STUDY)
 
-# Each job that runs a model has a GPU to itself: here they take turns on the one there is (or on
-# as many as `--resources gpu=` says), on a cluster each submission has one.
+# Each job that runs a model has a GPU to itself: here they take turns on the one there is, on a
+# cluster each submission has one.
 if "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", 1)
 
@@ -78,7 +88,9 @@ resource_scopes:
 
 def gpu(wildcards):
     """Return how many GPUs a job asks for; Snakemake knows late whether it submits jobs."""
-    return sizing.gpus(STUDY, cluster=not workflow.local_exec)
+    # A dry run submits nothing, but has a number of jobs (nodes) instead of cores, too.
+    submits = workflow.non_local_exec or workflow.nodes is not None
+    return sizing.gpus(STUDY, cluster=submits)
 
 
 SCRATCH = [name for name, model in STUDY.models.items() if model.source == "scratch"]

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from factrecall.cli import circuits, experiments, models, reports
 from factrecall.cli.common import moved_aside, writing
 from factrecall.errors import EXIT_CODE, DamagedFile, FactRecallError
-from factrecall.interruption import Interrupted, listening
+from factrecall.interruption import TAKEN_OVER, Interrupted, listening
 from factrecall.storage import disk_error
 
 REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -26,13 +26,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         with listening(), writing(options):
-            options.run(options)
+            try:
+                options.run(options)
+            except DamagedFile as error:
+                raise moved_aside(error) from error
     except FactRecallError as error:
-        told = moved_aside(error) if isinstance(error, DamagedFile) else error
-        print(f"factrecall: {told}", file=sys.stderr)
+        print(f"factrecall: {error}", file=sys.stderr)
         return EXIT_CODE
     except Interrupted as left:
-        print(f"factrecall: {left.reason}; run again to go on", file=sys.stderr)
+        remedy = "" if left.code == TAKEN_OVER else "; run again to go on"
+        print(f"factrecall: {left.reason}{remedy}", file=sys.stderr)
         return left.code
     except KeyboardInterrupt:
         print("factrecall: interrupted (from the keyboard); run again to go on", file=sys.stderr)

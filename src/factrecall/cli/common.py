@@ -138,8 +138,9 @@ def moved_aside(error: DamagedFile) -> FactRecallError:
         elif path.is_dir():
             aside.unlink(missing_ok=True)
         os.replace(path, aside)
-    except OSError:  # a read-only disk, or another job was faster
-        return error
+    except OSError:
+        if path.exists():  # a read-only disk
+            return error
     return FactRecallError(
         error.where, error.why, f"run again: it was moved to {aside}, the workflow makes it anew"
     )

@@ -33,7 +33,12 @@ def add(commands: Any) -> None:
     )
     why.parser.add_argument("target", nargs="*", help="files of the study; none: all of it")
     why.parser.add_argument(
-        "--configfile", type=Path, nargs="+", default=[], help="as for snakemake"
+        "--configfile",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="study files, as for snakemake, behind the targets; none: config.yaml",
     )
 
     figures = Command(commands, "draw-figures", _draw_figures, "draw the figures of a model")

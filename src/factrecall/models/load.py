@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from factrecall.errors import DamagedFile, FactRecallError
-from factrecall.storage import atomic
+from factrecall.storage import atomic, unreadable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -72,7 +72,11 @@ def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokeni
 
 def model_files(folder: Path) -> list[Path]:
     """Return all files of a model folder, sorted by name."""
-    return sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    try:
+        members = sorted(folder.iterdir())
+    except OSError as error:
+        raise unreadable(folder, "folder", error, damaged=False) from error
+    return [path for path in members if path.is_file() and not path.name.startswith(".")]
 
 
 def choose_device(name: str) -> torch.device:
