@@ -100,7 +100,7 @@ class Lease:
         self._heart = threading.Thread(target=self._live, daemon=True, name="lease")
         self._pulsing = threading.Lock()
         self._count = 0
-        self._holds = False
+        self._holds = self._wanted = False
 
     def __enter__(self) -> Lease:
         global _held
@@ -142,7 +142,7 @@ class Lease:
         while not self._stop.wait(BEAT):
             try:
                 self._pulse()
-                if self._holds and not interruption.asked():
+                if self._holds and not self._wanted:
                     self._look()
             except OSError as error:
                 if error.errno in (errno.ENOENT, errno.ESTALE):  # the beat was deleted
@@ -156,6 +156,7 @@ class Lease:
         if run < self._run:  # an earlier start came between, and will see this
             self._put_claim()
         elif identity != self._id:
+            self._wanted = True
             interruption.ask("another job takes over")
 
     def _pulse(self) -> None:
@@ -188,7 +189,11 @@ class Lease:
         noted = time.monotonic() - NOTE + 3 * BEAT
         while True:
             interruption.leave_if_asked()
-            run, identity = self._claimant()
+            try:
+                run, identity = self._claimant()
+            except OSError:  # not readable just now
+                time.sleep(BEAT)
+                continue
             if run < self._run:  # two claimed at once, and the one of the earlier start was last
                 self._put_claim()
                 time.sleep(BEAT / 8)

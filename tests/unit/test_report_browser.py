@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.test_report_tables import Synthetic, synthetic  # noqa: F401
+from tests.unit.test_report_tables import Synthetic, drawn  # noqa: F401
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -41,12 +41,11 @@ def browse(page: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
 
 
-@pytest.fixture
-def page(synthetic: Synthetic, tmp_path: Path) -> Path:  # noqa: F811
+@pytest.fixture(scope="session")
+def page(drawn: Synthetic, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
     """Return the path of a report."""
-    synthetic.draw()
-    path = tmp_path / "report.html"
-    synthetic.report(path)
+    path = tmp_path_factory.mktemp("browsed") / "report.html"
+    drawn.report(path)
     return path
 
 

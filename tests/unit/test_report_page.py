@@ -14,7 +14,14 @@ from factrecall.report.recall_figures import RECALL_DATA, RELATION_DATA
 from factrecall.report.style import COLOURS, DOTS_PER_INCH, TUNING_LABELS, WIDTH
 from factrecall.report.summaries import TUNINGS
 from factrecall.storage import read_table
-from tests.unit.test_report_tables import IMAGE, SCRIPT, Synthetic, build, synthetic  # noqa: F401
+from tests.unit.test_report_tables import (  # noqa: F401
+    IMAGE,
+    SCRIPT,
+    Synthetic,
+    build,
+    drawn,
+    synthetic,
+)
 
 VOID = {"meta", "link", "img", "br", "hr"}
 REFERENCES = ("src", "href", "srcset", "action", "data", "poster", "formaction")
@@ -47,11 +54,10 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-@pytest.fixture
-def html(synthetic: Synthetic, tmp_path: Path) -> str:  # noqa: F811
+@pytest.fixture(scope="session")
+def html(drawn: Synthetic, tmp_path_factory: pytest.TempPathFactory) -> str:  # noqa: F811
     """Return a report on a study whose names and values are markup."""
-    synthetic.draw()
-    return synthetic.report(tmp_path / "report.html")
+    return drawn.report(tmp_path_factory.mktemp("page") / "report.html")
 
 
 def test_page_is_whole_and_closed(html: str) -> None:
@@ -149,18 +155,16 @@ def test_figures_are_the_same_bytes_twice(synthetic: Synthetic) -> None:  # noqa
     assert "<text" not in svg
 
 
-def test_figures_are_of_readable_size(synthetic: Synthetic) -> None:  # noqa: F811
-    synthetic.draw()
+def test_figures_are_of_readable_size(drawn: Synthetic) -> None:  # noqa: F811
     for name in FIGURES:
-        path = synthetic.models[0].figures / f"{name}.png"
+        path = drawn.models[0].figures / f"{name}.png"
         height, width, _ = matplotlib.image.imread(path).shape
         assert width == round(WIDTH * DOTS_PER_INCH)
         assert 0.3 < height / width < 1.65
 
 
-def test_data_of_figures(synthetic: Synthetic) -> None:  # noqa: F811
-    synthetic.draw()
-    folder = synthetic.models[0].figures
+def test_data_of_figures(drawn: Synthetic) -> None:  # noqa: F811
+    folder = drawn.models[0].figures
     recall = read_table(folder / "recall.parquet", RECALL_DATA)
     assert len(recall) == 3 * (3 + 3 + 3 + 1 + 1)
     relations = read_table(folder / "recall_by_relation.parquet", RELATION_DATA)

@@ -279,6 +279,14 @@ def synthetic(tmp_path: Path) -> Synthetic:
     return build(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
+    """Return a synthetic study whose figures are drawn, to be read only: drawing takes long."""
+    made = build(tmp_path_factory.mktemp("drawn"))
+    made.draw()
+    return made
+
+
 def recall_rows(*rows: tuple[str, int, str, str, int, int]) -> pd.DataFrame:
     """Return a table of recall from (tuning, seed, split, relation, n, correct)."""
     columns = ["tuning", "seed", "split", "relation", "n", "correct"]

@@ -227,7 +227,7 @@ def test_touching_files_reruns_nothing(checkout: Path) -> None:
         PRESET,
         "results/ci/facts/bio.parquet",
         "results/ci/tables/recall.parquet",
-        "results/ci/traces/llama-tiny/mix/seed0.safetensors",
+        "results/ci/shared/llama-tiny/mix/seed0.curve.parquet",
     ):
         os.utime(checkout / name)
     assert planned(checkout) == {}

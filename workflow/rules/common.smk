@@ -88,9 +88,9 @@ resource_scopes:
 
 def gpu(wildcards):
     """Return how many GPUs a job asks for; Snakemake knows late whether it submits jobs."""
-    # A dry run submits nothing, but has a number of jobs (nodes) instead of cores, too.
-    submits = workflow.non_local_exec or workflow.nodes is not None
-    return sizing.gpus(STUDY, cluster=submits)
+    # A dry run submits nothing; one for a cluster has a number of jobs, which are its nodes.
+    planned = workflow.dryrun and workflow.nodes is not None
+    return sizing.gpus(STUDY, cluster=workflow.non_local_exec or planned)
 
 
 SCRATCH = [name for name, model in STUDY.models.items() if model.source == "scratch"]
