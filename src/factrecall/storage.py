@@ -265,21 +265,37 @@ def read_tensors(
     """
     from safetensors import SafetensorError, safe_open
 
-    try:
-        if path.is_dir():
-            raise ValueError("it is a folder")
-        with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {})["factrecall"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if metadata.pop("checksum", None) != _checksum(tensors, metadata):
-            raise ValueError("its checksum differs, or it is of another version")
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        kind = "safetensors file of this project"
-        raise unreadable(path, kind, error, not isinstance(error, OSError)) from error
+    while True:
+        stamp = _stamp(path)
+        try:
+            if path.is_dir():
+                raise ValueError("it is a folder")
+            with safe_open(path, framework="pt") as file:
+                metadata = json.loads((file.metadata() or {})["factrecall"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if metadata.pop("checksum", None) != _checksum(tensors, metadata):
+                raise ValueError("its checksum differs, or it is of another version")
+            break
+        except (SafetensorError, OSError, KeyError, RuntimeError, ValueError) as error:
+            # The library opens a file twice, for its header and for its numbers: between the two
+            # another file may have taken its place.
+            if _stamp(path) != stamp:
+                continue
+            kind = "safetensors file of this project"
+            damaged = not isinstance(error, (OSError, RuntimeError))
+            raise unreadable(path, kind, error, damaged) from error
     if missing := [key for key in said if key not in metadata]:
         why = f"it is a file of another kind: its metadata has no {missing[0]!r}"
         raise DamagedFile(path, why, "name the right file; --help says which")
     return tensors, metadata
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def unreadable(path: Path, kind: str, error: Exception, damaged: bool) -> FactRecallError:

@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import safetensors
 import torch
 from safetensors.torch import save_file
 
@@ -319,6 +320,33 @@ def test_a_damaged_tensor_file_is_told(tmp_path: Path, kind: str) -> None:
         read_tensors(path)
     assert caught.value.where == str(path)
     assert isinstance(caught.value, DamagedFile) == (kind != "missing")
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The library opens a file twice; here its first opening met the header of one file and the
+    # numbers of another, which has taken its place.
+    path, torn = tmp_path / "x.safetensors", tmp_path / "torn.safetensors"
+    write_tensors(torn, {"x": torch.zeros(1000)}, {"update": 1})
+    write_tensors(path, {"x": torch.ones(1000)}, {"update": 1})
+    header = torn.read_bytes()[:-4000]
+    torn.write_bytes(header + path.read_bytes()[-4000:])
+    opened = []
+
+    def safe_open(name: Path, framework: str) -> object:
+        opened.append(name)
+        if len(opened) > 1:
+            return real(name, framework=framework)
+        write_tensors(path, {"x": torch.ones(1000)}, {"update": 1})
+        return real(torn, framework=framework)
+
+    real = safetensors.safe_open
+    monkeypatch.setattr(safetensors, "safe_open", safe_open)
+    tensors, _ = read_tensors(path)
+    assert opened == [path, path] and tensors["x"].unique().tolist() == [1]
+    with pytest.raises(DamagedFile):
+        read_tensors(torn)
 
 
 def test_a_tensor_file_of_others_is_refused(tmp_path: Path) -> None:

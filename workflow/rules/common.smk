@@ -16,10 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
-from factrecall import sizing, stages
+from factrecall import mends, sizing, stages
 from factrecall.errors import EXIT_CODE, FactRecallError
 from factrecall.lease import begin_run, is_over
-from factrecall.slurm import remember_job_age
 from factrecall.storage import disk_error, to_json, write_text
 from factrecall.config.reading import parse_study
 
@@ -44,7 +43,8 @@ os.environ.update(
     FACTRECALL_STUDY=STUDY_FILE,
 )
 
-remember_job_age()
+mends.remember_job_age()
+mends.leave_on_sigterm()
 
 # A job is asked to leave by a signal to all its processes: the shell and `tee` stay until it has
 # saved its state, and so does a Snakemake that runs it in a cluster's job. A log that cannot be
