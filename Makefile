@@ -29,7 +29,8 @@ run: setup ## run the study (laptop: about 18 minutes on 2 cores) and write its 
 	@echo "the report is in results/, one folder a study: report.html"
 
 test: setup check ## check the code, then run all tests
-	pytest
+	pytest --numprocesses logical --maxprocesses 8 --dist loadfile tests/unit
+	pytest --ignore tests/unit
 
 check: setup ## ruff, mypy, snakefmt and snakemake's own lint
 	ruff check .

@@ -21,6 +21,7 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/shared.smk"
 include: "workflow/rules/circuits.smk"
+include: "workflow/rules/representations.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -33,6 +34,7 @@ localrules:
     summarise_ablation,
     summarise_grafting,
     summarise_circuits,
+    summarise_representations,
     draw_figures,
     write_report,
 
@@ -45,4 +47,5 @@ rule all:
         f"{RESULTS}/tables/ablation.parquet",
         f"{RESULTS}/tables/grafting.parquet",
         f"{RESULTS}/tables/interventions.parquet",
+        f"{RESULTS}/tables/probes.parquet",
         f"{RESULTS}/report.html",

@@ -125,6 +125,7 @@ class Workspace:
                 "out": "out/model",
                 "history": "out/history.parquet",
                 "trace": "out/trace.safetensors",
+                "snapshots": "out/1of2.safetensors out/2of2.safetensors",
                 "state": "state",
             },
             "recall": {

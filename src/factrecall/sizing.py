@@ -35,11 +35,17 @@ HOST_BYTES = {
     "graft-without-shared": 40,
     "intervene": 40,
     "study-case": 40,
+    "represent": 12,
+    "probe": 0,
+    "compare-gradients": 24,
 }
 """Main memory, in bytes a parameter: weights while they are read, and on a CPU all that is kept."""
 
 ENTRY_BYTES = 150
 """Main memory of a selection, in bytes a kept parameter: its rankings, sorted two at a time."""
+
+CELLS = 160
+"""Cells of which coordinates of gradients are drawn: four sets by forty layers."""
 
 MINUTES = {
     "select-shared": 60,
@@ -49,6 +55,9 @@ MINUTES = {
     "graft-without-shared": 240,
     "intervene": 480,
     "study-case": 60,
+    "represent": 120,
+    "probe": 120,
+    "compare-gradients": 120,
 }
 """Minutes for a model of 10⁹ parameters, beside `START`."""
 
@@ -154,9 +163,11 @@ def needs(
         recipe = chosen.pretrain if stage == "pretrain" and isinstance(chosen, Scratch) else None
         minutes = training_minutes(recipe or getattr(chosen.training, tuning), count)
         # Weights, gradients, two moments and two sums a task; then the same without gradients
-        # twice, as tensors and as bytes, when the state is saved.
+        # twice, as tensors and as bytes, when the state is saved. Snapshots are on the disk beside
+        # the state and, at the end, in place, too.
         tasks = TASKS[tuning]
-        host, disk = 28 + 16 * tasks, 4 + 12 + 8 * tasks
+        snapshots = study.trace.snapshots if stage == "fine-tune" else 0
+        host, disk = 28 + 16 * tasks, 4 + 12 + 8 * tasks + 8 * snapshots
     else:
         minutes = START + round(MINUTES[stage] * count / 1e9)
         host, disk = HOST_BYTES[stage], 4
@@ -164,6 +175,13 @@ def needs(
     if stage == "select-shared":
         keep = study.trace.keep
         more = ENTRY_BYTES * (keep if isinstance(keep, int) else keep * count) / 1e6
+    if stage == "compare-gradients":
+        drawn = study.representations.gradients.coordinates
+        people = study.representations.gradients.individuals
+        people = people or max(study.trace.in_distribution, study.trace.out_of_distribution)
+        columns = count if drawn is None else min(count, CELLS * drawn)
+        # Six facts of each of a side's people, told and asked, in float32.
+        more = 6 * people * 2 * 4 * columns / 1e6
     # A second attempt is as often due to a node or a time limit as to memory.
     memory = (1 + (attempt - 1) / 2) * (PROCESS_MB + count * host / 1e6 + more)
     minutes = min(minutes, LONGEST) if stage in GOES_ON else attempt * minutes

@@ -115,6 +115,30 @@ def _study_case(study: Study) -> Settings:
     }
 
 
+def _represent(study: Study) -> Settings:
+    whole = study.representations
+    # How probes are fitted is none of its business, only to whom.
+    probes = whole.probes.model_copy(update={"held_out": None, "penalties": None})
+    return {
+        "representations": whole.model_copy(update={"gradients": None, "probes": probes}),
+        "batch_tokens": study.recall.batch_tokens,
+        "study_seed": study.seed,
+    }
+
+
+def _probe(study: Study) -> Settings:
+    probes = study.representations.probes.model_copy(update={"individuals": None})
+    return {"probes": probes, "study_seed": study.seed}
+
+
+def _compare_gradients(study: Study) -> Settings:
+    return {
+        "gradients": study.representations.gradients,
+        "trace": study.trace.model_copy(update={"keep": None, "snapshots": None}),
+        "study_seed": study.seed,
+    }
+
+
 def _seed(study: Study) -> Settings:
     return {"seed": study.seed}
 
@@ -157,6 +181,10 @@ STAGES: dict[str, Stage] = {
     "intervene": Stage("experiments.intervene", _intervene, _EXPERIMENTS),
     "summarise-circuits": Stage("experiments.circuit_tables", _seed, _TABLES),
     "study-case": Stage("experiments.case", _study_case, _EXPERIMENTS),
+    "represent": Stage("experiments.represent", _represent, (*_EXPERIMENTS, "captum")),
+    "probe": Stage("experiments.probes", _probe, _EXPERIMENTS),
+    "compare-gradients": Stage("experiments.gradients", _compare_gradients, _EXPERIMENTS),
+    "summarise-representations": Stage("experiments.represented", _seed, _TABLES),
     "draw-figures": Stage("report.figures", _draw_figures, _FIGURES),
     "write-report": Stage("report.study", _report, ("jinja2", *_FIGURES)),
 }

@@ -17,6 +17,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import torch
 from transformers.utils import logging
 
+from tests.benchmarks.bench_probes import bench_probes
 from tests.benchmarks.circuits import bench_circuits
 from tests.benchmarks.parameters import bench_entry, bench_graft, bench_sweep
 from tests.benchmarks.training import bench_recall, bench_trace, bench_training
@@ -29,6 +30,7 @@ BENCHMARKS = {
     "sweep": bench_sweep,
     "graft": bench_graft,
     "circuits": bench_circuits,
+    "probes": bench_probes,
 }
 
 

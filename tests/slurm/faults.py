@@ -64,10 +64,10 @@ class Study:
     def unlock(self) -> None:
         assert self._run("--unlock").wait(60) == 0, self.log.read_text()[-2000:]
 
-    def end(self) -> int:
+    def end(self, patience: float = PATIENCE) -> int:
         """Wait for Snakemake to end; return its exit code."""
         assert self.snakemake is not None
-        return self.snakemake.wait(PATIENCE)
+        return self.snakemake.wait(patience)
 
     def job(self, *words: str) -> Job:
         """Wait for a process with these words on its command line."""
@@ -191,7 +191,8 @@ def preempt(study: Study) -> None:
 def pass_limit(study: Study) -> None:
     """Let a fine-tuning stand still in its middle until its time limit is over."""
     job = study.job("fine-tune", "mix")
-    wait_until(lambda: list((study.results / "state").glob("*.safetensors")), PATIENCE, "no state")
+    state = f"{'?' * 32}.safetensors"  # snapshots have longer names
+    wait_until(lambda: list((study.results / "state").glob(state)), PATIENCE, "no state")
     os.kill(job.pid, signal.SIGSTOP)
     subprocess.run(["scontrol", "update", f"JobId={job.number}", "TimeLimit=1"], check=True)
     wait_until(lambda: not job.alive, 200, "the time limit ended nothing")

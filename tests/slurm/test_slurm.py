@@ -20,7 +20,10 @@ from tests.slurm import faults
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import write_study
 
-GPU_RULES = ("pretrain", "fine_tune", "recall", "ablate", "graft", "intervene", "study_case")
+GPU_RULES = (
+    *("pretrain", "fine_tune", "recall", "ablate", "graft", "intervene", "study_case"),
+    *("represent", "probe", "compare_gradients"),
+)
 VOLATILE = ("logs", "benchmarks", "claims", "studies", "figures")
 
 
@@ -30,7 +33,7 @@ class Story:
 
     cluster_faults: faults.Study
     killed: faults.Study
-    codes: tuple[int, int]
+    codes: tuple[int, ...]
     watch: faults.Watch
 
 
@@ -60,7 +63,7 @@ def story(cluster: Cluster, checkout: Path, undisturbed: Path) -> Iterator[Story
             lambda: [f(killed) for f in (faults.interrupt, faults.terminate, faults.kill)],
         ):
             pass
-        codes = hit.end(), killed.end()
+        codes = tuple(study.end(3 * faults.PATIENCE) for study in (hit, killed))
     yield Story(hit, killed, codes, watch)
 
 
@@ -172,4 +175,6 @@ def test_light_rules_stay_here(story: Story) -> None:
         "graft_without_shared",
         "intervene",
         "study_case",
+        "states_probe_represent",
+        "compare_gradients",
     }

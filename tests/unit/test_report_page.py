@@ -108,11 +108,22 @@ def test_headline_verdict_and_marks(html: str) -> None:
 def test_claims_are_counted_above_and_listed_below(html: str) -> None:
     page = Page(html)
     text = " ".join("".join(page.text).split())
-    assert "Of 26 further claims of the paper on shared parameters and circuits 26 hold" in text
-    assert "of 13 checks added here 11 hold." in text
+    assert "claims of the paper on shared parameters, circuits and representations 35 hold" in text
+    assert "of 15 checks added here 13 hold." in text
     items = [a for a in page.all("li") if "verdict" in (a.get("class") or "")]
-    assert len(items) == 39
+    assert len(items) == 50
     assert "Caution. On QA in masks recover recall of the people they are fitted to" in text
+
+
+def test_representations_are_shown_with_their_cautions_and_claims(html: str) -> None:
+    page = Page(html)
+    text = " ".join("".join(page.text).split())
+    assert {"href": "#representations-1"} in page.all("a")
+    assert "Caution. Only the layers that the configuration names were looked at: 0, 1." in text
+    for section in ("Representations", "Gradients of both formats", "What facts are read from"):
+        assert f"<h4>{section}</h4>" in html
+    assert "Behind the middle layer" not in text and "behind the middle layer (0)" in text
+    assert "So few layers are drawn as points" in text
 
 
 def test_several_models_and_no_timings_or_traces(tmp_path: Path) -> None:
@@ -126,7 +137,7 @@ def test_several_models_and_no_timings_or_traces(tmp_path: Path) -> None:
     assert "Results: two" in text
     assert "two: Mix-tuned" in text
     assert "Traced gradients" not in text
-    assert text.count("Claims on shared parameters and circuits") == 2
+    assert text.count("Claims on shared parameters, circuits and representations") == 2
     assert "peak MB" not in text
 
 

@@ -26,6 +26,7 @@ from factrecall.report.influences import read_gatherings
 from factrecall.report.measures import TableFiles
 from factrecall.report.page import write_report
 from factrecall.report.published import LLAMA, PYTHIA, counterpart, published
+from factrecall.report.representation_measures import RepresentationFiles
 from factrecall.report.shown import ModelFiles
 from factrecall.report.summaries import (
     AVERAGE,
@@ -39,6 +40,7 @@ from factrecall.report.timings import Timing, duration, summarise
 from factrecall.storage import write_table, write_tensors
 from factrecall.training.loop import HISTORY
 from tests.unit.test_report_circuits import write_case, write_circuit_tables, write_sweep
+from tests.unit.test_report_representations import write_representation_tables
 from tests.unit.test_report_shared import write_parameter_tables
 
 SCRIPT = "<script>alert(1)</script>"
@@ -85,6 +87,9 @@ class Synthetic:
                 heads=self.tables.heads,
                 sweep=self.sweep,
                 case=model.case,
+                representations=RepresentationFiles(
+                    *(getattr(self.tables, name) for name in RepresentationFiles._fields)
+                ),
                 histories=self.histories,
                 out=model.figures,
                 published_model=said,
@@ -132,6 +137,7 @@ def build(
         files.append(ModelFiles(model, figures, per_example, traces, case))
     tables = write_parameter_tables(folder / "tables", models)
     write_circuit_tables(tables, models)
+    write_representation_tables(tables, models)
     write_table(tables.recall, pd.concat(rows), SUMMARY)
     histories = [
         (tuning, seed, _history(folder / "histories", tuning, seed, rng))
@@ -270,6 +276,7 @@ def _study(name: str, models: tuple[str, ...], people: int, seeds: list[int]) ->
             "steps": {"method": "adaptive"},
             "case": {"layer": None, "head": None, "individual": None, "relation": None},
         },
+        "representations": {"layers": [0, 1], "probes": {"individuals": 10}},
     }
 
 
@@ -472,12 +479,15 @@ def test_deviations_are_those_of_the_study(synthetic: Synthetic) -> None:
             "steps": {"method": "each", "stride": 1},
             "case": {"layer": 21, "head": 17, "individual": 3, "relation": "university"},
         },
+        "representations": {"layers": None, "probes": {"individuals": None}},
     }
     assert [d.what for d in deviations(as_published)] == [
         "Wording of biographies and questions",
         "Interventions on nodes",
         "A control for continuity",
         "What is read of the case study's head",
+        "Probes",
+        "Gradients, attribution and patching",
     ]
     case = {"layer": 21, "head": 17, "individual": None, "relation": None}
     named = {**as_published, "circuits": {**as_published["circuits"], "case": case}}

@@ -52,11 +52,16 @@ class Study:
     def state(self, name: str) -> Path:
         return self.folder / name / "state"
 
-    def run(self, name: str, updates: int = UPDATES) -> None:
+    def snapshots(self, name: str, count: int = 2) -> list[Path]:
+        return [self.folder / name / f"{i + 1}of{count}.safetensors" for i in range(count)]
+
+    def run(
+        self, name: str, updates: int = UPDATES, snapshots: int = 2, save_seconds: float = 0.05
+    ) -> None:
         out = self.folder / name
         fine_tune(
             recipe(updates=updates, batch_size=12),
-            Trace(in_distribution=2, out_of_distribution=2),
+            Trace(in_distribution=2, out_of_distribution=2, snapshots=snapshots),
             "float32",
             0,
             tuning="mix",
@@ -66,9 +71,10 @@ class Study:
             out=out / "model",
             history=out / "history.parquet",
             traced=out / "trace.safetensors",
+            snapshots=self.snapshots(name, snapshots),
             state=self.state(name),
             device=torch.device("cpu"),
-            save_seconds=0.05,
+            save_seconds=save_seconds,
             provenance={"test": True},
         )
 
@@ -241,13 +247,15 @@ def test_half_written_outputs_of_a_killed_run_are_removed(tiny: Tiny, tmp_path: 
     out = tmp_path / "one"
     (out / ".model.17-abc.tmp").mkdir(parents=True)
     (out / ".model.17-abc.tmp" / "model.safetensors").write_bytes(b"half")
-    for name in ("history.parquet", "trace.safetensors"):
+    for name in ("history.parquet", "trace.safetensors", "2of2.safetensors"):
         (out / f".{name}.17-abc.tmp").write_bytes(b"half")
     study.run("one", updates=3)
     assert {path.name for path in out.iterdir()} == {
         "model",
         "history.parquet",
         "trace.safetensors",
+        "1of2.safetensors",
+        "2of2.safetensors",
         "state",
     }
 
@@ -257,7 +265,8 @@ def test_asked_to_leave_a_command_saves_its_state_and_goes_on_later(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     tune = workspace.command("fine-tune")
-    outputs = [workspace.folder / "out" / name for name in ("history.parquet", "trace.safetensors")]
+    names = ("history.parquet", "trace.safetensors", "1of2.safetensors", "2of2.safetensors")
+    outputs = [workspace.folder / "out" / name for name in names]
     outputs.append(workspace.folder / "out/model/model.safetensors")
     assert main(tune) == 0
     whole = [path.read_bytes() for path in outputs]
@@ -275,7 +284,7 @@ def test_asked_to_leave_a_command_saves_its_state_and_goes_on_later(
         patch.setattr(finetune, "progress", signalled)
         assert main(tune) == 128 + number
     assert not (workspace.folder / "out").exists()
-    (state,) = (workspace.folder / "state").glob("*.safetensors")
+    (state,) = (workspace.folder / "state").glob("?" * 32 + ".safetensors")
     assert read_tensors(state)[1]["update"] == 2
     assert main(tune) == 0
     assert [path.read_bytes() for path in outputs] == whole

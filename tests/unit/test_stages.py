@@ -34,6 +34,10 @@ FUNCTIONS = {
     "intervene": "intervene",
     "summarise-circuits": "summarise_circuits",
     "study-case": "study_case",
+    "represent": "represent",
+    "probe": "probe",
+    "compare-gradients": "compare_gradients",
+    "summarise-representations": "summarise_representations",
     "draw-figures": "draw_figures",
     "write-report": "report_study",
 }
@@ -72,6 +76,7 @@ def test_the_stages_function_takes_its_settings(study: Study, stage: str) -> Non
     assert set(settings(study, stage, **wildcards(stage))) <= set(taken)
 
 
+REPRESENTATIONS = ("represent", "probe", "compare-gradients", "summarise-representations")
 CHANGES: list[tuple[str, Any, set[str]]] = [
     ("compute.threads", 7, set()),
     ("compute.save_seconds", 7.0, set()),
@@ -91,6 +96,7 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
             "intervene",
             "summarise-circuits",
             "study-case",
+            *REPRESENTATIONS,
         },
     ),
     ("facts.people", 42, {"make-facts"}),
@@ -114,8 +120,21 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
     (
         "recall.batch_tokens",
         99,
-        {"recall", "ablate", "graft", "graft-without-shared", "intervene", "study-case"},
+        {
+            *("recall", "ablate", "graft", "graft-without-shared", "intervene", "study-case"),
+            "represent",
+        },
     ),
+    ("representations.precision", "bfloat16", {"represent"}),
+    ("representations.layers", [1], {"represent"}),
+    ("representations.probes.individuals", 12, {"represent"}),
+    ("representations.probes.held_out", 0.5, {"probe"}),
+    ("representations.probes.penalties", [0.5], {"probe"}),
+    ("representations.gradients.individuals", 3, {"compare-gradients"}),
+    ("representations.signature.steps", 9, {"represent"}),
+    ("representations.patching.individuals", 9, {"represent"}),
+    ("trace.out_of_distribution", 3, {"fine-tune", "compare-gradients"}),
+    ("trace.snapshots", 3, {"fine-tune"}),
     (f"models.{MODEL}.training.mix.updates", 77, {"fine-tune"}),
     (f"models.{MODEL}.training.bio.updates", 77, set()),  # of the tuning asked for here
     (f"models.{MODEL}.pretrain.updates", 77, {"pretrain"}),

@@ -61,7 +61,7 @@ def wait_until(true: Callable[[], object]) -> None:
 
 
 def state(folder: Path) -> list[Path]:
-    return list((folder / "results/alone/state").glob("*.safetensors"))
+    return list((folder / "results/alone/state").glob(f"{'?' * 32}.safetensors"))
 
 
 def holders(folder: Path) -> list[Path]:

@@ -26,19 +26,21 @@ SHARED = {
     "summarise_ablation": 1,
     "graft_without_shared": 16,
     "summarise_grafting": 1,
+    "compare_gradients": 8,
+    "summarise_representations": 1,
     **CIRCUITS,
     "intervene": 16,
 }
 """Jobs of what depends on the shared sets: 2 models, 2 histories, 2 seeds (and 2 splits)."""
 
-TUNED = {**SHARED, **CIRCUITS, "graft": 16}
+TUNED = {**SHARED, **CIRCUITS, "graft": 16, "represent": 8, "probe": 8}
 """Jobs of what depends on the fine-tuned models."""
 
 HALF_OF_TUNED = {name: max(1, jobs // 2) for name, jobs in TUNED.items()} | {"study_case": 2}
 """Of one history alone; the case study compares the two."""
 
 GRAFTED = {"graft", "graft_without_shared", "summarise_grafting", *CIRCUITS, "draw_figures"}
-GRAFTED |= {"write_report"}
+GRAFTED |= {"compare_gradients", "summarise_representations", "write_report"}
 REPORT = {"draw_figures": 2, "write_report": 1}
 AFTER_TRAINING = {"recall", "summarise_recall", *TUNED, *REPORT}
 
@@ -54,7 +56,10 @@ def test_a_finished_study_has_nothing_left_to_do(checkout: Path) -> None:
         ({"shared": {"influence": "signed"}}, SHARED | REPORT),
         (
             {"grafting": {"alphas": [0.05, 0.1, 0.2]}},
-            {"graft": 16, "graft_without_shared": 16, "summarise_grafting": 1} | CIRCUITS | REPORT,
+            {"graft": 16, "graft_without_shared": 16, "summarise_grafting": 1}
+            | {"compare_gradients": 8, "summarise_representations": 1}
+            | CIRCUITS
+            | REPORT,
         ),
         (
             {"circuits": {"unit": {"forward": 16}}},
@@ -65,6 +70,22 @@ def test_a_finished_study_has_nothing_left_to_do(checkout: Path) -> None:
             {"intervene": 16, "summarise_circuits": 1} | REPORT,
         ),
         ({"circuits": {"case": {"relation": "job"}}}, {"study_case": 2} | REPORT),
+        (
+            {"representations": {"probes": {"held_out": 0.3}}},
+            {"probe": 8, "summarise_representations": 1} | REPORT,
+        ),
+        (
+            {"representations": {"gradients": {"individuals": 3}}},
+            {"compare_gradients": 8, "summarise_representations": 1} | REPORT,
+        ),
+        (
+            {"representations": {"patching": {"individuals": 3}}},
+            {"represent": 8, "probe": 8, "summarise_representations": 1} | REPORT,
+        ),
+        (
+            {"trace": {"snapshots": 0}},
+            {"fine_tune": 12, "recall": 12, "summarise_recall": 1} | TUNED | REPORT,
+        ),
         ({"compute": {"threads": 2, "save_seconds": 5.0, "cache_gb": 0.5}}, {}),
         (
             {"recall": {"batch_tokens": 4096}},
@@ -121,6 +142,10 @@ def test_a_finished_study_has_nothing_left_to_do(checkout: Path) -> None:
         "nodes a step",
         "random draws",
         "case",
+        "probes",
+        "gradients",
+        "patching",
+        "snapshots",
         "compute",
         "batch_tokens",
         "mix learning rate",

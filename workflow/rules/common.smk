@@ -111,6 +111,13 @@ SHARED = f"{RESULTS}/shared/{{model}}/{{tuning}}/seed{{seed}}"
 GRAFTED = f"{RESULTS}/grafting/{{model}}/{{tuning}}/seed{{seed}}.{{split}}"
 GRAFTED_OUT = GRAFTED.replace("{split}", "out")
 CIRCUIT = f"{RESULTS}/circuits/{{model}}/{{tuning}}/seed{{seed}}.{{kind}}.{{by}}"
+REPRESENTED = f"{RESULTS}/representations/{{model}}/{{tuning}}/seed{{seed}}"
+SNAPSHOTS = expand(
+    f"{RESULTS}/snapshots/{{{{model}}}}/{{{{tuning}}}}/seed{{{{seed}}}}"
+    ".{moment}of{moments}.safetensors",
+    moment=range(1, STUDY.trace.snapshots + 1),
+    moments=STUDY.trace.snapshots,
+)
 CASE = f"{RESULTS}/case/{{model}}/case"
 # Every evaluation of the study; θpre has no seed of its own and carries the study's.
 EVALUATIONS = [
@@ -163,6 +170,24 @@ def start(wildcards):
 def ordering(wildcards):
     """Return the shared sets where nodes are ordered by them; the controls know nothing of S."""
     return f"{SHARED}.sets.safetensors" if wildcards.by == "shared" else []
+
+
+def phases_of_history(wildcards):
+    """Return the phases of a training history and, of each, the shares of its moments."""
+    inside = STUDY.trace.snapshots + 1
+    return [
+        {"phase": phase, "share": moment / inside}
+        for phase in (["bio", "stage"] if wildcards.tuning == "stage" else ["mix"])
+        for moment in range(phase == "stage", inside + 1)
+    ]
+
+
+def moments_of_history(wildcards):
+    """Return the weights at each moment: θpre, then of each phase snapshots and end."""
+    files = [BASE]
+    for phase in ["bio", "stage"] if wildcards.tuning == "stage" else ["mix"]:
+        files += [file.replace("{tuning}", phase) for file in [*SNAPSHOTS, TUNED]]
+    return files
 
 
 def traces_of_history(wildcards):

@@ -35,6 +35,7 @@ rule draw_figures:
             )
         ],
         case=rules.study_case.output,
+        representations=rules.summarise_representations.output,
         histories=lambda wildcards: each(
             [{"model": wildcards.model, **run} for run in RUNS],
             f"{TUNED}.history.parquet",
@@ -65,6 +66,7 @@ rule draw_figures:
         " --ablation {input.ablation:q} --grafting {input.grafting:q} --checks {input.checks:q}"
         " --interventions {input.interventions:q} --heads {input.heads:q}"
         " --sweep {params.kind:q} {input.sweep:q} --case {input.case:q}"
+        " --representations {input.representations:q}"
         " {params.histories} --out {params.folder:q}"
         " 2>&1 | tee {log:q}"
 
@@ -89,6 +91,7 @@ rule write_report:
                 "sweeps",
             ],
         ),
+        representations=rules.summarise_representations.output,
         case=expand(rules.study_case.output, model=STUDY.models),
         figures=expand(rules.draw_figures.output, model=STUDY.models),
         examples=rules.summarise_recall.input.tables,

@@ -57,6 +57,7 @@ rule fine_tune:
         model=directory(TUNED),
         history=f"{TUNED}.history.parquet",
         trace=TRACE,
+        snapshots=SNAPSHOTS,
     log:
         f"{RESULTS}/logs/fine_tune/{{model}}/{{tuning}}-seed{{seed}}.log",
     benchmark:
@@ -79,7 +80,7 @@ rule fine_tune:
         " --tuning {wildcards.tuning:q} --seed {wildcards.seed:q}"
         " --facts {input.facts:q} --start {input.start:q}"
         " --out {output.model:q} --history {output.history:q} --trace {output.trace:q}"
-        " --state {params.state:q} 2>&1 | tee {log:q}"
+        " --snapshots {output.snapshots:q} --state {params.state:q} 2>&1 | tee {log:q}"
 
 
 rule recall:

@@ -11,7 +11,7 @@ import errno
 import sys
 from collections.abc import Sequence
 
-from factrecall.cli import circuits, experiments, models, reports
+from factrecall.cli import circuits, experiments, models, reports, representations
 from factrecall.cli.common import moved_aside, writing
 from factrecall.errors import EXIT_CODE, DamagedFile, FactRecallError
 from factrecall.interruption import TAKEN_OVER, Interrupted, listening
@@ -59,6 +59,6 @@ def _parser() -> argparse.ArgumentParser:
         "Each command is a stage of a study; `make run` or `snakemake` runs them all in order.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (models, experiments, circuits, reports):
+    for module in (models, experiments, circuits, representations, reports):
         module.add(commands)
     return parser

@@ -29,6 +29,7 @@ def add(commands: Any) -> None:
     tune.tuning("bio", "stage", "mix")
     tune.path("--start", "the model folder to start from")
     tune.output("--trace", "the gradient trace to write")
+    tune.path("--snapshots", "the snapshots to write, first moment first", nargs="*")
     for train in (pretrain, tune):
         train.model()
         train.facts()
@@ -110,6 +111,7 @@ def _fine_tune(options: argparse.Namespace) -> None:
         out=options.out,
         history=options.history,
         traced=options.trace,
+        snapshots=options.snapshots,
         state=options.state,
         device=device,
         save_seconds=study.compute.save_seconds,

@@ -62,6 +62,12 @@ def add(commands: Any) -> None:
         nargs=5,
         metavar=("CASE", "TOKENS", "ATTENTION", "LOGITS", "LOOKS"),
     )
+    figures.path(
+        "--representations",
+        "the study's tables on representations",
+        nargs=5,
+        metavar=("PROBES", "CONSISTENCY", "GRADIENTS", "SIGNATURE", "PATCHING"),
+    )
     figures.output("--out", "the folder to write to")
 
     report = Command(commands, "write-report", _write_report, "write the report of a study")
@@ -88,6 +94,7 @@ def _draw_figures(options: argparse.Namespace) -> None:
     from factrecall.report.case_data import CaseFiles
     from factrecall.report.continuity_figure import SweepFiles
     from factrecall.report.figures import draw_figures
+    from factrecall.report.representation_measures import RepresentationFiles
 
     kind, *sweep = options.sweep
     histories = [(tuning, seed_of(seed), Path(path)) for tuning, seed, path in options.history]
@@ -97,6 +104,7 @@ def _draw_figures(options: argparse.Namespace) -> None:
         **tables,
         sweep=SweepFiles(str(kind), *sweep),
         case=CaseFiles(*options.case),
+        representations=RepresentationFiles(*options.representations),
         histories=histories,
         out=options.out,
     )

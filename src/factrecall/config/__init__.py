@@ -9,15 +9,22 @@ The text below a key is its documentation, in `docs/configuration.md` and in err
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from factrecall.config.circuits import Adaptive, Case, Circuits, Each, Steps
+from factrecall.config.facts import Facts, Pools
 from factrecall.config.grafting import DualAveraging, Grafting, SigmoidSGD
 from factrecall.config.model import Folder, Hub, Model, Recipe, Recipes, Scratch
-from factrecall.config.section import Amount, Location, Mistake, Name, Natural, Positive, Section
+from factrecall.config.representations import (
+    Gradients,
+    Patching,
+    Probes,
+    Representations,
+    Signature,
+)
+from factrecall.config.section import Amount, Mistake, Name, Natural, Positive, Section
 
 __all__ = [
     "TUNINGS",
@@ -30,19 +37,24 @@ __all__ = [
     "Each",
     "Facts",
     "Folder",
+    "Gradients",
     "Grafting",
     "Hub",
     "Influence",
     "Model",
     "Name",
+    "Patching",
     "Pools",
+    "Probes",
     "Recall",
     "Recipe",
     "Recipes",
+    "Representations",
     "Scratch",
     "Section",
     "Shared",
     "SigmoidSGD",
+    "Signature",
     "Steps",
     "Study",
     "Trace",
@@ -53,80 +65,6 @@ __all__ = [
 Tuning = Literal["bio", "stage", "mix"]
 TUNINGS: tuple[Tuning, ...] = ("bio", "stage", "mix")
 Influence = Literal["absolute", "magnitude", "signed"]
-
-
-class Pools(Section):
-    """How many values each attribute is drawn from (defaults: the paper's, appendix A.2.1)."""
-
-    first_names: Annotated[int, Field(ge=1, le=600)] = 400
-    """First names."""
-    last_names: Annotated[int, Field(ge=1, le=1000)] = 1000
-    """Last names; a full name is a first and a last name, and names one person."""
-    cities: Annotated[int, Field(ge=2, le=2000)] = 200
-    """Invented cities, each with one US state or territory."""
-    universities: Annotated[int, Field(ge=2, le=300)] = 300
-    """Real US institutions of higher education."""
-    jobs: Annotated[int, Field(ge=2, le=600)] = 100
-    """Jobs."""
-    companies: Annotated[int, Field(ge=2, le=5000)] = 263
-    """Invented companies."""
-    first_year: Annotated[int, Field(ge=1000, le=9999)] = 1900
-    """Earliest year of birth."""
-    last_year: Annotated[int, Field(ge=1000, le=9999)] = 2099
-    """Latest year of birth, itself included."""
-
-    def _mistakes(self) -> Iterator[Mistake]:
-        if self.first_year > self.last_year:
-            yield Mistake(
-                ("last_year",),
-                f"it is before first_year ({self.first_year})",
-                "swap the two, or make them equal for a single year",
-            )
-
-
-class Facts(Section):
-    """Who is invented, and what is told about them."""
-
-    people: Annotated[int, Field(ge=2)]
-    """People of the study; with `individuals`, the number of rows of that file."""
-    pretrain_people: Natural = 0
-    """Other invented people, on whom models built from scratch are pre-trained."""
-    pretrain_biographies: Positive = 1
-    """Biographies of each of them, which tell the same facts in other words."""
-    in_distribution: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
-    """Share of the people whose questions are trained on; the others' are only asked."""
-    pools: Pools = Pools()
-    individuals: Location | None = None
-    """Your own people, a `.csv` or `.parquet` file; null invents them."""
-    templates: Location | None = None
-    """Your own sentences and questions, a YAML file; null takes those of the package."""
-
-    @property
-    def sides(self) -> tuple[int, int]:
-        """How many people are in and out of distribution; each side has at least one."""
-        inside = min(max(round(self.people * self.in_distribution), 1), self.people - 1)
-        return inside, self.people - inside
-
-    def _mistakes(self) -> Iterator[Mistake]:
-        pools = self.pools
-        names = pools.first_names * pools.last_names
-        invented = self.people if self.individuals is None else 0
-        if invented + self.pretrain_people > names:
-            key = "people" if invented else "pretrain_people"
-            yield Mistake(
-                (key,),
-                f"{invented} people and {self.pretrain_people} pretrain_people need unique names, "
-                f"{pools.first_names} first and {pools.last_names} last names make {names}",
-                "ask for fewer people, or raise facts.pools.first_names or facts.pools.last_names",
-            )
-        for key in ("individuals", "templates"):
-            path = getattr(self, key)
-            if path is not None and not path.is_file():
-                yield Mistake(
-                    (key,),
-                    "there is no such file",
-                    f"mend the path (it starts at {Path.cwd()}), or remove the key",
-                )
 
 
 class Training(Recipes):
@@ -155,6 +93,8 @@ class Trace(Section):
     """People traced among those out of distribution (their biographies)."""
     keep: Amount = 0.2
     """Parameters kept of every ranking, a count or a fraction of all: the largest `shared.k`."""
+    snapshots: Natural = 2
+    """Moments between start and end of a fine-tuning, evenly spaced, whose weights are kept."""
 
 
 class Shared(Section):
@@ -204,6 +144,7 @@ class Study(Section):
         optimiser=DualAveraging(method="dual_averaging"),
     )
     circuits: Circuits = Circuits()
+    representations: Representations = Representations()
     recall: Recall = Recall()
     compute: Compute = Compute()
 
@@ -224,6 +165,7 @@ class Study(Section):
     def _mistakes(self) -> Iterator[Mistake]:
         yield from self._name_mistakes()
         yield from self._people_mistakes()
+        yield from self._layer_mistakes()
         yield from self._case_mistakes()
         keep, k = self.trace.keep, self.shared.k
         if isinstance(keep, int) != isinstance(k, int):
@@ -279,17 +221,28 @@ class Study(Section):
                 f"there are {self.facts.people} people, counted from 0",
                 "name one of them who is out of distribution, or set it to null",
             )
-        scratch = {name: m for name, m in self.models.items() if isinstance(m, Scratch)}
         for key, attribute in (("layer", "layers"), ("head", "heads")):
-            there = {name: getattr(m, attribute) for name, m in scratch.items()}
-            lacking = [name for name, count in there.items() if (getattr(case, key) or 0) >= count]
-            if lacking:
-                yield Mistake(
-                    ("circuits", "case", key),
-                    f"{attribute} are counted from 0, and models.{lacking[0]} has "
-                    f"{there[lacking[0]]}",
-                    "name another, or set layer and head to null",
-                )
+            yield from self._beyond(("circuits", "case", key), getattr(case, key), attribute)
+
+    def _layer_mistakes(self) -> Iterator[Mistake]:
+        layers = self.representations.layers
+        if layers:
+            yield from self._beyond(("representations", "layers"), layers[-1], "layers")
+
+    def _beyond(self, key: tuple[str, ...], value: int | None, there: str) -> Iterator[Mistake]:
+        """Yield a mistake if a model has not as many layers or heads as a value asks for."""
+        counts = {
+            name: getattr(model, there)
+            for name, model in self.models.items()
+            if isinstance(model, Scratch)
+        }
+        lacking = [name for name, count in counts.items() if (value or 0) >= count]
+        if lacking:
+            yield Mistake(
+                key,
+                f"{there} are counted from 0, and models.{lacking[0]} has {counts[lacking[0]]}",
+                "name another, or set it to null (circuits.case: layer and head both)",
+            )
 
 
 def _complete(model: Any, shared: Mapping[str, Any]) -> Any:

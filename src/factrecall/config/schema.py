@@ -72,6 +72,11 @@ _SECTIONS = (
     ("`circuits.steps` with `method: each`", "Each"),
     ("`circuits.steps` with `method: adaptive`", "Adaptive"),
     ("`circuits.case`", "Case"),
+    ("`representations`", "Representations"),
+    ("`representations.probes`", "Probes"),
+    ("`representations.gradients`", "Gradients"),
+    ("`representations.signature`", "Signature"),
+    ("`representations.patching`", "Patching"),
     ("`recall`", "Recall"),
     ("`compute`", "Compute"),
 )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from factrecall.parameters.compose import Composition
+    from factrecall.parameters.space import ParameterSpace
 
 SPLIT = "out"
 """Whose questions the mask was fitted to: circuits are those of recall out of distribution."""
@@ -80,7 +81,11 @@ def open_grafted(
 ) -> Grafted:
     """Open a fine-tuned model with the files of grafting it."""
     tokenizer, model, weights = open_pair(base, tuned, device)
-    table = read_table(outcomes, OUTCOMES)
-    alpha = float(looked_at(table, [])["alpha"].iloc[0])
-    mask = read_set(masks, repr(alpha), weights.space)
+    mask = looked_at_mask(masks, outcomes, weights.space)
     return Grafted(tokenizer, model, weights, mask, device)
+
+
+def looked_at_mask(masks: Path, outcomes: Path, space: ParameterSpace) -> ParameterSet:
+    """Read γ of the size that is looked at (see `Grafted`)."""
+    alpha = float(looked_at(read_table(outcomes, OUTCOMES), [])["alpha"].iloc[0])
+    return read_set(masks, repr(alpha), space)

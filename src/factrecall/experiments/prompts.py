@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -41,14 +42,68 @@ class Prompt:
     def tokens(self, tokenizer: PreTrainedTokenizerBase) -> pd.DataFrame:
         """Return the prompt's tokens: columns id, text and role."""
         encoded = tokenizer(self.text, return_offsets_mapping=True)
-        rows = []
-        for i, (token, (start, end)) in enumerate(
-            zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
-        ):
+        offsets = encoded["offset_mapping"]
+        texts = [self.text[start:end].strip() for start, end in offsets]
+        return pd.DataFrame(
+            {"id": encoded["input_ids"], "text": texts, "role": self.roles(offsets)}
+        )
+
+    def roles(self, offsets: Sequence[tuple[int, int]]) -> list[str]:
+        """Return the role of each token, given the characters that it stands for."""
+        found = []
+        for i, (start, end) in enumerate(offsets):
             inside = [role for role, first, last in self.spans if start < last and end > first]
-            role = "start" if i == 0 and start == end else (*inside, "other")[0]
-            rows.append({"id": token, "text": self.text[start:end].strip(), "role": role})
-        return pd.DataFrame(rows)
+            found.append("start" if i == 0 and start == end else (*inside, "other")[0])
+        return found
+
+
+class Sentence(NamedTuple):
+    """A sentence that tells a fact, or a question and its answer, cut into its parts.
+
+    Attributes
+    ----------
+    before, after : str
+        Its wording, up to the subject and from there up to the attribute.
+    subject : str
+        The name or pronoun.
+    attribute : str
+        The value.
+    end : str
+        What ends the sentence.
+    """
+
+    before: str
+    subject: str
+    after: str
+    attribute: str
+    end: str
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any], form: str = "text") -> Self:
+        """Cut a row of a table of facts; `form` "short" takes the sentence with the full name."""
+        prefix = "" if form == "text" else f"{form}_"
+        parts = ("subject_start", "subject_end", "attribute_start", "attribute_end")
+        cuts = [0, *(row[prefix + part] for part in parts), None]
+        return cls(*(row[form][start:end] for start, end in pairwise(cuts)))
+
+
+def compose(sentences: Sequence[Sentence]) -> Prompt:
+    """Write a prompt: sentences joined by spaces, of which the last is to be completed."""
+    whole, spans, answer = "", [], (0, 0)
+    for number, sentence in enumerate(sentences, 1):
+        wanted = number == len(sentences)
+        wording = "relation" if wanted else "other"
+        roles = (wording, "subject", wording, "attribute", "other")
+        for role, part in zip(roles, sentence, strict=True):
+            start, end = len(whole), len(whole) + len(part)
+            whole += part
+            if role == "attribute" and wanted:
+                answer = (start, end)
+            elif role != "other" and part.strip():
+                start += len(part) - len(part.lstrip())
+                spans.append((role, start, start + len(part.strip())))
+        whole += "" if wanted else " "
+    return Prompt(whole[: answer[0]].rstrip(), spans, (whole, answer))
 
 
 def prompts(bio: pd.DataFrame, question: Mapping[str, Any]) -> dict[str, Prompt]:
@@ -61,33 +116,9 @@ def prompts(bio: pd.DataFrame, question: Mapping[str, Any]) -> dict[str, Prompt]
     question : mapping
         The fact's row of the table of questions.
     """
-    text, spans = "", []
-    for sentence in bio.to_dict("records"):
-        wanted = sentence["relation"] == question["relation"]
-        spans += _spans(sentence, len(text), wanted=wanted)
-        if wanted:
-            break
-        text += sentence["text"] + " "
-    return {
-        "bio": _prompt(text, sentence, spans),
-        "qa": _prompt("", question, _spans(question, 0, wanted=True)),
-    }
-
-
-def _prompt(before: str, row: Mapping[str, Any], spans: list[tuple[str, int, int]]) -> Prompt:
-    start, end = (len(before) + row[f"attribute_{at}"] for at in ("start", "end"))
-    whole = before + row["text"]
-    return Prompt(whole[:start].rstrip(), spans, (whole, (start, end)))
-
-
-def _spans(row: Mapping[str, Any], offset: int, *, wanted: bool) -> list[tuple[str, int, int]]:
-    found = [("subject", row["subject_start"], row["subject_end"])]
-    if wanted:
-        pairs = zip(row["relation_start"], row["relation_end"], strict=True)
-        found += [("relation", start, end) for start, end in pairs]
-    else:
-        found.append(("attribute", row["attribute_start"], row["attribute_end"]))
-    return [(role, int(start) + offset, int(end) + offset) for role, start, end in found]
+    told = [Sentence.of(row) for row in bio.to_dict("records")]
+    count = bio["relation"].tolist().index(question["relation"]) + 1
+    return {"bio": compose(told[:count]), "qa": compose([Sentence.of(question)])}
 
 
 def by_role(weights: np.ndarray, tokens: pd.DataFrame) -> dict[str, float]:

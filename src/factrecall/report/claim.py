@@ -23,7 +23,15 @@ SEEDS = 3
 
 Interval = tuple[float, float]
 Section = Literal[
-    "Shared parameters", "Ablation", "Grafting", "Attention heads", "MLP nodes", "Case study"
+    "Shared parameters",
+    "Ablation",
+    "Grafting",
+    "Attention heads",
+    "MLP nodes",
+    "Case study",
+    "Representations",
+    "Gradients of both formats",
+    "What facts are read from",
 ]
 
 

@@ -62,6 +62,8 @@ CONDITIONS: dict[str, Callable[[Study], bool]] = {
     ),
     "steps_left_out": lambda study: study["circuits"]["steps"] != {"method": "each", "stride": 1},
     "unit_nodes": lambda study: study["circuits"]["unit"] is not None,
+    "fewer_probed": lambda study: study["representations"]["probes"]["individuals"] is not None,
+    "layers_named": lambda study: study["representations"]["layers"] is not None,
     "head_chosen": lambda study: study["circuits"]["case"]["layer"] is None,
     "fact_chosen": lambda study: any(
         study["circuits"]["case"][part] is None for part in ("individual", "relation")

@@ -11,11 +11,15 @@ from factrecall.report.case_figures import draw_case, draw_looks
 from factrecall.report.circuit_figures import draw_circuits, draw_heads
 from factrecall.report.circuit_measures import MLP, read_circuits
 from factrecall.report.continuity_figure import SweepFiles, draw_continuity
+from factrecall.report.gradient_figure import draw_gradients
 from factrecall.report.grafting_figures import draw_grafting, draw_grafting_size
 from factrecall.report.loss_figure import draw_loss
 from factrecall.report.measures import read_measures
 from factrecall.report.overlap_figure import draw_grafting_overlap
+from factrecall.report.reading_figures import draw_patching, draw_signature
 from factrecall.report.recall_figures import draw_recall, draw_recall_by_relation
+from factrecall.report.representation_figures import draw_consistency, draw_probes
+from factrecall.report.representation_measures import RepresentationFiles, read_represented
 from factrecall.report.shared_figures import draw_shared, draw_shared_places
 from factrecall.report.summaries import read_recall
 
@@ -36,6 +40,7 @@ def draw_figures(
     heads: Path,
     sweep: SweepFiles,
     case: CaseFiles,
+    representations: RepresentationFiles,
     histories: Iterable[tuple[str, int, Path]],
     out: Path,
     published_model: str | None = None,
@@ -54,6 +59,8 @@ def draw_figures(
         The interventions whose continuity is shown.
     case : CaseFiles
         The model's attention case study.
+    representations : RepresentationFiles
+        The study's tables on representations.
     histories : iterable of (tuning, seed, Path)
         The model's training histories.
     out : Path
@@ -92,3 +99,9 @@ def draw_figures(
     studied = read_case(case)
     draw_case(studied, out / "case")
     draw_looks(studied, out / "looks")
+    represented = read_represented(representations._asdict(), model)
+    draw_probes(represented, out / "probes")
+    draw_consistency(represented, out / "consistency")
+    draw_gradients(represented, out / "gradients")
+    draw_signature(represented, out / "signature")
+    draw_patching(represented, out / "patching")

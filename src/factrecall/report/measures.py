@@ -26,7 +26,10 @@ COMPARED = ("stage", "mix")
 SPLIT_NAMES = {"in": "QA in", "out": "QA out"}
 """Whose questions masks are fitted to."""
 
-_ORDER = {"tuning": COMPARED, "split": ("bio", "qa_in", "qa_out", "in", "out")}
+_ORDER = {
+    "tuning": (*COMPARED, "stage - mix", "mix - stage"),
+    "split": ("bio", "qa_in", "qa_out", "in", "held", "out"),
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,11 @@ class TableFiles:
     heads: Path
     continuity: Path
     sweeps: Path
+    probes: Path
+    consistency: Path
+    gradients: Path
+    signature: Path
+    patching: Path
 
     @classmethod
     def of(cls, folder: Path) -> TableFiles:

@@ -16,5 +16,10 @@ FIGURES = (
     "continuity",
     "case",
     "looks",
+    "probes",
+    "consistency",
+    "gradients",
+    "signature",
+    "patching",
 )
 SUFFIXES = (".png", ".svg", ".parquet")

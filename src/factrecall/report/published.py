@@ -177,6 +177,12 @@ class Continuity(NamedTuple):
 CONTINUITY = {LLAMA: Continuity(91.96, 80.74, 91.44), PYTHIA: Continuity(79.75, 63.44, 84.87)}
 CONTINUITY_SOURCE = "v1, table 4"
 
+DELTA_BOUNDS = {"rep_short": 10, "mech_long": 20, "mech_short": 10}
+"""What Δrep and Δmech stay below in both of Llama's tunings, in points, by the biography probed
+(short paper, section 3.2). It prints "< 10 %" for Δrep of short ones, "relatively small" and "≈ 20
+%" at one layer for Δmech of long ones, and "nearly zero" for that of short ones, which is taken as
+below 10 here."""
+
 
 def published_ablation(model: str, tuning: str, ablated: str, split: str) -> float | None:
     """Return a published accuracy after an ablation in per cent; ``none`` is before any."""

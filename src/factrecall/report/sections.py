@@ -34,6 +34,7 @@ PARTIALS = (
     "grafting.html.j2",
     "circuits.html.j2",
     "case.html.j2",
+    "representations.html.j2",
 )
 """Parts of the page's template. Named here, they count when it is asked what code a report is."""
 
@@ -125,8 +126,9 @@ def _tally(claims: list[Claim]) -> str:
     ]
     own = Counter(claim.word for claim in claims if claim.own)
     return (
-        f"Of {theirs.total()} further claims of the paper on shared parameters and circuits "
-        f"{', '.join(said)}; of {own.total()} checks added here {own['holds']} hold."
+        f"Of {theirs.total()} further claims of the paper on shared parameters, circuits and "
+        f"representations {', '.join(said)}; of {own.total()} checks added here "
+        f"{own['holds']} hold."
     )
 
 

@@ -23,6 +23,9 @@ from factrecall.report.loss_figure import LOSS_DATA
 from factrecall.report.measures import SPLIT_NAMES, Measures, TableFiles, read_measures
 from factrecall.report.published import LLAMA, PUBLISHED, counterpart
 from factrecall.report.recall_figures import RELATION_DATA
+from factrecall.report.representation_claims import representation_claims
+from factrecall.report.representation_measures import read_represented
+from factrecall.report.representation_sections import Representations, representations, texts
 from factrecall.report.sections import Parameters, parameters
 from factrecall.report.style import RELATION_LABELS, TUNING_LABELS
 from factrecall.report.summaries import by_seed, read_recall, spread
@@ -77,6 +80,7 @@ class Shown:
     traced: tables.Table | None
     shared: Parameters
     circuits: Circuits
+    represented: Representations
 
 
 def show(
@@ -97,6 +101,7 @@ def show(
         recovery=study["grafting"]["recovery"],
     )
     nodes, case = read_circuits(vars(table_files), files.name), read_case(files.case)
+    represented = read_represented(vars(table_files), files.name)
     rng = generator(study["seed"], "report", "looks", files.name)
     further = [
         *circuit_claims(nodes, paper),
@@ -106,6 +111,7 @@ def show(
             rng,
             chosen=study["circuits"]["case"]["layer"] is None,
         ),
+        *representation_claims(represented, paper),
     ]
     return Shown(
         name=files.name,
@@ -119,9 +125,12 @@ def show(
         sources=sorted(
             {row.source for row in PUBLISHED if row.model == paper and not row.relation}
         ),
-        images=_images(files.figures, measures, alternatives(nodes, case)),
+        images=_images(
+            files.figures, measures, {**alternatives(nodes, case), **texts(represented)}
+        ),
         shared=parameters(study, measures, further, paper),
         circuits=circuits(study, nodes, measures, case, paper),
+        represented=representations(study, represented),
         traced=traced,
     )
 

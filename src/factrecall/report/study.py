@@ -85,6 +85,8 @@ def _timings(study: Study, folder: Path) -> Iterator[Timing]:
                 for kind, by in product(kinds, BY):
                     file = folder / "intervene" / f"{run}-{kind}-{by}.tsv"
                     found.append(Timing(f"intervene, {kind}, {by}", model, tuning, seed, file))
+                for stage in ("represent", "probe", "compare_gradients"):
+                    found.append(Timing(stage, model, tuning, seed, folder / stage / f"{run}.tsv"))
         found.append(
             Timing("study_case", model, None, None, folder / "study_case" / f"{model}.tsv")
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from factrecall.seeds import derive, generator
 from factrecall.storage import remove_leftovers, write_tensors
 from factrecall.training.examples import training_set
 from factrecall.training.loop import train, write_history
+from factrecall.training.snapshots import Snapshots
 from factrecall.training.trace import GradientTrace
 
 if TYPE_CHECKING:
@@ -56,12 +57,13 @@ def fine_tune(
     out: Path,
     history: Path,
     traced: Path,
+    snapshots: Sequence[Path],
     state: Path,
     device: torch.device,
     save_seconds: float,
     provenance: Mapping[str, Any],
 ) -> None:
-    """Fine-tune the model in `start` and write model, history and trace.
+    """Fine-tune the model in `start` and write model, history, trace and snapshots.
 
     Parameters
     ----------
@@ -77,6 +79,8 @@ def fine_tune(
         The tables of facts.
     out, history, traced : Path
         The model folder, the table of losses and the gradient trace to write.
+    snapshots : sequence of Path
+        The snapshots to write, first moment first; as many as `trace` asks for.
     state : Path
         Folder for the state of interrupted runs, outside the workflow's outputs.
     device : torch.device
@@ -85,7 +89,18 @@ def fine_tune(
         How often the state is saved for resuming.
     provenance : mapping
         Kept in the metadata of every file; part of the key of the saved state.
+
+    Raises
+    ------
+    FactRecallError
+        When an input cannot be used, the training diverges, or the number of snapshots differs.
     """
+    if len(snapshots) != trace.snapshots:
+        raise FactRecallError(
+            f"--snapshots with {len(snapshots)} files",
+            f"the study asks for {trace.snapshots} (trace.snapshots)",
+            "name as many files, or change the key",
+        )
     individuals, bio, qa = facts.read()
     tokenizer = load_tokenizer(start)
     model = load_model(start, device)
@@ -106,6 +121,7 @@ def fine_tune(
     checkpoint = Checkpoint.of(state, identity, files, save_seconds)
     for target in (out, history, traced):
         remove_leftovers(target)
+    moments = Snapshots(model, recipe.updates, snapshots, checkpoint, provenance)
     with progress(recipe.updates, f"{tuning} seed {seed}", "update") as watch, checkpoint:
         losses = train(
             model,
@@ -114,12 +130,14 @@ def fine_tune(
             derive(study_seed, tuning, seed),
             trace=watched,
             checkpoint=checkpoint,
+            snapshots=moments,
             precision=precision,
             watch=watch,
         )
     save_model(out, model, tokenizer)
     write_history(history, losses, provenance)
     write_trace(traced, watched, trace, provenance)
+    moments.publish()
     checkpoint.remove()
 
 

@@ -9,6 +9,7 @@ and started again ends with the bytes of one that was not.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from factrecall.config import Recipe
     from factrecall.resume import Checkpoint
+    from factrecall.training.snapshots import Snapshots
     from factrecall.training.trace import GradientTrace
 
 HISTORY = {
@@ -80,6 +82,7 @@ def train(
     *,
     trace: GradientTrace | None = None,
     checkpoint: Checkpoint | None = None,
+    snapshots: Snapshots | None = None,
     precision: str = "auto",
     watch: Callable[[int, float], None] = lambda update, loss: None,
 ) -> np.ndarray:
@@ -99,6 +102,8 @@ def train(
         Filled with the gradients of the examples it asks for.
     checkpoint : Checkpoint, optional
         Where the run is saved and taken up again.
+    snapshots : Snapshots, optional
+        Shown the weights after every update; a saved run whose snapshots are gone begins anew.
     precision : {"auto", "float32", "bfloat16"}
         See `autocast`.
     watch : callable
@@ -120,7 +125,12 @@ def train(
         model.gradient_checkpointing_enable({"use_reentrant": False})
     run = Run(model, _optimizer(model, recipe, device), trace)
     if checkpoint is not None and (state := checkpoint.restore()):
-        put_state(run, state)
+        if snapshots is None or snapshots.kept(state[1]["update"]):
+            put_state(run, state)
+        else:
+            print("but a snapshot of it is gone: starting anew", file=sys.stderr)
+    if snapshots is not None:
+        snapshots.take(run.update)
     watch(run.update, math.nan)
     while run.update < recipe.updates:
         batch = batch_indices(len(examples), recipe.batch_size, run.update, seed)
@@ -130,6 +140,8 @@ def train(
             row = _update(run, [examples[i] for i in batch], recipe, rate, device)
         run.history.append([run.update, rate, *row])
         run.update += 1
+        if snapshots is not None:
+            snapshots.take(run.update)
         watch(run.update, row[0])
         if checkpoint is not None and checkpoint.due(last=run.update == recipe.updates):
             checkpoint.save(*state_of(run))
@@ -159,7 +171,7 @@ def _update(
         for example in batch:
             if task := trace.task(example.kind, example.individual):
                 with torch.random.fork_rng():  # dropout, if any, is not to notice
-                    trace.add(task, _example_loss(model, example, device), rate)
+                    trace.add(task, example_loss(model, example, device), rate)
     targets_in_batch = sum(int((e.targets != IGNORED).sum()) for e in batch)
     sums = {"bio": [0.0, 0], "qa": [0.0, 0]}
     for tokens, targets, members in micro_batches(batch, recipe.micro_batch_tokens):
@@ -193,7 +205,8 @@ def token_losses(
     return functional.cross_entropy(logits, targets[where], reduction="none")
 
 
-def _example_loss(model: PreTrainedModel, example: Example, device: torch.device) -> torch.Tensor:
+def example_loss(model: PreTrainedModel, example: Example, device: torch.device) -> torch.Tensor:
+    """Return the mean cross-entropy of one example's targets, with its graph."""
     tokens, targets = pad([example.tokens], 0), pad([example.targets], IGNORED)
     return token_losses(model, tokens.to(device), targets.to(device)).mean()
 

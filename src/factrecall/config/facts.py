@@ -1,0 +1,85 @@
+"""The section of the configuration that says who is invented and what is told about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from factrecall.config.section import Location, Mistake, Natural, Positive, Section
+
+
+class Pools(Section):
+    """How many values each attribute is drawn from (defaults: the paper's, appendix A.2.1)."""
+
+    first_names: Annotated[int, Field(ge=1, le=600)] = 400
+    """First names."""
+    last_names: Annotated[int, Field(ge=1, le=1000)] = 1000
+    """Last names; a full name is a first and a last name, and names one person."""
+    cities: Annotated[int, Field(ge=2, le=2000)] = 200
+    """Invented cities, each with one US state or territory."""
+    universities: Annotated[int, Field(ge=2, le=300)] = 300
+    """Real US institutions of higher education."""
+    jobs: Annotated[int, Field(ge=2, le=600)] = 100
+    """Jobs."""
+    companies: Annotated[int, Field(ge=2, le=5000)] = 263
+    """Invented companies."""
+    first_year: Annotated[int, Field(ge=1000, le=9999)] = 1900
+    """Earliest year of birth."""
+    last_year: Annotated[int, Field(ge=1000, le=9999)] = 2099
+    """Latest year of birth, itself included."""
+
+    def _mistakes(self) -> Iterator[Mistake]:
+        if self.first_year > self.last_year:
+            yield Mistake(
+                ("last_year",),
+                f"it is before first_year ({self.first_year})",
+                "swap the two, or make them equal for a single year",
+            )
+
+
+class Facts(Section):
+    """Who is invented, and what is told about them."""
+
+    people: Annotated[int, Field(ge=2)]
+    """People of the study; with `individuals`, the number of rows of that file."""
+    pretrain_people: Natural = 0
+    """Other invented people, on whom models built from scratch are pre-trained."""
+    pretrain_biographies: Positive = 1
+    """Biographies of each of them, which tell the same facts in other words."""
+    in_distribution: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    """Share of the people whose questions are trained on; the others' are only asked."""
+    pools: Pools = Pools()
+    individuals: Location | None = None
+    """Your own people, a `.csv` or `.parquet` file; null invents them."""
+    templates: Location | None = None
+    """Your own sentences and questions, a YAML file; null takes those of the package."""
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """How many people are in and out of distribution; each side has at least one."""
+        inside = min(max(round(self.people * self.in_distribution), 1), self.people - 1)
+        return inside, self.people - inside
+
+    def _mistakes(self) -> Iterator[Mistake]:
+        pools = self.pools
+        names = pools.first_names * pools.last_names
+        invented = self.people if self.individuals is None else 0
+        if invented + self.pretrain_people > names:
+            key = "people" if invented else "pretrain_people"
+            yield Mistake(
+                (key,),
+                f"{invented} people and {self.pretrain_people} pretrain_people need unique names, "
+                f"{pools.first_names} first and {pools.last_names} last names make {names}",
+                "ask for fewer people, or raise facts.pools.first_names or facts.pools.last_names",
+            )
+        for key in ("individuals", "templates"):
+            path = getattr(self, key)
+            if path is not None and not path.is_file():
+                yield Mistake(
+                    (key,),
+                    "there is no such file",
+                    f"mend the path (it starts at {Path.cwd()}), or remove the key",
+                )

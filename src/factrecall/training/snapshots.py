@@ -1,0 +1,117 @@
+"""Snapshots: the weights of a model at moments of its fine-tuning.
+
+The moments are evenly spaced between start and end, which are model folders anyway. A snapshot is
+first written beside the run's saved state, since the workflow deletes the outputs of a run that
+was interrupted before it begins again; when all else is written it is put in place.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from factrecall.models.load import load_model
+from factrecall.parameters.sets import different_spaces
+from factrecall.parameters.space import ParameterSpace
+from factrecall.storage import atomic, read_tensors, remove_leftovers, write_tensors
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from factrecall.resume import Checkpoint
+
+
+class Snapshots:
+    """The snapshots of one training run.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The model in training.
+    updates : int
+        Of the whole run; snapshot i of m is taken after update ``round(updates * i / (m + 1))``.
+    targets : sequence of Path
+        The files to write, first moment first.
+    checkpoint : Checkpoint
+        Of the run. Each snapshot is a part of it until `publish`.
+    provenance : mapping
+        Kept in the metadata of every file.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        updates: int,
+        targets: Sequence[Path],
+        checkpoint: Checkpoint,
+        provenance: Mapping[str, Any],
+    ) -> None:
+        self._model = model
+        self._targets = list(targets)
+        self._provenance = provenance
+        count = len(self._targets)
+        self._shares = [(i + 1) / (count + 1) for i in range(count)]
+        self.moments = [round(updates * (i + 1) / (count + 1)) for i in range(count)]
+        self._parts = [checkpoint.part(f"snapshot{i + 1}").path for i in range(count)]
+        for path in (*self._targets, *self._parts):
+            remove_leftovers(path)
+
+    def take(self, update: int) -> None:
+        """Write the weights, if this many updates are one of the moments (two may be equal)."""
+        for moment, share, part in zip(self.moments, self._shares, self._parts, strict=True):
+            if moment == update:
+                space = ParameterSpace.of(self._model)
+                weights = {name: p.detach() for name, p in self._model.named_parameters()}
+                said = {"share": share, "update": update, "provenance": dict(self._provenance)}
+                write_tensors(part, weights, {**space.metadata(), **said})
+
+    def kept(self, update: int) -> bool:
+        """Say whether all snapshots up to a number of updates are there, so that a run may go on.
+
+        Without one of them it has to begin anew: its weights are nowhere else.
+        """
+        moments = zip(self.moments, self._parts, strict=True)
+        return all(part.exists() for moment, part in moments if moment <= update)
+
+    def publish(self) -> None:
+        """Put all snapshots in place.
+
+        They are copied, as a run that is killed in between goes on from its state and their
+        parts, which are removed with the state (`Checkpoint.remove`).
+        """
+        for part, target in zip(self._parts, self._targets, strict=True):
+            with atomic(target) as temporary:
+                shutil.copyfile(part, temporary)
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Write the weights at a moment of a training into a model.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Of the parameter space that the weights are of, on any device.
+    path : Path
+        A snapshot or, for start and end, a model folder.
+
+    Raises
+    ------
+    FactRecallError
+        When the file or folder is missing, damaged, no such thing or of another parameter space.
+    """
+    weights: Mapping[str, torch.Tensor]
+    if path.is_dir():
+        opened = load_model(path)
+        weights, found = dict(opened.named_parameters()), ParameterSpace.of(opened)
+    else:
+        weights, metadata = read_tensors(path, ("names", "shapes", "share"))
+        found = ParameterSpace.from_metadata(metadata)
+    if found != (space := ParameterSpace.of(model)):
+        raise different_spaces(str(path), found.fingerprint, space.fingerprint)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(weights[name])

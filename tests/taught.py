@@ -1,0 +1,54 @@
+"""Tiny models that know some facts, told and asked, so that verdicts on them differ."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pandas as pd
+import torch
+
+from factrecall.config import Facts
+from factrecall.experiments.asked import read
+from factrecall.experiments.exchange import Texts, draw_facts
+from factrecall.experiments.prompts import compose
+from factrecall.facts.tables import make_facts
+from tests.conftest import SMALL_POOLS, Tiny, tiny_of
+
+FACTS = make_facts(Facts(people=16, pretrain_people=4, pools=SMALL_POOLS), seed=3)
+TEXTS = Texts.of(FACTS.bio, FACTS.qa)
+DRAWN: pd.DataFrame = draw_facts(FACTS.bio, 2, 5)
+"""The facts of two people of each side."""
+
+STEPS = 60
+
+
+@cache
+def taught(architecture: str) -> Tiny:
+    """Teach a tiny model the facts of two people of each side, and half of their donors'.
+
+    Nobody changes it.
+    """
+    tiny = tiny_of(architecture, FACTS)
+    keys = list(zip(DRAWN["individual"], DRAWN["relation"], strict=True))
+    keys += list(zip(DRAWN["donor"], DRAWN["relation"], strict=True))[::2]
+    texts = read(
+        tiny.tokenizer, [compose(TEXTS.up_to(f, *k)) for k in keys for f in ("short", "qa")]
+    )
+    length = max(len(text.tokens) for text in texts)
+    tokens = torch.zeros(len(texts), length, dtype=torch.long)
+    targets = torch.full((len(texts), length), -100)
+    for row, text in enumerate(texts):
+        tokens[row, : len(text.tokens)] = torch.as_tensor(text.tokens)
+        targets[row, len(text.roles) : len(text.tokens)] = torch.as_tensor(
+            text.tokens[len(text.roles) :]
+        )
+    optimiser = torch.optim.AdamW(tiny.model.parameters(), lr=1e-2)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for _ in range(STEPS):
+            rows = torch.randperm(len(texts))[:32]
+            tiny.model(input_ids=tokens[rows], labels=targets[rows]).loss.backward()
+            optimiser.step()
+            optimiser.zero_grad()
+    tiny.model.eval()
+    return tiny

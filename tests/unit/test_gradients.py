@@ -1,0 +1,393 @@
+"""Consistency of gradients against a naive twin, one whole gradient at a time."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.nn import functional
+
+from factrecall.config import Gradients, Trace
+from factrecall.errors import FactRecallError
+from factrecall.experiments.coordinates import MEMBERSHIPS, Coordinates, Products
+from factrecall.experiments.gradient_tables import (
+    CONSISTENCY,
+    consistency,
+    summarise_gradients,
+)
+from factrecall.experiments.gradients import GRADIENTS, Moment, Pairs, compare_gradients
+from factrecall.experiments.grafts import OUTCOMES
+from factrecall.facts import RELATIONS
+from factrecall.facts.forms import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS, FactFiles
+from factrecall.models.load import save_model
+from factrecall.models.scratch import build_model
+from factrecall.parameters.sets import ParameterSet, write_sets
+from factrecall.parameters.space import ParameterSpace
+from factrecall.recall import Evaluation
+from factrecall.resume import Checkpoint
+from factrecall.storage import read_table, write_table
+from factrecall.training.finetune import traced_individuals
+from factrecall.training.snapshots import Snapshots
+from tests.conftest import Tiny, scratch, tokenizer_for
+
+CPU = torch.device("cpu")
+TRACE = Trace(in_distribution=3, out_of_distribution=3)
+GROUPS = ["all", "S", "gamma", "rest", "layer 0", "layer 1", "embeddings"]
+MOMENTS = [("bio", 0.0, "base"), ("bio", 0.5, "snapshot"), ("stage", 1.0, "tuned")]
+
+
+def moved(tiny: Tiny, seed: int) -> torch.nn.Module:
+    """Return the model with some noise on its weights."""
+    model = copy.deepcopy(tiny.model)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.05)
+    return model
+
+
+def sets_of(tiny: Tiny) -> tuple[ParameterSet, ParameterSet]:
+    """Return an S and a γ that overlap."""
+    everything = ~ParameterSet.nothing(ParameterSpace.of(tiny.model))
+    rng = np.random.default_rng(5)
+    shared = everything.sample(len(everything) // 8, rng)
+    return shared, shared.sample(len(shared) // 3, rng) | everything.sample(2000, rng)
+
+
+@pytest.fixture
+def folder(tiny: Tiny, tmp_path: Path) -> Path:
+    """Write a history of three moments, its sets and the facts."""
+    save_model(tmp_path / "base", tiny.model, tiny.tokenizer)
+    save_model(tmp_path / "tuned", moved(tiny, 1), tiny.tokenizer)  # type: ignore[arg-type]
+    checkpoint = Checkpoint(tmp_path / "state.safetensors", 1.0)
+    taken = Snapshots(moved(tiny, 2), 10, [tmp_path / "snapshot"], checkpoint, {})
+    taken.take(5)
+    taken.publish()
+    shared, grafted = sets_of(tiny)
+    write_sets(tmp_path / "sets", {"S": shared})
+    nothing = ParameterSet.nothing(shared.space)
+    write_sets(tmp_path / "masks", {"0.1": nothing, "0.2": grafted})
+    row = {"with_shared": True, "method": "m", "accuracy": 1.0, "recovery": 1.0, "size": 1}
+    outcomes = [{**row, "alpha": 0.1, "chosen": False}, {**row, "alpha": 0.2, "chosen": True}]
+    write_table(tmp_path / "outcomes", pd.DataFrame(outcomes), OUTCOMES)
+    write_table(tmp_path / "individuals", tiny.facts.individuals, INDIVIDUAL_COLUMNS)
+    write_table(tmp_path / "bio", tiny.facts.bio, BIO_COLUMNS)
+    write_table(tmp_path / "qa", tiny.facts.qa, QA_COLUMNS)
+    return tmp_path
+
+
+def run(
+    folder: Path, gradients: Gradients, moments: list[tuple[str, float, str]] = MOMENTS
+) -> pd.DataFrame:
+    compare_gradients(
+        gradients,
+        TRACE,
+        0,
+        moments=[Moment(phase, share, folder / path) for phase, share, path in moments],
+        sets=folder / "sets",
+        masks=folder / "masks",
+        outcomes=folder / "outcomes",
+        facts=FactFiles(folder / "individuals", folder / "bio", folder / "qa"),
+        out=folder / "gradients.parquet",
+        device=CPU,
+        provenance={},
+    )
+    return read_table(folder / "gradients.parquet", GRADIENTS)
+
+
+def naive_gradient(
+    model: torch.nn.Module, tiny: Tiny, text: str, start: int, end: int
+) -> np.ndarray:
+    """Gradient of the mean loss over the tokens of a span, by the whole text's forward pass."""
+    encoded = tiny.tokenizer(text, return_offsets_mapping=True)
+    ids = torch.tensor(encoded["input_ids"])
+    offsets = encoded["offset_mapping"]
+    answer = [i for i, (a, b) in enumerate(offsets) if b > a and a < end and b > start]
+    logits = model(input_ids=ids[None]).logits[0]
+    loss = torch.stack([-functional.log_softmax(logits[i - 1], 0)[ids[i]] for i in answer]).mean()
+    parts = torch.autograd.grad(loss, list(model.parameters()))
+    return torch.cat([part.flatten() for part in parts]).numpy()
+
+
+def naive_cosines(
+    model: torch.nn.Module, tiny: Tiny, people: list[int], masks: Mapping[str, np.ndarray]
+) -> dict[tuple[str, str, int, str], float]:
+    """All cosines of one moment and split by group, kind, individual and relation."""
+    model = copy.deepcopy(model).double()
+    told, asked = {}, {}
+    for person in people:
+        bio = tiny.facts.bio[tiny.facts.bio["individual"] == person]
+        qa = tiny.facts.qa[tiny.facts.qa["individual"] == person]
+        text, before = " ".join(bio["text"]), 0
+        for row, question in zip(bio.itertuples(), qa.itertuples(), strict=True):
+            span = before + row.attribute_start, before + row.terminator_end
+            told[person, row.relation] = naive_gradient(model, tiny, text, *span)
+            before += len(row.text) + 1
+            span = question.attribute_start, question.terminator_end
+            asked[person, question.relation] = naive_gradient(model, tiny, question.text, *span)
+    found = {}
+    for group, mask in masks.items():
+        told_here, asked_here = (
+            {key: gradient[mask] / np.linalg.norm(gradient[mask]) for key, gradient in of.items()}
+            for of in (told, asked)
+        )
+        for (person, relation), gradient in told_here.items():
+            others = {
+                "matched": [(person, relation)],
+                "person": [(other, relation) for other in people if other != person],
+                "relation": [(person, other) for other in RELATIONS if other != relation],
+            }
+            for kind, keys in others.items():
+                cosine = np.mean([gradient @ asked_here[key] for key in keys])
+                found[group, kind, person, relation] = float(cosine)
+    return found
+
+
+def masks_of(tiny: Tiny) -> dict[str, np.ndarray]:
+    """Return each group as a mask over the flat parameters."""
+    shared, grafted = sets_of(tiny)
+    space = shared.space
+    of_tensor = np.repeat([space.place(name)[0] for name in space.names], space.sizes)
+    s, g = (np.isin(np.arange(space.size), members.index) for members in (shared, grafted))
+    assert (s & g).any() and (s & ~g).any() and (g & ~s).any()
+    return {
+        "all": np.ones(space.size, dtype=bool),
+        "S": s,
+        "gamma": g,
+        "rest": ~(s | g),
+        "layer 0": of_tensor == 0,
+        "layer 1": of_tensor == 1,
+        "embeddings": of_tensor == -1,
+    }
+
+
+def test_cosines_are_those_of_a_naive_twin(tiny: Tiny, folder: Path) -> None:
+    found = run(folder, Gradients(individuals=2))
+    traced = traced_individuals(tiny.facts.individuals, TRACE, 0)
+    models = [tiny.model, moved(tiny, 2), moved(tiny, 1)]
+    keys = ["group", "kind", "individual", "relation"]
+    rows = 0
+    for (phase, share, _), model in zip(MOMENTS, models, strict=True):
+        for split in ("in", "out"):
+            people = [person for person, side in traced.items() if side == split][:2]
+            part = found[
+                (found["phase"] == phase) & (found["share"] == share) & (found["split"] == split)
+            ]
+            cosines = part.set_index(keys)["cosine"]
+            expected = pd.Series(naive_cosines(model, tiny, people, masks_of(tiny)))
+            assert set(cosines.index) == set(expected.index)
+            # float32 gradients against float64 ones.
+            np.testing.assert_allclose(cosines, expected.reindex(cosines.index), atol=2e-5)
+            assert cosines.abs().max() <= 1 + 1e-6
+            rows += len(part)
+    assert rows == len(found) and list(found["group"].unique()) == GROUPS
+
+
+def test_all_traced_people_are_compared_by_null(folder: Path) -> None:
+    found = run(folder, Gradients(individuals=None), MOMENTS[:1])
+    assert found.groupby("split")["individual"].nunique().to_dict() == {"in": 3, "out": 3}
+
+
+def test_equal_texts_have_equal_gradients(tiny: Tiny, folder: Path) -> None:
+    # Each question is made the biography up to its fact.
+    bio = tiny.facts.bio[tiny.facts.bio["split"] != "pretrain"].copy()
+    texts = bio.groupby("individual", sort=False)["text"]
+    before = texts.transform(lambda sentences: sentences.shift(fill_value="").cumsum().str.len())
+    before = before.astype(int) + bio.groupby("individual").cumcount()
+    whole = texts.transform(" ".join)
+    ends = before + bio["text"].str.len()
+    qa = bio.assign(text=[text[:end] for text, end in zip(whole, ends, strict=True)])
+    for column in ("attribute_start", "attribute_end", "terminator_end"):
+        qa[column] = (qa[column] + before).astype("int32")
+    write_table(folder / "qa", qa[list(QA_COLUMNS)], QA_COLUMNS)
+    found = run(folder, Gradients(individuals=2), MOMENTS[:1])
+    matched = found[found["kind"] == "matched"]
+    np.testing.assert_allclose(matched["cosine"], 1.0, atol=1e-5)
+    assert found[found["kind"] == "relation"]["cosine"].max() < 0.999
+
+
+def test_an_empty_group_has_no_cosine(tiny: Tiny, folder: Path) -> None:
+    write_sets(folder / "sets", {"S": ParameterSet.nothing(ParameterSpace.of(tiny.model))})
+    found = run(folder, Gradients(individuals=2), MOMENTS[:1])
+    missing = found["cosine"].isna()
+    assert missing[found["group"] == "S"].all() and not missing[found["group"] != "S"].any()
+
+
+def test_orthogonal_and_zero_gradients() -> None:
+    told, asked = np.zeros((2, 1, MEMBERSHIPS, 2))
+    between = np.zeros((1, MEMBERSHIPS, 2, 2))
+    told[0, 0], asked[0, 0] = (4.0, 0.0), (9.0, 1.0)
+    between[0, 0] = [[-6.0, 0.0], [0.0, 0.0]]
+    told[0, 1] = 100.0
+    group = np.zeros((1, MEMBERSHIPS), dtype=bool)
+    group[0, 0] = True
+    cosines = Products(told, asked, between).cosines(group)
+    np.testing.assert_array_equal(cosines, [[-1.0, 0.0], [np.nan, np.nan]])
+
+
+def coordinates_of(tiny: Tiny, most: int | None, seed: int = 0) -> Coordinates:
+    return Coordinates(*sets_of(tiny), most, np.random.default_rng(seed), CPU)
+
+
+def rows_of(coordinates: Coordinates, gradients: torch.Tensor, tiny: Tiny) -> torch.Tensor:
+    """Take rows of flat gradients, cut into tensors."""
+    space = ParameterSpace.of(tiny.model)
+    rows = torch.empty(len(gradients), coordinates.count, dtype=gradients.dtype)
+    for row, gradient in zip(rows, gradients, strict=True):
+        parts = zip(gradient.split(list(space.sizes)), space.shapes, strict=True)
+        coordinates.take((part.view(shape) for part, shape in parts), row)
+    return rows
+
+
+@pytest.mark.parametrize("most", [None, 7, 10**9])
+def test_each_cell_gives_as_many_different_coordinates(tiny: Tiny, most: int | None) -> None:
+    masks = masks_of(tiny)
+    size = len(masks["all"])
+    coordinates = coordinates_of(tiny, most)
+    (taken,) = rows_of(coordinates, torch.arange(size, dtype=torch.float64)[None], tiny)
+    index = taken.long().numpy()
+    assert len(np.unique(index)) == len(index)
+    for place in ("layer 0", "layer 1", "embeddings"):
+        for s in (masks["S"], ~masks["S"]):
+            for g in (masks["gamma"], ~masks["gamma"]):
+                cell = masks[place] & s & g
+                assert cell[index].sum() == min(cell.sum(), most or size)
+    if most != 7:
+        np.testing.assert_array_equal(np.sort(index), np.arange(size))
+    # Ones have the size of each group as their inner product, however few are drawn.
+    ones = rows_of(coordinates, torch.ones(1, size, dtype=torch.float64), tiny)
+    products = coordinates.products(ones, ones)
+    assert list(coordinates.groups()) == GROUPS
+    for name, group in coordinates.groups().items():
+        for sums in (products.told, products.asked, products.between):
+            np.testing.assert_allclose(sums[group].sum(), masks[name].sum(), rtol=1e-12)
+
+
+def test_drawn_coordinates_estimate_without_bias(tiny: Tiny) -> None:
+    size = ParameterSpace.of(tiny.model).size
+    torch.manual_seed(0)
+    # Of uneven scale, and alike in part.
+    common = torch.randn(size, dtype=torch.float64) * torch.linspace(0, 1, size)
+    told, asked = common + 0.5 * torch.randn(2, 2, size, dtype=torch.float64)
+    exact = coordinates_of(tiny, None)
+    groups = exact.groups()
+    whole = exact.products(rows_of(exact, told, tiny), rows_of(exact, asked, tiny))
+    estimates: dict[str, list[np.ndarray]] = {name: [] for name in groups}
+    for seed in range(150):
+        drawn = coordinates_of(tiny, 40, seed)
+        assert drawn.count < size / 20
+        part = drawn.products(rows_of(drawn, told, tiny), rows_of(drawn, asked, tiny))
+        for name, group in groups.items():
+            estimates[name].append(part.between[group].sum(0))
+    for name, group in groups.items():
+        mean, error = np.mean(estimates[name], 0), np.std(estimates[name], 0) / np.sqrt(150)
+        assert (np.abs(mean - whole.between[group].sum(0)) < 4.5 * error).all(), name
+        assert (error > 0).all()
+
+
+def test_as_many_as_there_are_is_exact(folder: Path) -> None:
+    exact = run(folder, Gradients(individuals=2), MOMENTS[:2])
+    assert run(folder, Gradients(individuals=2, coordinates=10**9), MOMENTS[:2]).equals(exact)
+    drawn = run(folder, Gradients(individuals=2, coordinates=500), MOMENTS[:2])
+    assert not drawn["cosine"].equals(exact["cosine"])
+    error = (drawn["cosine"] - exact["cosine"])[exact["group"] == "all"]
+    assert error.abs().mean() < 0.2
+    assert run(folder, Gradients(individuals=2, coordinates=500), MOMENTS[:2]).equals(drawn)
+
+
+def test_only_what_is_needed_is_read(tiny: Tiny) -> None:
+    pairs = Pairs.of(tiny.facts.bio, tiny.facts.qa, [0, 3], tiny.tokenizer)
+    assert list(pairs.rows["individual"]) == [0] * 6 + [3] * 6
+    for fact, examples in enumerate(zip(pairs.told, pairs.asked, strict=True)):
+        person, relation = pairs.rows.loc[fact]
+        row = tiny.facts.individuals.set_index("individual").loc[person]
+        told, asked = (tiny.tokenizer.decode(e.targets[e.targets >= 0]) for e in examples)
+        assert told == asked and str(row[relation]).split()[0] in told
+        assert all(e.individual == person and e.targets[-1] >= 0 for e in examples)
+
+
+def test_weights_of_another_model_are_told(tiny: Tiny, folder: Path) -> None:
+    tokenizer = tokenizer_for(tiny.facts)
+    other = build_model(scratch(tiny.architecture, hidden_size=16), tokenizer, 1)
+    save_model(folder / "tuned", other, tokenizer)
+    with pytest.raises(FactRecallError, match="different parameter spaces"):
+        run(folder, Gradients(individuals=2))
+
+
+# --- all histories together -------------------------------------------------------------------
+
+
+def made_up(cosine: np.ndarray, people: list[int], relations: int = 2) -> pd.DataFrame:
+    """Return a table of one history: cosines by moment, person, relation, group and kind."""
+    kinds = ("matched", "person", "relation")
+    moments = [("bio", 0.0), ("bio", 1.0), ("stage", 1.0)]
+    rows = [
+        (*moments[m], "in", person, RELATIONS[r], group, kind, cosine[m, p, r, g, k])
+        for m in range(len(moments))
+        for g, group in enumerate(["all", "layer 2", "layer 10"])
+        for k, kind in enumerate(kinds)
+        for p, person in enumerate(people)
+        for r in range(relations)
+    ]
+    return pd.DataFrame(rows, columns=list(GRADIENTS))
+
+
+@pytest.fixture
+def cosines() -> np.ndarray:
+    return np.random.default_rng(0).uniform(-1, 1, (2, 3, 4, 2, 3, 3))  # the first are seeds
+
+
+def summary(cosines: np.ndarray, folder: Path) -> pd.DataFrame:
+    runs = []
+    for seed, values in enumerate(cosines):
+        table = folder / f"{seed}.parquet"
+        write_table(table, made_up(values, [3, 1, 9, 4]), GRADIENTS)
+        runs.append(Evaluation("m", "stage", seed, table))
+    summarise_gradients(1, runs=runs, out=folder / "out.parquet", provenance={})
+    return read_table(folder / "out.parquet", CONSISTENCY)
+
+
+def test_means_and_differences(cosines: np.ndarray, tmp_path: Path) -> None:
+    found = summary(cosines, tmp_path)
+    assert list(found["seed"].unique()) == [0, 1, -1]
+    assert list(found["group"].unique()) == ["all", "layer 2", "layer 10"]
+    assert found[["phase", "share"]].drop_duplicates().to_numpy().tolist() == [
+        ["bio", 0.0], ["bio", 1.0], ["stage", 1.0],
+    ]  # fmt: skip
+    rows = found.set_index(["seed", "phase", "share", "group", "kind"])
+    assert len(rows) == 3 * 3 * 3 * 5 and rows.index.is_unique
+    for seed, part in ((0, cosines[:1]), (1, cosines[1:]), (-1, cosines)):
+        means = part[:, 2, :, :, 1].mean((0, 1, 2))
+        row = rows.xs((seed, "stage", 1.0, "layer 2"), level=["seed", "phase", "share", "group"])
+        expected = [*means, means[0] - means[1], means[0] - means[2]]
+        kinds = ["matched", "person", "relation", "matched - person", "matched - relation"]
+        np.testing.assert_allclose(row.loc[kinds, "cosine"], expected, atol=1e-12)
+        assert (row["facts"] == 8 * len(part)).all()
+    assert ((found["low"] <= found["cosine"]) & (found["cosine"] <= found["high"])).all()
+
+
+def test_intervals_are_those_of_people_drawn_anew(cosines: np.ndarray, tmp_path: Path) -> None:
+    rows = summary(cosines, tmp_path).set_index(["seed", "phase", "share", "group", "kind"])
+    low, high = rows.loc[(-1, "bio", 1.0, "all", "person"), ["low", "high"]]
+    people = cosines[:, 1, :, :, 0, 1].mean((0, 2))
+    drawn = np.random.default_rng(3).integers(0, 4, (40_000, 4))
+    expected = np.quantile(people[drawn].mean(1), [0.025, 0.975])
+    np.testing.assert_allclose([low, high], expected, atol=0.03)
+
+
+def test_what_has_no_cosine_is_left_out(cosines: np.ndarray) -> None:
+    cosines[0, :, 1, :, 0] = np.nan  # one person
+    cosines[0, :, :, :, 1] = np.nan  # a group of nothing
+    rows = consistency(
+        made_up(cosines[0], [3, 1, 9, 4]).assign(model="m", tuning="mix", seed=0), 1
+    ).set_index(["seed", "phase", "share", "group", "kind"])
+    some = rows.loc[(0, "stage", 1.0, "all", "matched")]
+    kept = cosines[0, 2, [0, 2, 3], :, 0, 0]
+    assert some["cosine"] == pytest.approx(kept.mean()) and some["facts"] == 6
+    none = rows.loc[(0, "stage", 1.0, "layer 2", "matched")]
+    assert none[["cosine", "low", "high"]].isna().all() and none["facts"] == 0

@@ -1,0 +1,219 @@
+"""Patched states do what they should, as one patch at a time does, and leave nothing behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from factrecall.config import Patching, Representations
+from factrecall.errors import FactRecallError
+from factrecall.experiments.asked import POSITIONS, Asked, read
+from factrecall.experiments.patching import (
+    DONORS,
+    PATCHING,
+    SOURCES,
+    States,
+    chosen_layers,
+    patch,
+    patched,
+    states_of,
+)
+from factrecall.experiments.prompts import compose
+from factrecall.experiments.reading_tables import PATCHED, summarise_patching
+from factrecall.models.anatomy import anatomy_of
+from factrecall.recall import Evaluation
+from factrecall.statistics import TOGETHER
+from factrecall.storage import read_table, write_table
+from tests.conftest import ARCHITECTURES, Tiny
+from tests.taught import DRAWN, FACTS, TEXTS, taught
+
+CPU = torch.device("cpu")
+LAYERS = (0, 1)
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def tiny(request: pytest.FixtureRequest) -> Tiny:
+    """A model that knows the facts it is asked."""
+    return taught(request.param)
+
+
+def asked_of(tiny: Tiny, form: str, column: str = "individual") -> list[Asked]:
+    """Return the facts of two people of each side, or of their donors."""
+    keys = zip(DRAWN[column], DRAWN["relation"], strict=True)
+    return read(tiny.tokenizer, [compose(TEXTS.up_to(form, *key)) for key in keys])
+
+
+def plain(
+    tiny: Tiny, target: Asked, source: Asked | None, layer: int, at: str
+) -> tuple[bool, float, int]:
+    """Patch one text the plain way: one whole pass for the state, one whole pass with it."""
+    module = anatomy_of(tiny.model.config).layers_of(tiny.model)[layer]
+    state: list[torch.Tensor] = []
+
+    def put(_: object, __: object, out: torch.Tensor) -> torch.Tensor:
+        out = out.clone()
+        out[0, target.positions[at]] = state[0]
+        return out
+
+    with torch.no_grad():
+        if source is not None:
+            keep = module.register_forward_hook(
+                lambda _, __, out: state.append(out[0, source.positions[at]])
+            )
+            tiny.model(input_ids=torch.as_tensor(source.tokens)[None])
+            keep.remove()
+        handle = module.register_forward_hook(put) if source is not None else None
+        logits = tiny.model(input_ids=torch.as_tensor(target.tokens)[None]).logits[0].double()
+        if handle is not None:
+            handle.remove()
+    begin = len(target.roles)
+    first = logits[begin - 1]
+    right = (logits[begin - 1 : -1].argmax(-1).numpy() == target.tokens[begin:]).all()
+    return bool(right), float(first.log_softmax(-1)[target.first]), int(first.argmax())
+
+
+def test_a_state_put_where_it_is_changes_nothing(tiny: Tiny) -> None:
+    asked = asked_of(tiny, "bio")
+    states: States = {("bio", "same"): states_of(tiny.model, LAYERS, asked, 512, CPU)}
+    table = patched(tiny.model, LAYERS, asked, states, 512, CPU)
+    assert len(table) == len(asked) * len(LAYERS) * len(POSITIONS)
+    assert (table["right"] == table["unpatched"]).all()
+    # Not to the bit: states come from batches without answers, whose sums are ordered otherwise.
+    np.testing.assert_allclose(
+        table["log_probability"], table["unpatched_log_probability"], atol=1e-5
+    )
+
+
+def test_anothers_whole_state_gives_anothers_answer(tiny: Tiny) -> None:
+    # Behind the last layer the last token's state is all that is left of a prompt.
+    own, others = (asked_of(tiny, "qa", column) for column in ("individual", "donor"))
+    states: States = {("qa", "other"): states_of(tiny.model, LAYERS, others, 512, CPU)}
+    table = patched(tiny.model, LAYERS, own, states, 512, CPU)
+    table = table[(table["layer"] == LAYERS[-1]) & (table["position"] == "last")]
+    usual = [plain(tiny, other, None, 0, "last")[2] for other in others]
+    assert table["likeliest"].tolist() == [usual[fact] for fact in table["fact"]]
+    assert len(set(usual)) > 10
+    # Behind it, nothing reads the states of other tokens.
+    rest = patched(tiny.model, LAYERS, own, states, 512, CPU).query(
+        "layer == 1 and position != 'last'"
+    )
+    assert (rest["log_probability"] == rest["unpatched_log_probability"]).all()
+
+
+@pytest.mark.parametrize("target", SOURCES)
+def test_batches_do_what_one_patch_at_a_time_does(tiny: Tiny, target: str) -> None:
+    own = asked_of(tiny, target)
+    sources = {
+        (source, donor): asked_of(tiny, source, column)
+        for source in SOURCES[target]
+        for donor, column in zip(DONORS, ("individual", "donor"), strict=True)
+    }
+    states = {
+        key: states_of(tiny.model, LAYERS, asked, 1024, CPU) for key, asked in sources.items()
+    }
+    table = patched(tiny.model, LAYERS, own, states, 1024, CPU)
+    assert len(table) == len(own) * len(states) * len(LAYERS) * len(POSITIONS)
+    assert table["right"].nunique() == 2 and (table["right"] != table["unpatched"]).any()
+    for row in table.sample(100, random_state=1).itertuples():
+        source = sources[row.source, row.donor][row.fact]
+        right, said, likeliest = plain(tiny, own[row.fact], source, row.layer, row.position)
+        assert (row.right, row.likeliest) == (right, likeliest)
+        assert row.log_probability == pytest.approx(said, abs=1e-4)
+        usual = plain(tiny, own[row.fact], None, row.layer, row.position)
+        assert row.unpatched == usual[0]
+        assert row.unpatched_log_probability == pytest.approx(usual[1], abs=1e-4)
+
+
+def test_a_table_holds_every_patch_and_the_model_is_left_as_it_was(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    tokens = torch.as_tensor(asked_of(tiny, "bio")[-1].tokens)[None]
+    with torch.no_grad():
+        before = tiny.model(input_ids=tokens).logits
+    tables = {}
+    for layers in (None, [1]):
+        out = tmp_path / f"{layers}.parquet"
+        patch(
+            tiny.model, tiny.tokenizer,
+            Representations(layers=layers, patching=Patching(individuals=2)), 5, 1024,
+            bio=FACTS.bio, qa=FACTS.qa, device=CPU, out=out, provenance={},
+        )  # fmt: skip
+        tables[layers is None] = read_table(out, PATCHING)
+    with torch.no_grad():
+        assert torch.equal(tiny.model(input_ids=tokens).logits, before)
+    table = tables[True]
+    keys = [k for k in PATCHING if k not in ("right", "unpatched", "donors") and "log" not in k]
+    assert len(table) == 24 * 3 * 2 * 3 * 2 and not table.duplicated(keys).any()
+    top = table[table["layer"] == 1].reset_index(drop=True)
+    pd.testing.assert_frame_equal(top, tables[False], rtol=1e-6)
+    own, others = asked_of(tiny, "qa"), asked_of(tiny, "bio", "donor")
+    assert table["donors"].nunique() == 2
+    chosen = table.query("source == 'bio' and layer == 0 and position == 'subject'")
+    chosen = chosen[chosen["donor"] == "other"].set_index(["individual", "relation"])
+    for i, fact in enumerate(DRAWN.itertuples()):
+        row = chosen.loc[(fact.individual, fact.relation)]
+        right, said, likeliest = plain(tiny, own[i], others[i], 0, "subject")
+        assert (row["right"], row["split"]) == (right, fact.split)
+        assert row["log_probability"] == pytest.approx(said, abs=1e-4)
+        assert row["donors"] == (likeliest == others[i].first != own[i].first)
+
+
+def test_layers_that_are_not_there_are_refused(tiny: Tiny) -> None:
+    assert chosen_layers(tiny.model, None) == [0, 1] and chosen_layers(tiny.model, [1]) == [1]
+    with pytest.raises(FactRecallError, match="2 layers"):
+        chosen_layers(tiny.model, [0, 2])
+
+
+# --- the summary ------------------------------------------------------------------------------
+
+
+def test_a_summary_by_hand(tmp_path: Path) -> None:
+    # By tuning and donor, what two facts of two people come to: right, and the log-probability.
+    outcomes = {
+        ("stage", "same"): [(True, -1.0), (True, -2.0)],
+        ("stage", "other"): [(False, -3.0), (True, -2.0)],
+        ("mix", "same"): [(True, -1.0), (False, -4.0)],
+        ("mix", "other"): [(True, -2.0), (False, -4.0)],
+    }
+    runs = []
+    for tuning in ("stage", "mix"):
+        rows = [
+            {"donor": donor, "individual": person, "right": right, "log_probability": said}
+            for donor in DONORS
+            for person, (right, said) in enumerate(outcomes[tuning, donor])
+        ]
+        table = pd.DataFrame(rows).assign(
+            split="out", relation="job", source="bio", target="qa", layer=0, position="subject",
+            unpatched=tuning == "mix", unpatched_log_probability=-3.0,
+        )  # fmt: skip
+        table["donors"] = table["donor"] == "other"
+        path = tmp_path / f"{tuning}.parquet"
+        write_table(path, table, PATCHING)
+        runs += [Evaluation("m", tuning, seed, path) for seed in (0, 1)]
+    out = tmp_path / "out.parquet"
+    summarise_patching(7, runs=runs, out=out, provenance={})
+    table = read_table(out, PATCHED).set_index(["tuning", "seed", "donor"])
+    assert len(table) == 3 * 3 * 3 and table.index.is_unique
+    expected = {  # accuracy, unpatched, gain, log gain, donors
+        ("stage", "same"): (1.0, 0.0, 1.0, 1.5, 0.0),
+        ("stage", "other"): (0.5, 0.0, 0.5, 0.5, 1.0),
+        ("stage", "same - other"): (0.5, 0.0, 0.5, 1.0, -1.0),
+        ("mix", "same"): (0.5, 1.0, -0.5, 0.5, 0.0),
+        ("mix", "other"): (0.5, 1.0, -0.5, 0.0, 1.0),
+        ("mix", "same - other"): (0.0, 0.0, 0.0, 0.5, -1.0),
+        ("mix - stage", "same"): (-0.5, 1.0, -1.5, -1.0, 0.0),
+        ("mix - stage", "other"): (0.0, 1.0, -1.0, -0.5, 0.0),
+        ("mix - stage", "same - other"): (-0.5, 0.0, -0.5, -0.5, 0.0),
+    }
+    names = ["accuracy", "unpatched", "gain", "log_gain", "donors"]
+    for (tuning, donor), values in expected.items():
+        for seed in (0, 1, TOGETHER):
+            row = table.loc[(tuning, seed, donor)]
+            assert tuple(row[names]) == pytest.approx(values)
+            assert row["facts"] == (4 if seed == TOGETHER else 2)
+    bounds = table.loc[("stage", TOGETHER, "same - other"), ["gain_low", "gain_high"]]
+    assert tuple(bounds) == (0.0, 1.0)

@@ -1,0 +1,547 @@
+"""Representations in the report: what is condensed, judged, said and drawn of made-up tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import warnings
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import pytest
+
+from factrecall.experiments.asked import POSITIONS
+from factrecall.experiments.exchange import ANOTHER
+from factrecall.experiments.gradient_tables import CONSISTENCY as GRADIENTS
+from factrecall.experiments.probe_tables import CONSISTENCY, PROBES
+from factrecall.experiments.prompts import FORMATS, ROLES
+from factrecall.experiments.reading_tables import PATCHED, READ_FROM
+from factrecall.facts import RELATIONS
+from factrecall.report.claim import NOT_MEASURED, Claim
+from factrecall.report.gradient_figure import GRADIENTS_DATA, draw_gradients
+from factrecall.report.measures import TableFiles
+from factrecall.report.published import LLAMA, PYTHIA
+from factrecall.report.reading_figures import (
+    PATCHING_DATA,
+    SIGNATURE_DATA,
+    SIGNATURE_LABELS,
+    draw_patching,
+    draw_signature,
+)
+from factrecall.report.representation_cautions import (
+    gradient_cautions,
+    patching_cautions,
+    probe_cautions,
+    signature_cautions,
+)
+from factrecall.report.representation_claims import representation_claims, size
+from factrecall.report.representation_figures import (
+    CONSISTENCY_DATA,
+    PROBES_DATA,
+    draw_consistency,
+    draw_probes,
+)
+from factrecall.report.representation_measures import (
+    Found,
+    Represented,
+    apart,
+    chosen,
+    read_represented,
+    together,
+)
+from factrecall.report.representation_sections import representations, texts
+from factrecall.report.representation_tables import with_interval
+from factrecall.report.style import DOTS_PER_INCH, WIDTH
+from factrecall.report.tables import MISSING, points
+from factrecall.statistics import TOGETHER
+from factrecall.storage import read_table, write_table
+
+SEEDS = (0, 1, 2)
+EVERY = (*SEEDS, TOGETHER)
+TUNINGS = ("stage", "mix")
+STUDY = {"representations": {"layers": None}}
+
+DELTA = {
+    ("stage", "rep", "bio_long"): 0.3,
+    ("mix", "rep", "bio_long"): 0.05,
+    ("stage", "rep", "bio_short"): 0.04,
+    ("mix", "rep", "bio_short"): 0.02,
+    ("stage", "mech", "bio_long"): 0.12,
+    ("mix", "mech", "bio_long"): 0.03,
+    ("stage", "mech", "bio_short"): 0.02,
+    ("mix", "mech", "bio_short"): 0.01,
+}
+"""Signed differences as the paper would have them; seeds differ by a thousandth."""
+
+LEVEL = {"stage": 0.5, "mix": 0.8}
+"""Accuracy of QA probes on QA states."""
+
+
+def delta_rows(
+    deltas: dict[tuple[str, str, str], float] = DELTA,
+    layers: int = 2,
+    seeds: tuple[int, ...] = SEEDS,
+    width: float = 0.01,
+) -> pd.DataFrame:
+    """Make differences that are the same at all layers, with intervals of `width` either way."""
+    rows = []
+    for (_, measure, bio), seed, layer, relation, split in product(
+        [key for key in deltas if key[0] == "mix"], (*seeds, TOGETHER), range(-1, layers),
+        ("all", *RELATIONS), ("held", "out"),
+    ):  # fmt: skip
+        cell = ("m", seed, layer, relation, bio, split, measure)
+        signed = {t: deltas[t, measure, bio] + 0.001 * max(seed, 0) for t in TUNINGS}
+        for tuning in TUNINGS:
+            found = signed[tuning]
+            rows.append((*cell, tuning, abs(found), found, found - width, found + width))
+        ahead = abs(signed["stage"]) - abs(signed["mix"])
+        signed_ahead = signed["stage"] - signed["mix"]
+        rows.append((*cell, "stage - mix", ahead, signed_ahead, ahead - width, ahead + width))
+    columns = ["model", "seed", "layer", "relation", "bio", "split", "measure", "tuning", "value",
+               "signed", "low", "high"]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns).assign(people=300)[list(CONSISTENCY)]
+
+
+def probe_rows(
+    deltas: dict[tuple[str, str, str], float] = DELTA,
+    layers: int = 2,
+    seeds: tuple[int, ...] = SEEDS,
+    levels: dict[str, float] = LEVEL,
+) -> pd.DataFrame:
+    """Make accuracies that go with the differences."""
+    rows = []
+    for tuning, seed, layer, relation, split in product(
+        TUNINGS, seeds, range(layers), ("all", *RELATIONS), ("held", "out")
+    ):
+        level = levels[tuning] + 0.01 * seed
+        for trained, tested in product(("bio_long", "bio_short", "qa"), repeat=2):
+            if (trained, tested) in (("bio_long", "bio_short"), ("bio_short", "bio_long")):
+                continue
+            lost = 0.0
+            if trained != tested:
+                measure, bio = ("rep", tested) if trained == "qa" else ("mech", trained)
+                lost = deltas[tuning, measure, bio]
+            shuffled = 0.1 if trained == tested else np.nan
+            rows.append(
+                ("m", tuning, seed, layer, relation, trained, tested, split, level - lost,
+                 shuffled, 0.1, 0.01, 240, 20)
+            )  # fmt: skip
+    return pd.DataFrame(rows, columns=list(PROBES))
+
+
+COSINE = {
+    "stage": {"all": 0.05, "S": 0.06, "gamma": 0.05, "rest": 0.04},
+    "mix": {"all": 0.2, "S": 0.3, "gamma": 0.25, "rest": 0.1},
+}
+"""What the matched pair is above the others', over training."""
+
+
+def gradient_rows(
+    cosines: dict[str, dict[str, float]] = COSINE,
+    layers: int = 2,
+    seeds: tuple[int, ...] = SEEDS,
+    width: float = 0.01,
+) -> pd.DataFrame:
+    """Make moments that start alike and then are as `cosines` says."""
+    rows = []
+    for tuning, seed, split in product(TUNINGS, (*seeds, TOGETHER), ("in", "out")):
+        phases = ("bio", "stage") if tuning == "stage" else ("mix",)
+        moments = [(p, s) for p in phases for s in (0.0, 1 / 3, 2 / 3, 1.0) if s or p != "stage"]
+        places = {"embeddings": 0.1, **{f"layer {n}": 0.2 for n in range(layers)}}
+        for (phase, share), (group, above) in product(
+            moments, [*cosines[tuning].items(), *places.items()]
+        ):
+            above = above * bool(share or phase == "stage")
+            kinds = {
+                "matched": 0.2 + above, "person": 0.2, "relation": 0.15,
+                "matched - person": above, "matched - relation": above + 0.05,
+            }  # fmt: skip
+            for kind, value in kinds.items():
+                value += 0.001 * max(seed, 0)
+                key = ("m", tuning, seed, phase, share, split, group, kind)
+                rows.append((*key, value, value - width, value + width, 30))
+    return pd.DataFrame(rows, columns=list(GRADIENTS))
+
+
+SHARE = {
+    "stage": {"subject": 0.2, "relation": 0.2, "attribute": 0.3, "other": 0.2, "start": 0.1},
+    "mix": {"subject": 0.5, "relation": 0.3, "attribute": 0.05, "other": 0.1, "start": 0.05},
+}
+
+
+def signature_rows(
+    shares: dict[str, dict[str, float]] = SHARE,
+    seeds: tuple[int, ...] = SEEDS,
+    width: float = 0.01,
+) -> pd.DataFrame:
+    """Make shares of attribution, and drops in proportion; nothing told before in a question."""
+    rows = []
+    sides = {t: {**shares[t], ANOTHER: np.nan} for t in TUNINGS}
+    sides["mix - stage"] = {r: sides["mix"][r] - sides["stage"][r] for r in (*ROLES, ANOTHER)}
+    for tuning, seed, split, relation, form, role in product(
+        sides, (*seeds, TOGETHER), ("in", "out"), ("all", "job"), FORMATS, (*ROLES, ANOTHER)
+    ):
+        if form == "qa" and role in ("attribute", "other"):
+            continue
+        share = sides[tuning][role] + 0.001 * max(seed, 0)
+        drop = np.nan if role == "start" else 2.0 if role == ANOTHER else 10 * share
+        rows.append(
+            {
+                "model": "m", "tuning": tuning, "seed": seed, "split": split,
+                "relation": relation, "format": form, "role": role, "facts": 180,
+                "exchanged": 0 if np.isnan(drop) else 180, "tokens": 3.0,
+                "share": share, "share_low": share - width, "share_high": share + width,
+                "logit_drop": drop, "logit_drop_low": drop - 0.5, "logit_drop_high": drop + 0.5,
+                "still_right": 0.4, "donors": 0.3,
+            }
+        )  # fmt: skip
+    table = pd.DataFrame(rows)
+    return table.assign(**{c: np.nan for c in READ_FROM if c not in table})[list(READ_FROM)]
+
+
+def patching_rows(
+    restored: float = 0.4, layers: int = 2, seeds: tuple[int, ...] = SEEDS, width: float = 0.05
+) -> pd.DataFrame:
+    """Make gains that are largest at the last token and late; another's state costs a little."""
+    rows = []
+    for tuning, seed, split, (source, target), layer, position in product(
+        TUNINGS, (*seeds, TOGETHER), ("in", "out"),
+        (("bio", "qa"), ("short", "qa"), ("qa", "bio")), range(layers), POSITIONS,
+    ):  # fmt: skip
+        unpatched = {"qa": {"stage": 0.15, "mix": 0.6}, "bio": {"stage": 0.7, "mix": 0.95}}
+        before = unpatched[target][tuning]
+        scale = {"subject": 0.2, "relation": 0.5, "last": 1.0}[position]
+        same = scale * restored * (layer + 1) / layers + 0.001 * max(seed, 0)
+        gains = {"same": same - 0.1, "other": -0.1, "same - other": same}
+        for donor, gain in gains.items():
+            rows.append(
+                {
+                    "model": "m", "tuning": tuning, "seed": seed, "split": split,
+                    "source": source, "target": target, "layer": layer, "position": position,
+                    "donor": donor, "facts": 180, "accuracy": before + gain,
+                    "unpatched": before, "gain": gain, "gain_low": gain - width,
+                    "gain_high": gain + width, "donors": 0.2,
+                }
+            )  # fmt: skip
+    table = pd.DataFrame(rows)
+    return table.assign(**{c: np.nan for c in PATCHED if c not in table})[list(PATCHED)]
+
+
+SCHEMAS = {
+    "probes": PROBES,
+    "consistency": CONSISTENCY,
+    "gradients": GRADIENTS,
+    "signature": READ_FROM,
+    "patching": PATCHED,
+}
+
+
+def frames(**replaced: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the tables by name, some replaced."""
+    return {
+        "probes": probe_rows(),
+        "consistency": delta_rows(),
+        "gradients": gradient_rows(),
+        "signature": signature_rows(),
+        "patching": patching_rows(),
+    } | replaced
+
+
+def write_representation_tables(files: TableFiles, models: tuple[str, ...] = ("m",)) -> None:
+    """Write the synthetic tables of some models."""
+    for name, table in frames().items():
+        every = pd.concat(table.assign(model=model) for model in models)
+        write_table(getattr(files, name), every, SCHEMAS[name])
+
+
+def measures_of(folder: Path, tables: dict[str, pd.DataFrame]) -> Represented:
+    """Write tables and read them as the report does."""
+    files = vars(TableFiles.of(folder))
+    for name, table in tables.items():
+        write_table(files[name], table, SCHEMAS[name])
+    return read_represented({name: files[name] for name in tables}, "m")
+
+
+@pytest.fixture
+def measures(tmp_path: Path) -> Represented:
+    """Return measures that are as the paper says."""
+    return measures_of(tmp_path, frames())
+
+
+def claims_of(folder: Path, **replaced: pd.DataFrame) -> list[Claim]:
+    """Judge tables, some replaced."""
+    return list(representation_claims(measures_of(folder, frames(**replaced)), LLAMA))
+
+
+def about(claims: list[Claim], *words: str) -> list[str]:
+    """Return the verdicts on the claims with all these words."""
+    return [c.word for c in claims if all(w in c.text for w in words)]
+
+
+# --- measures ---------------------------------------------------------------------------------
+
+
+def test_middle_is_the_lower_one_of_two(tmp_path: Path) -> None:
+    for layers, middle in ((1, 0), (2, 0), (3, 1), (28, 13)):
+        folder = tmp_path / str(layers)
+        assert measures_of(folder, {"patching": patching_rows(layers=layers)}).middle == middle
+    assert measures_of(tmp_path / "0", {}).middle is None
+
+
+def test_consistency_over_training_leaves_out_the_start(measures: Represented) -> None:
+    found = measures.trained("mix", "all", "matched - person")
+    assert together(found, "cosine").value == pytest.approx(0.2)
+    moments = chosen(measures.moments(), tuning="stage", seed=TOGETHER, group="S", kind="matched")
+    assert moments["progress"].tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1, 4 / 3, 5 / 3, 2])
+    ends = measures.ends()
+    assert set(zip(ends["tuning"], ends["phase"], ends["share"], strict=True)) == {
+        ("stage", "stage", 1.0),
+        ("mix", "mix", 1.0),
+    }
+
+
+def test_accuracies_are_condensed_over_seeds(measures: Represented) -> None:
+    rows = chosen(measures.accuracies(), tuning="mix", trained="qa", tested="bio_long", layer=1)
+    row = rows.iloc[0]
+    assert [row["low"], row["mean"], row["high"]] == pytest.approx([0.75, 0.76, 0.77])
+    assert np.isnan(row["shuffled"])
+
+
+def test_roles_without_tokens_have_no_share(tmp_path: Path) -> None:
+    rows = signature_rows()
+    rows.loc[rows["role"] == "start", "tokens"] = 0.0
+    measures = measures_of(tmp_path, {"signature": rows})
+    start = measures.signature["role"] == "start"
+    assert measures.signature.loc[start, ["share", "share_low"]].isna().all(axis=None)
+    assert measures.signature.loc[~start, "logit_drop"].notna().all()
+
+
+def test_bounds_by_hand() -> None:
+    assert size(Found(0.1, 0.05, 0.2)) == (0.05, 0.2)
+    assert size(Found(-0.1, -0.2, -0.05)) == (0.05, 0.2)
+    assert size(Found(0.0, -0.3, 0.2)) == (0.0, 0.3)
+    assert apart(Found(3, 2, 4), Found(1, 0, 2)) == Found(2, 0, 4)
+    assert with_interval(Found(0.1, 0.05, 0.2), points) == "+10.0 (+5.0 to +20.0)"
+    assert with_interval(Found(0.1, np.nan, np.nan), points) == "+10.0"
+    assert with_interval(Found(np.nan, np.nan, np.nan), points) == MISSING
+
+
+# --- claims -----------------------------------------------------------------------------------
+
+
+def test_claims_hold_of_representations_like_the_papers(measures: Represented) -> None:
+    claims = list(representation_claims(measures, LLAMA))
+    assert {c.word for c in claims} == {"holds"}
+    assert [c.section for c in claims].count("Representations") == 5
+    assert sum(c.own for c in claims) == 2
+    assert all(bool(c.paper) != c.own for c in claims)
+    first = claims[0].evidence
+    assert "Stage-tuned 30.1\u00a0points, Mix-tuned 5.1\u00a0points" in first
+    assert "by seed +25.0, +25.0, +25.0 points" in first
+    assert "95 % interval +24.0 to +26.0." in first
+    assert not any(f"(of {LLAMA})" in c.paper for c in claims)
+    others = list(representation_claims(measures, PYTHIA))
+    assert all(c.paper.endswith(f"(of {LLAMA})") for c in others[:5])
+
+
+TURNED: dict[str, pd.DataFrame] = {
+    "consistency": delta_rows({key: 0.5 - delta for key, delta in DELTA.items()}),
+    "gradients": gradient_rows(
+        {"stage": {**COSINE["mix"], "S": 0.3}, "mix": {"all": 0.01, "S": 0.0, "rest": 0.1}}
+    ),
+    "signature": signature_rows({"stage": SHARE["mix"], "mix": SHARE["stage"]}),
+    "patching": patching_rows(restored=-0.4),
+}
+UNSURE: dict[str, pd.DataFrame] = {
+    "consistency": delta_rows(width=0.5),
+    "gradients": gradient_rows(width=0.5),
+    "signature": signature_rows(width=0.5),
+    "patching": patching_rows(width=0.5),
+}
+
+
+def test_claims_the_other_way_round_do_not_hold(tmp_path: Path) -> None:
+    claims = claims_of(tmp_path, **TURNED)
+    assert {c.word for c in claims} == {"does not hold"}
+
+
+def test_claims_within_the_intervals_are_inconclusive(tmp_path: Path) -> None:
+    assert {c.word for c in claims_of(tmp_path, **UNSURE)} == {"inconclusive"}
+
+
+def test_seeds_that_disagree_are_inconclusive(tmp_path: Path) -> None:
+    rows = delta_rows()
+    one = (rows["seed"] == 1) & (rows["tuning"] == "stage") & (rows["measure"] == "rep")
+    rows.loc[one & (rows["bio"] == "bio_long"), "value"] = 0.0
+    words = about(claims_of(tmp_path, consistency=rows), "BIO long", "larger than in")
+    assert words == ["inconclusive"]
+
+
+def test_one_layer_above_the_bound_is_enough(tmp_path: Path) -> None:
+    rows = delta_rows()
+    high = (rows["layer"] == 1) & (rows["bio"] == "bio_short") & (rows["tuning"] == "mix")
+    high &= rows["measure"] == "rep"
+    rows.loc[high, ["value", "signed", "low", "high"]] = [0.2, -0.2, -0.25, -0.15]
+    claims = claims_of(tmp_path / "high", consistency=rows)
+    assert about(claims, "Δrep is below 10 points") == ["does not hold"]
+    said = next(c.evidence for c in claims if "Δrep is below" in c.text)
+    assert "largest of all layers and both models by seed 20.0, 20.0, 20.0 points" in said
+    assert "Mix-tuned, all seeds, layer 1: signed \u221220.0 (\u221225.0 to \u221215.0)" in said
+    rows.loc[high, ["low", "high"]] = [-0.25, -0.05]
+    claims = claims_of(tmp_path / "unsure", consistency=rows)
+    assert about(claims, "Δrep is below 10 points") == ["inconclusive"]
+
+
+def test_patching_is_judged_behind_the_middle_layer(tmp_path: Path) -> None:
+    rows = patching_rows(layers=3)
+    late = rows["layer"] == 2
+    rows.loc[~late & (rows["donor"] == "same - other"), ["gain", "gain_low", "gain_high"]] = [
+        0.0, -0.1, 0.1,
+    ]  # fmt: skip
+    claims = claims_of(tmp_path, patching=rows)
+    assert about(claims, "behind the middle layer (1)") == ["inconclusive"]
+    assert "0: 0.0, 1: 0.0, 2: +40.0" in claims[-1].evidence
+
+
+def test_what_was_not_measured_is_said_so(tmp_path: Path) -> None:
+    claims = list(representation_claims(measures_of(tmp_path, {}), LLAMA))
+    assert {(c.word, c.evidence) for c in claims} == {("inconclusive", NOT_MEASURED)}
+
+
+# --- cautions ---------------------------------------------------------------------------------
+
+
+def test_runs_like_the_papers_need_no_caution(measures: Represented) -> None:
+    for cautions in representations(STUDY, measures).cautions.values():
+        assert [c for c in cautions if "people" not in c] == []
+
+
+def test_what_leaves_differences_no_room_is_told(tmp_path: Path) -> None:
+    low = measures_of(tmp_path / "low", frames(probes=probe_rows(levels={"stage": 0.1, "mix": 1})))
+    stage, mix, *_, _ = probe_cautions(low, {"representations": {"layers": [3, 7]}})
+    assert "Stage-tuned: the states of a question say little" in stage
+    assert "11.0\u00a0% off them, where the most frequent answer gives 10.0\u00a0%" in stage
+    assert "Mix-tuned: QA probes read 101.0" in mix
+    assert probe_cautions(low, {"representations": {"layers": [3, 7]}})[-1].endswith("at: 3, 7.")
+    few = measures_of(tmp_path / "few", frames(consistency=delta_rows().assign(people=12)))
+    assert any("over 12\u00a0people" in c for c in probe_cautions(few, STUDY))
+
+
+def test_what_speaks_against_the_other_measures_is_told(tmp_path: Path) -> None:
+    shares = {t: {**SHARE[t], "start": -0.4} for t in TUNINGS}
+    exchanged = signature_rows(shares)
+    exchanged.loc[exchanged["role"] == "other", "exchanged"] = 20
+    patched = patching_rows()
+    patched.loc[patched["target"] == "bio", "unpatched"] = 0.3
+    none = {t: dict.fromkeys(COSINE[t], 0.0) for t in TUNINGS}
+    odd = measures_of(
+        tmp_path,
+        frames(gradients=gradient_rows(none), signature=exchanged, patching=patched),
+    )
+    said = gradient_cautions(odd)
+    assert "Stage-tuned and Mix-tuned" in said[0] and "other people asked" in said[0]
+    assert "over 5\u00a0people" in said[-1]
+    start, short = signature_cautions(odd)
+    assert "up to 40.0" in start
+    assert "all other wording, told (20 of 180)" in short
+    assert "Stage-tuned model continues only 30.0" in patching_cautions(odd)[0]
+
+
+# --- figures, and what is missing -------------------------------------------------------------
+
+DRAWN = {
+    "probes": (draw_probes, PROBES_DATA),
+    "consistency": (draw_consistency, CONSISTENCY_DATA),
+    "gradients": (draw_gradients, GRADIENTS_DATA),
+    "signature": (draw_signature, SIGNATURE_DATA),
+    "patching": (draw_patching, PATCHING_DATA),
+}
+
+
+def draw(measures: Represented, folder: Path, *names: str) -> dict[str, bytes]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # missing glyphs, layouts that collapse
+        for name in names or DRAWN:
+            DRAWN[name][0](measures, folder / name)
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_figures_of_many_layers_are_of_readable_size_and_hold_their_data(tmp_path: Path) -> None:
+    seeds = (0,)
+    large = measures_of(
+        tmp_path / "tables",
+        {
+            "probes": probe_rows(layers=28, seeds=seeds),
+            "consistency": delta_rows(layers=28, seeds=seeds),
+            "gradients": gradient_rows(layers=28, seeds=seeds),
+            "signature": signature_rows(seeds=seeds),
+            "patching": patching_rows(layers=28, seeds=seeds),
+        },
+    )
+    folder = tmp_path / "figures"
+    draw(large, folder)
+    for name, (_, schema) in DRAWN.items():
+        assert len(read_table(folder / f"{name}.parquet", schema))
+        height, width, _ = matplotlib.image.imread(folder / f"{name}.png").shape
+        assert width == round(WIDTH * DOTS_PER_INCH)
+        assert 0.3 < height / width < 1.65
+    deltas = read_table(folder / "consistency.parquet", CONSISTENCY_DATA)
+    assert set(deltas["tuning"]) == {"stage", "mix"}
+    assert set(read_table(folder / "patching.parquet")["donor"]) == {"same", "other"}
+
+
+def test_a_figure_is_the_same_bytes_twice(measures: Represented, tmp_path: Path) -> None:
+    one, two = (draw(measures, tmp_path / name, "consistency") for name in ("one", "two"))
+    assert one == two and len(one) == 3
+
+
+SPARSE = {
+    "one seed": frames(
+        probes=probe_rows(seeds=(1,)),
+        consistency=delta_rows(seeds=(1,)),
+        gradients=gradient_rows(seeds=(1,)),
+        signature=signature_rows(seeds=(1,)),
+        patching=patching_rows(seeds=(1,)),
+    ),
+    "one tuning": {n: t[t["tuning"] == "mix"] for n, t in frames().items()},
+    "no rows": {n: t.iloc[:0] for n, t in frames().items()},
+    "nothing known": {
+        n: t.assign(**{c: np.nan for c in t if SCHEMAS[n][c] == "float64" and c != "share"})
+        for n, t in frames().items()
+        if n != "signature"
+    },
+}
+
+
+@pytest.mark.parametrize("tables", SPARSE.values(), ids=SPARSE)
+def test_missing_rows_are_shown_as_missing(tables: dict[str, pd.DataFrame], tmp_path: Path) -> None:
+    measures = measures_of(tmp_path, tables)
+    shown = representations(STUDY, measures)
+    claims = list(representation_claims(measures, LLAMA))
+    text = str([dataclasses.asdict(shown), claims, texts(measures)])
+    assert not re.search(r"\bnan\b|\binf\b", text)
+    if tables is not SPARSE["one seed"]:
+        compared = [claim for claim in claims if "in S than" not in claim.text]
+        assert {claim.word for claim in compared} == {"inconclusive"}
+
+
+def test_figures_of_missing_rows_are_drawn(tmp_path: Path) -> None:
+    for case, names in (("no rows", tuple(DRAWN)), ("one tuning", ("gradients", "signature"))):
+        measures = measures_of(tmp_path / case, SPARSE[case])
+        assert len(draw(measures, tmp_path / case / "figures", *names)) == 3 * len(names)
+
+
+def test_every_role_has_a_label() -> None:
+    assert set(SIGNATURE_LABELS) == {*ROLES, ANOTHER}
+
+
+def test_what_stands_for_figures_says_what_they_show(measures: Represented) -> None:
+    said: dict[str, Any] = texts(measures)
+    assert set(said) == set(DRAWN)
+    assert "Δrep, BIO long, Stage-tuned: +30.0" in said["consistency"]
+    assert "Mix-tuned 50.0 and 30.0 %" in said["signature"]
+    assert "Stage-tuned +20.0 points" in said["patching"]

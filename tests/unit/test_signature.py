@@ -1,0 +1,358 @@
+"""What a fact is read from: attributions add up, exchanged texts are what they say they are."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from factrecall.config import Signature
+from factrecall.experiments.asked import Asked, read
+from factrecall.experiments.exchange import ANOTHER, PARTS, draw_facts, exchange
+from factrecall.experiments.prompts import FORMATS, ROLES, Prompt, compose, prompts
+from factrecall.experiments.reading_tables import READ_FROM, summarise_signature
+from factrecall.experiments.signature import SIGNATURE, attribute, integrate
+from factrecall.facts import RELATIONS
+from factrecall.recall import Evaluation
+from factrecall.statistics import TOGETHER
+from factrecall.storage import read_table, write_table
+from tests.conftest import ARCHITECTURES, Tiny, tokenizer_for
+from tests.taught import DRAWN, FACTS, TEXTS, taught
+
+CPU = torch.device("cpu")
+PEOPLE = sorted(TEXTS.sentences["qa"])
+
+someone = st.sampled_from(PEOPLE)
+some_form = st.sampled_from(("bio", "short", "qa"))
+some_relation = st.sampled_from(RELATIONS)
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def tiny(request: pytest.FixtureRequest) -> Tiny:
+    """A model that knows the facts it is asked."""
+    return taught(request.param)
+
+
+def prompt(form: str, person: int, relation: str) -> Prompt:
+    return compose(TEXTS.up_to(form, person, relation))
+
+
+def asked_of(tiny: Tiny, count: int = 10) -> list[Asked]:
+    """Return prompts of both formats, of many lengths."""
+    keys = [(f, p, r) for p in PEOPLE[:3] for r in RELATIONS[::2] for f in FORMATS]
+    return read(tiny.tokenizer, [prompt(*key) for key in keys[:count]])
+
+
+# --- texts ------------------------------------------------------------------------------------
+
+
+def test_prompts_say_what_the_tables_say() -> None:
+    facts = FACTS
+    asked = facts.qa[facts.qa["split"] != "pretrain"].to_dict("records")
+    for question in asked:
+        told = facts.bio[facts.bio["individual"] == question["individual"]]
+        told = told[told["biography"] == 0]
+        found = prompts(told, question)
+        sentence = told[told["relation"] == question["relation"]].iloc[0]
+        start = sentence["start"] + sentence["attribute_start"]
+        assert found["bio"].text == " ".join(told["text"])[:start].rstrip()
+        assert found["qa"].text == question["text"][: question["attribute_start"]].rstrip()
+        for form, row, offset in (("bio", sentence, sentence["start"]), ("qa", question, 0)):
+            pairs = zip(row["relation_start"], row["relation_end"], strict=True)
+            spans = [(role, start, end) for role, start, end in found[form].spans]
+            assert [s[1:] for s in spans if s[0] == "relation"] == [
+                (start + offset, end + offset) for start, end in pairs
+            ]
+            own = ("subject", row["subject_start"] + offset, row["subject_end"] + offset)
+            assert own in spans and spans.count(own) == 1
+            whole, (start, end) = found[form].whole
+            value = question["text"][question["attribute_start"] : question["attribute_end"]]
+            assert whole[start:end] == value and whole.endswith(f"{value}.")
+        assert sum(role == "attribute" for role, *_ in found["bio"].spans) == RELATIONS.index(
+            question["relation"]
+        )
+
+
+@settings(deadline=None, max_examples=60)
+@given(some_form, someone, someone, some_relation, st.sampled_from(PARTS))
+def test_one_part_is_exchanged_and_no_other(
+    form: str, person: int, donor: int, relation: str, part: str
+) -> None:
+    own, other = (TEXTS.up_to(form, who, relation) for who in (person, donor))
+    assert exchange(part, own, own) == own
+    found = exchange(part, own, other)
+    assert len(found) == len(own)
+    wording = ("before", "after")
+    for number, (mine, theirs, new) in enumerate(zip(own, other, found, strict=True)):
+        wanted, named = number == len(own) - 1, not number
+        exchanged = {
+            "subject": ("subject",) if named else (),
+            "relation": wording if wanted else (),
+            "attribute": () if wanted else ("attribute",),
+            "other": () if wanted else wording,
+        }[part]
+        agrees = {"after"} if {"attribute", *wording} & set(exchanged) else set()
+        pronoun = {"subject"} if exchanged == wording and not named else set()
+        for name in new._fields:
+            expected = getattr(theirs if name in (*exchanged, *pronoun) else mine, name)
+            if name in agrees:  # "a" or "an"
+                expected, value = (
+                    text.replace(" an ", " a ") for text in (expected, getattr(new, name))
+                )
+                assert value == expected
+            else:
+                assert getattr(new, name) == expected
+
+
+def test_an_article_goes_with_its_attribute() -> None:
+    found = 0
+    for person in PEOPLE:
+        for donor in PEOPLE:
+            own, other = (TEXTS.up_to("bio", who, "employer") for who in (person, donor))
+            for part in ("attribute", "other"):
+                job = exchange(part, own, other)[RELATIONS.index("job")]
+                if job.after.endswith((" a ", " an ")):
+                    found += 1
+                    assert job.after.endswith(" an ") == (job.attribute[0] in "aeiou")
+    assert found > 20
+
+
+@settings(deadline=None, max_examples=40)
+@given(some_form, someone, some_relation, st.sampled_from(RELATIONS[1:]))
+def test_another_relation_is_told_of_the_same_person(
+    form: str, person: int, relation: str, other: str
+) -> None:
+    if other == relation:
+        return
+    own, new = TEXTS.up_to(form, person, relation), TEXTS.worded(form, person, relation, other)
+    assert new[:-1] == own[:-1] and new[-1].attribute == own[-1].attribute
+    source = "short" if form == "bio" and relation == RELATIONS[0] else form
+    there = TEXTS.sentences[source][person][other]
+    assert (new[-1].before, new[-1].subject) == (there.before, there.subject)
+
+
+def test_donors_are_of_the_same_side_and_tell_another_answer() -> None:
+    few, many = (draw_facts(FACTS.bio, count, 5) for count in (3, None))
+    assert set(many["individual"]) == set(PEOPLE) and len(few) == 2 * 3 * len(RELATIONS)
+    pd.testing.assert_frame_equal(
+        few.reset_index(drop=True),
+        many[many["individual"].isin(few["individual"])].reset_index(drop=True),
+    )
+    people = FACTS.individuals.set_index("individual")
+    assert (many["donor"] != many["individual"]).all() and (many["other"] != many["relation"]).all()
+    same = many["donor"].map(people["split"]) == many["split"]
+    gender = many["donor"].map(people["gender"]) == many["individual"].map(people["gender"])
+    values = [people.loc[[f.individual, f.donor], f.relation] for f in many.itertuples()]
+    other = np.mean([value.iloc[0].split()[0] != value.iloc[1].split()[0] for value in values])
+    assert same.all() and gender.mean() > 0.9 and other > 0.9
+    alone = FACTS.bio[FACTS.bio["individual"].isin(PEOPLE[:2])].assign(split="in")
+    alone.loc[alone["individual"] == PEOPLE[1], "split"] = "out"
+    assert set(draw_facts(alone, None, 5)["donor"]) == set(PEOPLE[:2])
+
+
+@pytest.mark.parametrize("kind", ["words", "bpe"])
+def test_tokens_have_the_role_of_what_they_stand_for(kind: str) -> None:
+    tokenizer = tokenizer_for(FACTS, kind)
+    for form in ("bio", "short", "qa"):
+        (one,) = read(tokenizer, [prompt(form, PEOPLE[0], "university")])
+        words = [str(tokenizer.decode([token])).strip() for token in one.tokens]
+        sentence = TEXTS.sentences[form][PEOPLE[0]]["university"]
+        assert sentence.subject.endswith(words[one.positions["subject"]])
+        wording = (sentence.before + sentence.after).replace("?", " ").replace(",", " ").split()
+        assert wording[-1].endswith(words[one.positions["relation"]])
+        assert one.positions["last"] == len(one.roles) - 1
+        assert sentence.attribute.startswith(words[len(one.roles)]) and words[-1].endswith(".")
+        assert one.roles[0] == "start" and (one.roles[1:] != "start").all()
+        told = "".join(np.array(words)[: len(one.roles)][one.roles == "attribute"])
+        before = TEXTS.up_to(form, PEOPLE[0], "university")[:-1]
+        assert told == "".join(s.attribute.replace(" ", "") for s in before)
+
+
+# --- integrated gradients ---------------------------------------------------------------------
+
+
+def logit(tiny: Tiny, one: Asked, embedded: torch.Tensor) -> torch.Tensor:
+    """Return the logit of an answer's first token, the plain way."""
+    logits = tiny.model(inputs_embeds=embedded[None], use_cache=False).logits
+    return torch.as_tensor(logits[0, -1, one.first])
+
+
+def ends(tiny: Tiny, one: Asked) -> tuple[torch.Tensor, torch.Tensor]:
+    matrix: torch.Tensor = tiny.model.get_input_embeddings().weight.detach()  # type: ignore[operator]
+    embedded = matrix[torch.as_tensor(one.tokens[: len(one.roles)])]
+    return matrix.mean(0).expand_as(embedded), embedded
+
+
+def test_attributions_add_up_to_what_the_prompt_adds(tiny: Tiny) -> None:
+    asked = asked_of(tiny)
+    gaps = {}
+    for steps in (4, 96):
+        found = integrate(tiny.model, asked, steps, 512, CPU)
+        sums = np.array([tokens.sum() for tokens in found.tokens])
+        gaps[steps] = np.abs(sums - found.totals).max()
+    assert gaps[96] < 2e-4 and gaps[96] < 0.1 * gaps[4]
+    for one, tokens, total in zip(asked, found.tokens, found.totals, strict=True):
+        assert tokens.shape == one.roles.shape
+        with torch.no_grad():
+            begin, end = (float(logit(tiny, one, at)) for at in ends(tiny, one))
+        assert total == pytest.approx(end - begin, abs=1e-5)
+
+
+def test_attributions_are_those_of_a_plain_sum_along_the_path(tiny: Tiny) -> None:
+    asked = asked_of(tiny, 4)
+    found = integrate(tiny.model, asked, 64, 4096, CPU)
+    for one, tokens in zip(asked, found.tokens, strict=True):
+        begin, end = ends(tiny, one)
+        total = torch.zeros_like(end)
+        points = (np.arange(400) + 0.5) / 400
+        for point in points.tolist():
+            at = (begin + point * (end - begin)).requires_grad_()
+            total += torch.autograd.grad(logit(tiny, one, at), at)[0] / len(points)
+        plain = ((end - begin) * total).sum(-1).numpy()
+        np.testing.assert_allclose(tokens, plain, atol=1e-3)
+
+
+def test_attributions_do_not_depend_on_the_batch(tiny: Tiny) -> None:
+    asked = asked_of(tiny)
+    together = integrate(tiny.model, asked, 8, 4096, CPU)
+    for number, one in enumerate(asked):
+        alone = integrate(tiny.model, [one], 8, 16, CPU)
+        np.testing.assert_allclose(alone.tokens[0], together.tokens[number], atol=2e-5)
+        assert alone.totals[0] == pytest.approx(together.totals[number], abs=2e-5)
+
+
+# --- the table --------------------------------------------------------------------------------
+
+
+def attributed(tiny: Tiny, out: Path, tokenizer: Any = None) -> pd.DataFrame:
+    attribute(
+        tiny.model, tokenizer or tiny.tokenizer, Signature(individuals=2, steps=8), 5, 1024,
+        bio=FACTS.bio, qa=FACTS.qa, device=CPU, out=out, provenance={},
+    )  # fmt: skip
+    return read_table(out, SIGNATURE)
+
+
+def said(tiny: Tiny, text: str, gold: int) -> tuple[float, float, int]:
+    with torch.no_grad():
+        ids = torch.tensor([tiny.tokenizer(text)["input_ids"]])
+        logits = tiny.model(input_ids=ids).logits[0, -1].double()
+    return float(logits[gold]), float(logits.log_softmax(-1)[gold]), int(logits.argmax())
+
+
+def test_a_table_holds_every_fact_and_role(tiny: Tiny, tmp_path: Path) -> None:
+    table = attributed(tiny, tmp_path / "one.parquet")
+    assert attributed(tiny, tmp_path / "two.parquet").equals(table)
+    key = ["format", "individual", "relation"]
+    assert len(table) == len(DRAWN) * 2 * (len(ROLES) + 1)
+    assert not table.duplicated([*key, "role"]).any()
+    sums = table.groupby(key)["attribution"].sum()
+    first = table.drop_duplicates(key).set_index(key)
+    np.testing.assert_allclose(sums, (first["total"] + first["gap"])[sums.index], atol=1e-6)
+    donors = DRAWN.set_index(["individual", "relation"])
+    seen: dict[str, int] = {}
+    for row in table.itertuples():
+        own = TEXTS.up_to(row.format, row.individual, row.relation)
+        fact = donors.loc[(row.individual, row.relation)]
+        (one,) = read(tiny.tokenizer, [compose(own)])
+        usual = said(tiny, compose(own).text, one.first)
+        assert (row.logit, row.log_probability) == pytest.approx(usual[:2], abs=1e-4)
+        assert row.right == (usual[2] == one.first)
+        role = "relation" if row.role == ANOTHER else row.role
+        assert row.tokens == (one.roles == role).sum()
+        if row.role == ANOTHER:
+            changed = TEXTS.worded(row.format, row.individual, row.relation, fact["other"])
+            calls = (row.individual, fact["other"])
+        elif row.role in PARTS:
+            donor = TEXTS.up_to(row.format, fact["donor"], row.relation)
+            changed, calls = exchange(row.role, own, donor), (fact["donor"], row.relation)
+        if row.role == "start" or compose(changed).text == compose(own).text:
+            assert np.isnan(row.replaced_logit) and np.isnan(row.replaced_log_probability)
+            assert row.replaced_right == row.right and not row.donors
+            continue
+        seen[row.role] = seen.get(row.role, 0) + 1
+        new = said(tiny, compose(changed).text, one.first)
+        found = (row.replaced_logit, row.replaced_log_probability)
+        assert found == pytest.approx(new[:2], abs=1e-4)
+        assert row.replaced_right == (new[2] == one.first)
+        (called,) = read(tiny.tokenizer, [prompt("qa", *calls)])
+        assert row.donors == (new[2] == called.first != one.first)
+    assert set(seen) == {*PARTS, ANOTHER}
+    assert all(table[name].nunique() == 2 for name in ("right", "replaced_right", "donors"))
+
+
+def test_a_text_that_does_not_fit_is_not_asked(tiny: Tiny, tmp_path: Path) -> None:
+    tokenizer = copy.deepcopy(tiny.tokenizer)
+    own = [prompt("bio", f.individual, f.relation) for f in DRAWN.itertuples()]
+    tokenizer.model_max_length = max(len(one.tokens) for one in read(tokenizer, own))
+    table = attributed(tiny, tmp_path / "short.parquet", tokenizer)
+    whole = attributed(tiny, tmp_path / "whole.parquet")
+    assert table["replaced_logit"].isna().sum() > whole["replaced_logit"].isna().sum()
+    assert table["logit"].equals(whole["logit"])
+
+
+# --- the summary ------------------------------------------------------------------------------
+
+PER_FACT = ("tokens", "attribution", "logit", "right", "replaced_logit", "replaced_right", "donors")
+BY_HAND = {  # two facts of two people, two roles each
+    "stage": {
+        ("subject", 1): (2, 3.0, 5.0, True, 1.0, False, True),
+        ("subject", 2): (2, -1.0, 5.0, False, 4.0, False, False),
+        ("other", 1): (4, 1.0, 5.0, True, 5.0, True, False),
+        ("other", 2): (0, 1.0, 5.0, False, np.nan, False, False),
+    },
+    "mix": {
+        ("subject", 1): (2, 4.0, 6.0, True, 0.0, True, False),
+        ("subject", 2): (2, 2.0, 6.0, True, 4.0, False, True),
+        ("other", 1): (4, -1.0, 6.0, True, 5.0, True, False),
+        ("other", 2): (0, 0.0, 6.0, True, np.nan, True, False),
+    },
+}
+
+
+def test_a_summary_by_hand(tmp_path: Path) -> None:
+    runs = []
+    for seed in (0, 1):
+        for tuning, facts in BY_HAND.items():
+            rows = [
+                {"role": role, "individual": person, **dict(zip(PER_FACT, values, strict=True))}
+                for (role, person), values in facts.items()
+            ]
+            table = pd.DataFrame(rows).assign(
+                split="in", relation="job", format="bio", total=1.0, gap=0.0,
+                log_probability=-1.0, replaced_log_probability=-1.0,
+            )  # fmt: skip
+            path = tmp_path / f"{tuning}{seed}.parquet"
+            write_table(path, table, SIGNATURE)
+            runs.append(Evaluation("m", tuning, seed, path))
+    out = tmp_path / "out.parquet"
+    summarise_signature(7, runs=runs, out=out, provenance={})
+    table = read_table(out, READ_FROM).set_index(["tuning", "seed", "relation", "role"])
+    assert len(table) == 3 * 3 * 2 * 2 and table.index.is_unique
+    expected = {
+        ("stage", "subject"): (2, 2, 2, (0.75 - 0.5) / 2, 2.5, 0.0, 0.5),
+        ("stage", "other"): (2, 1, 2, (0.25 + 0.5) / 2, 0.0, 1.0, 0.0),
+        ("mix", "subject"): (2, 2, 2, (0.8 + 1) / 2, 4.0, 0.5, 0.5),
+        ("mix", "other"): (2, 1, 2, -0.1, 1.0, 1.0, 0.0),
+        ("mix - stage", "subject"): (2, 2, 2, (0.05 + 1.5) / 2, 1.5, 1.0, 0.0),
+        ("mix - stage", "other"): (2, 1, 2, (-0.45 - 0.5) / 2, 1.0, 0.0, 0.0),
+    }
+    names = ["facts", "exchanged", "tokens", "share", "logit_drop", "still_right", "donors"]
+    for (tuning, role), values in expected.items():
+        for seed in (0, 1, TOGETHER):
+            times = 1 + (seed == TOGETHER)
+            for relation in ("job", "all"):
+                row = table.loc[(tuning, seed, relation, role)]
+                counts = (values[0] * times, values[1] * times)
+                assert tuple(row[names]) == pytest.approx((*counts, *values[2:]))
+                for name in ("share", "logit_drop"):
+                    assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"]
+    # Of two people, a sample is one twice, the other twice, or both: the ends are theirs.
+    bounds = table.loc[("stage", 0, "job", "subject"), ["logit_drop_low", "logit_drop_high"]]
+    assert tuple(bounds) == (1.0, 4.0)
