@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from factrecall.config.model import Folder, Hub, Scratch
+from factrecall.facts import RELATIONS
 
 if TYPE_CHECKING:
     from factrecall.config import Study
@@ -44,8 +45,17 @@ HOST_BYTES = {
 ENTRY_BYTES = 150
 """Main memory of a selection, in bytes a kept parameter: its rankings, sorted two at a time."""
 
-CELLS = 160
-"""Cells of which coordinates of gradients are drawn: four sets by forty layers."""
+DEPTH = 40
+"""Layers of a model that is not there yet: more than models of its size have, as a rule."""
+
+CELLS = 8 * DEPTH
+"""Cells of which coordinates of gradients are drawn: eight sets by layers."""
+
+KEPT = 5 / 3
+"""Main memory of hidden states: themselves, and those of one format in float32, too."""
+
+PROBED = 12
+"""Copies in float32 of a relation's states in one layer, while its probes are fitted on a CPU."""
 
 MINUTES = {
     "select-shared": 60,
@@ -115,6 +125,36 @@ def _built(model: Scratch) -> int:
     return model.layers * layer + ends
 
 
+def shape_of(model: Model) -> tuple[int, int]:
+    """Return a model's layers and width: of one built from scratch; of others more than likely.
+
+    Width squared, times twelve, are a layer's parameters. That there are twenty layers makes a
+    guess too wide for larger models, and just wide enough for Llama's with their wide MLPs.
+    """
+    if isinstance(model, Scratch):
+        return model.layers, model.hidden_size
+    return DEPTH, math.ceil(math.sqrt(parameters_of(model) / (12 * 20)))
+
+
+def states_bytes(study: Study, model: Model) -> tuple[float, float]:
+    """Return the size of a model's hidden states, and what probing them takes besides.
+
+    Parameters
+    ----------
+    study : Study
+        The configuration: its `representations` say which layers, people and precision.
+    model : Model
+        Its section of the configuration.
+    """
+    looked = study.representations
+    depth, width = shape_of(model)
+    people, each = study.facts.people, looked.probes.individuals
+    rows = 3 * (people if each is None else min(people, 2 * each)) * width
+    layers = depth if looked.layers is None else len(looked.layers)
+    item = 2 if looked.precision == "bfloat16" else 4
+    return len(RELATIONS) * rows * layers * item, PROBED * rows * 4
+
+
 def _stored(path: Path) -> int:
     """Count the scalars of a safetensors file by its header: its length, then JSON."""
     try:
@@ -182,13 +222,17 @@ def needs(
         columns = count if drawn is None else min(count, CELLS * drawn)
         # Six facts of each of a side's people, told and asked, in float32.
         more = 6 * people * 2 * 4 * columns / 1e6
+    states = 0.0
+    if stage in ("represent", "probe"):
+        states, probing = (size / 1e6 for size in states_bytes(study, chosen))
+        more = KEPT * states + (probing if stage == "probe" else 0)
     # A second attempt is as often due to a node or a time limit as to memory.
     memory = (1 + (attempt - 1) / 2) * (PROCESS_MB + count * host / 1e6 + more)
     minutes = min(minutes, LONGEST) if stage in GOES_ON else attempt * minutes
     return {
         "mem_mb": round(memory),
         "runtime": minutes,
-        "disk_mb": round(1000 + count * disk / 1e6),
+        "disk_mb": round(1000 + count * disk / 1e6 + states),
     }
 
 

@@ -92,7 +92,7 @@ def loop(h: torch.Tensor, y: torch.Tensor, tolerance: float) -> tuple[float, flo
 def bench_probes() -> bool | None:
     """Compare seconds of all probes and their test accuracies."""
     if find_spec("sklearn") is None:
-        print("     NOT MEASURED: scikit-learn. To measure, pip install -e '.[bench]'")
+        print("     NOT MEASURED: scikit-learn. To measure, pip install scikit-learn==1.9.1")
         return None
     warnings.filterwarnings("ignore", module="sklearn")
     ratios: dict[float, list[float]] = {PRECISE: [], USUAL: []}

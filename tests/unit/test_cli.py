@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
 
 from factrecall import cli
 from factrecall.cli import main, reports
@@ -110,6 +112,20 @@ def test_threads_come_from_the_study(workspace: Workspace, monkeypatch: pytest.M
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     assert main(workspace.command("recall")) == 0
     assert os.environ["OMP_NUM_THREADS"] == "1"
+
+
+def test_pre_training_has_threads_of_its_own(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    study = yaml.safe_load(workspace.study.read_text(encoding="utf-8"))
+    study["compute"]["pretrain_threads"] = 2
+    workspace.study.write_text(yaml.safe_dump(study), encoding="utf-8")
+    try:
+        assert main(workspace.command("pretrain", model="m", out="again")) == 0
+        assert os.environ["OMP_NUM_THREADS"] == "2"
+    finally:
+        torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,8 @@ CASES: dict[str, Case] = {
     "traced inside": ([("trace/in_distribution", 21)], "trace.in_distribution = 21", "only 20 of 40", "20 or less"),
     "traced outside": ([("facts/in_distribution", 0.95)], "trace.out_of_distribution = 4", "only 2 of 40", "2 or less"),
     "traced by default": ([("trace", {"out_of_distribution": 1}), ("facts/people", 6)], "trace.in_distribution = 10", "only 3 of 6", "3 or less"),
+    "one person inside": ([("facts/in_distribution", 0.03), ("trace/in_distribution", 1)], "facts.in_distribution = 0.03", "only one person is in distribution", "0.05 or more"),
+    "two people": ([("facts/people", 2), ("trace", {"in_distribution": 1, "out_of_distribution": 1})], "facts.people = 2", "only one person is in distribution", "3 or more"),
     "k above keep": ([("shared/k", 0.3)], "shared.k = 0.3", "keeps only 0.2", "trace.keep"),
     "k and keep in other units": ([("shared/k", 1000)], "shared.k = 1000", "one is a count", "both as counts"),
     "names by case": ([("models/Llama-Tiny", {"source": "hub", "repository": "a/b"})], "models.Llama-Tiny", "differ by case", "another name"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,13 +15,20 @@ from torch.nn import functional
 
 from factrecall.config import Gradients, Trace
 from factrecall.errors import FactRecallError
-from factrecall.experiments.coordinates import MEMBERSHIPS, Coordinates, Products
+from factrecall.experiments.coordinates import Coordinates, Products
 from factrecall.experiments.gradient_tables import (
     CONSISTENCY,
     consistency,
     summarise_gradients,
 )
-from factrecall.experiments.gradients import GRADIENTS, Moment, Pairs, compare_gradients
+from factrecall.experiments.gradients import (
+    GRADIENTS,
+    Moment,
+    Pairs,
+    _table,
+    compare_gradients,
+    compared_sets,
+)
 from factrecall.experiments.grafts import OUTCOMES
 from factrecall.facts import RELATIONS
 from factrecall.facts.forms import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS, FactFiles
@@ -37,7 +45,7 @@ from tests.conftest import Tiny, scratch, tokenizer_for
 
 CPU = torch.device("cpu")
 TRACE = Trace(in_distribution=3, out_of_distribution=3)
-GROUPS = ["all", "S", "gamma", "rest", "layer 0", "layer 1", "embeddings"]
+GROUPS = ["all", "S", "gamma", "random", "rest", "layer 0", "layer 1", "embeddings"]
 MOMENTS = [("bio", 0.0, "base"), ("bio", 0.5, "snapshot"), ("stage", 1.0, "tuned")]
 
 
@@ -130,20 +138,29 @@ def naive_cosines(
             before += len(row.text) + 1
             span = question.attribute_start, question.terminator_end
             asked[person, question.relation] = naive_gradient(model, tiny, question.text, *span)
+    attributes = tiny.facts.individuals.set_index("individual")
     found = {}
     for group, mask in masks.items():
         told_here, asked_here = (
-            {key: gradient[mask] / np.linalg.norm(gradient[mask]) for key, gradient in of.items()}
+            {
+                key: gradient / np.linalg.norm(gradient)
+                for key, gradient in zip(of, part, strict=True)
+            }
             for of in (told, asked)
+            for part in [np.stack(list(of.values()))[:, mask]]
         )
         for (person, relation), gradient in told_here.items():
             others = {
                 "matched": [(person, relation)],
-                "person": [(other, relation) for other in people if other != person],
+                "person": [
+                    (other, relation)
+                    for other in people
+                    if attributes.loc[other, relation] != attributes.loc[person, relation]
+                ],
                 "relation": [(person, other) for other in RELATIONS if other != relation],
             }
             for kind, keys in others.items():
-                cosine = np.mean([gradient @ asked_here[key] for key in keys])
+                cosine = np.mean([gradient @ asked_here[key] for key in keys] or np.nan)
                 found[group, kind, person, relation] = float(cosine)
     return found
 
@@ -153,12 +170,15 @@ def masks_of(tiny: Tiny) -> dict[str, np.ndarray]:
     shared, grafted = sets_of(tiny)
     space = shared.space
     of_tensor = np.repeat([space.place(name)[0] for name in space.names], space.sizes)
-    s, g = (np.isin(np.arange(space.size), members.index) for members in (shared, grafted))
-    assert (s & g).any() and (s & ~g).any() and (g & ~s).any()
+    random = compared_sets(shared, grafted, 0)["random"]
+    s, g, r = (np.isin(np.arange(space.size), part.index) for part in (shared, grafted, random))
+    for cell in itertools.product(*((part, ~part) for part in (s, g, r))):
+        assert np.logical_and.reduce(cell).any()
     return {
         "all": np.ones(space.size, dtype=bool),
         "S": s,
         "gamma": g,
+        "random": r,
         "rest": ~(s | g),
         "layer 0": of_tensor == 0,
         "layer 1": of_tensor == 1,
@@ -215,23 +235,53 @@ def test_an_empty_group_has_no_cosine(tiny: Tiny, folder: Path) -> None:
     write_sets(folder / "sets", {"S": ParameterSet.nothing(ParameterSpace.of(tiny.model))})
     found = run(folder, Gradients(individuals=2), MOMENTS[:1])
     missing = found["cosine"].isna()
-    assert missing[found["group"] == "S"].all() and not missing[found["group"] != "S"].any()
+    empty = found["group"].isin(["S", "random"])
+    assert missing[empty].all() and not missing[~empty & (found["kind"] == "matched")].any()
+
+
+def test_as_many_at_random_in_each_tensor(tiny: Tiny) -> None:
+    shared, grafted = sets_of(tiny)
+    sets = compared_sets(shared, grafted, 0)
+    assert list(sets) == GROUPS[1:5]
+    assert sets["S"] == shared and sets["gamma"] == grafted
+    assert sets["random"].counts() == shared.counts() and sets["random"] != shared
+    assert compared_sets(shared, grafted, 0)["random"] == sets["random"]
+    assert compared_sets(shared, grafted, 1)["random"] != sets["random"]
+    # About an eighth of each is S: it is drawn from anywhere.
+    share = len(sets["random"] & shared) / len(shared)
+    assert share == pytest.approx(1 / 8, abs=0.02)
 
 
 def test_orthogonal_and_zero_gradients() -> None:
-    told, asked = np.zeros((2, 1, MEMBERSHIPS, 2))
-    between = np.zeros((1, MEMBERSHIPS, 2, 2))
+    told, asked = np.zeros((2, 1, 3, 2))
+    between = np.zeros((1, 3, 2, 2))
     told[0, 0], asked[0, 0] = (4.0, 0.0), (9.0, 1.0)
     between[0, 0] = [[-6.0, 0.0], [0.0, 0.0]]
     told[0, 1] = 100.0
-    group = np.zeros((1, MEMBERSHIPS), dtype=bool)
+    group = np.zeros((1, 3), dtype=bool)
     group[0, 0] = True
     cosines = Products(told, asked, between).cosines(group)
     np.testing.assert_array_equal(cosines, [[-1.0, 0.0], [np.nan, np.nan]])
 
 
+def test_people_of_the_same_attribute_are_no_control() -> None:
+    people, relations = [4, 7, 9], ["birthplace", "major"]
+    keys = list(itertools.product(people, relations))
+    rows = pd.DataFrame(keys, columns=["individual", "relation"])
+    # Two were born in one place; all studied the same; a place's name is no major's.
+    attributes = np.array(["Ulm", "Law", "Ulm", "Law", "Bonn", "Law"], dtype=object)
+    between = np.arange(36.0).reshape(1, 1, 6, 6) / 36
+    products = Products(np.ones((1, 1, 6)), np.ones((1, 1, 6)), between)
+    table = _table(Pairs(rows, attributes, [], []), products, {"all": np.ones((1, 1), bool)})
+    found = {str(kind): part["cosine"].to_numpy() * 36 for kind, part in table.groupby("kind")}
+    nan = np.nan
+    np.testing.assert_allclose(found["matched"], [0, 7, 14, 21, 28, 35])
+    np.testing.assert_allclose(found["person"], [4, nan, 16, nan, (24 + 26) / 2, nan])
+    np.testing.assert_allclose(found["relation"], [1, 6, 15, 20, 29, 34])
+
+
 def coordinates_of(tiny: Tiny, most: int | None, seed: int = 0) -> Coordinates:
-    return Coordinates(*sets_of(tiny), most, np.random.default_rng(seed), CPU)
+    return Coordinates(compared_sets(*sets_of(tiny), 0), most, np.random.default_rng(seed), CPU)
 
 
 def rows_of(coordinates: Coordinates, gradients: torch.Tensor, tiny: Tiny) -> torch.Tensor:
@@ -253,10 +303,10 @@ def test_each_cell_gives_as_many_different_coordinates(tiny: Tiny, most: int | N
     index = taken.long().numpy()
     assert len(np.unique(index)) == len(index)
     for place in ("layer 0", "layer 1", "embeddings"):
-        for s in (masks["S"], ~masks["S"]):
-            for g in (masks["gamma"], ~masks["gamma"]):
-                cell = masks[place] & s & g
-                assert cell[index].sum() == min(cell.sum(), most or size)
+        sides = ((masks[name], ~masks[name]) for name in ("S", "gamma", "random"))
+        for parts in itertools.product(*sides):
+            cell = np.logical_and.reduce([masks[place], *parts])
+            assert cell[index].sum() == min(cell.sum(), most or size)
     if most != 7:
         np.testing.assert_array_equal(np.sort(index), np.arange(size))
     # Ones have the size of each group as their inner product, however few are drawn.
@@ -266,6 +316,18 @@ def test_each_cell_gives_as_many_different_coordinates(tiny: Tiny, most: int | N
     for name, group in coordinates.groups().items():
         for sums in (products.told, products.asked, products.between):
             np.testing.assert_allclose(sums[group].sum(), masks[name].sum(), rtol=1e-12)
+
+
+def test_only_cells_that_occur_are_kept(tiny: Tiny) -> None:
+    shared, _ = sets_of(tiny)
+    sets = {"a": shared, "b": shared, "not a": ~shared, "none": ParameterSet.nothing(shared.space)}
+    coordinates = Coordinates(sets, 5, np.random.default_rng(0), CPU)
+    groups = coordinates.groups()
+    assert list(groups) == ["all", *sets, "layer 0", "layer 1", "embeddings"]
+    assert groups["all"].shape == (3, 2) and coordinates.count == 5 * 3 * 2
+    np.testing.assert_array_equal(groups["a"], groups["b"])
+    np.testing.assert_array_equal(groups["a"], ~groups["not a"])
+    assert not groups["none"].any()
 
 
 def test_drawn_coordinates_estimate_without_bias(tiny: Tiny) -> None:
@@ -278,26 +340,26 @@ def test_drawn_coordinates_estimate_without_bias(tiny: Tiny) -> None:
     groups = exact.groups()
     whole = exact.products(rows_of(exact, told, tiny), rows_of(exact, asked, tiny))
     estimates: dict[str, list[np.ndarray]] = {name: [] for name in groups}
-    for seed in range(150):
+    for seed in range(60):
         drawn = coordinates_of(tiny, 40, seed)
         assert drawn.count < size / 20
         part = drawn.products(rows_of(drawn, told, tiny), rows_of(drawn, asked, tiny))
         for name, group in groups.items():
             estimates[name].append(part.between[group].sum(0))
     for name, group in groups.items():
-        mean, error = np.mean(estimates[name], 0), np.std(estimates[name], 0) / np.sqrt(150)
+        mean, error = np.mean(estimates[name], 0), np.std(estimates[name], 0) / np.sqrt(60)
         assert (np.abs(mean - whole.between[group].sum(0)) < 4.5 * error).all(), name
         assert (error > 0).all()
 
 
 def test_as_many_as_there_are_is_exact(folder: Path) -> None:
-    exact = run(folder, Gradients(individuals=2), MOMENTS[:2])
-    assert run(folder, Gradients(individuals=2, coordinates=10**9), MOMENTS[:2]).equals(exact)
-    drawn = run(folder, Gradients(individuals=2, coordinates=500), MOMENTS[:2])
+    exact = run(folder, Gradients(individuals=2), MOMENTS[:1])
+    assert run(folder, Gradients(individuals=2, coordinates=10**9), MOMENTS[:1]).equals(exact)
+    drawn = run(folder, Gradients(individuals=2, coordinates=500), MOMENTS[:1])
     assert not drawn["cosine"].equals(exact["cosine"])
     error = (drawn["cosine"] - exact["cosine"])[exact["group"] == "all"]
     assert error.abs().mean() < 0.2
-    assert run(folder, Gradients(individuals=2, coordinates=500), MOMENTS[:2]).equals(drawn)
+    assert run(folder, Gradients(individuals=2, coordinates=500), MOMENTS[:1]).equals(drawn)
 
 
 def test_only_what_is_needed_is_read(tiny: Tiny) -> None:
@@ -308,6 +370,7 @@ def test_only_what_is_needed_is_read(tiny: Tiny) -> None:
         row = tiny.facts.individuals.set_index("individual").loc[person]
         told, asked = (tiny.tokenizer.decode(e.targets[e.targets >= 0]) for e in examples)
         assert told == asked and str(row[relation]).split()[0] in told
+        assert pairs.attributes[fact] == row[relation]
         assert all(e.individual == person and e.targets[-1] >= 0 for e in examples)
 
 
@@ -322,6 +385,9 @@ def test_weights_of_another_model_are_told(tiny: Tiny, folder: Path) -> None:
 # --- all histories together -------------------------------------------------------------------
 
 
+MADE_UP = ["all", "layer 2", "layer 10", "S", "random", "rest"]
+
+
 def made_up(cosine: np.ndarray, people: list[int], relations: int = 2) -> pd.DataFrame:
     """Return a table of one history: cosines by moment, person, relation, group and kind."""
     kinds = ("matched", "person", "relation")
@@ -329,7 +395,7 @@ def made_up(cosine: np.ndarray, people: list[int], relations: int = 2) -> pd.Dat
     rows = [
         (*moments[m], "in", person, RELATIONS[r], group, kind, cosine[m, p, r, g, k])
         for m in range(len(moments))
-        for g, group in enumerate(["all", "layer 2", "layer 10"])
+        for g, group in enumerate(MADE_UP)
         for k, kind in enumerate(kinds)
         for p, person in enumerate(people)
         for r in range(relations)
@@ -339,7 +405,7 @@ def made_up(cosine: np.ndarray, people: list[int], relations: int = 2) -> pd.Dat
 
 @pytest.fixture
 def cosines() -> np.ndarray:
-    return np.random.default_rng(0).uniform(-1, 1, (2, 3, 4, 2, 3, 3))  # the first are seeds
+    return np.random.default_rng(0).uniform(-1, 1, (2, 3, 4, 2, 6, 3))  # the first are seeds
 
 
 def summary(cosines: np.ndarray, folder: Path) -> pd.DataFrame:
@@ -355,12 +421,12 @@ def summary(cosines: np.ndarray, folder: Path) -> pd.DataFrame:
 def test_means_and_differences(cosines: np.ndarray, tmp_path: Path) -> None:
     found = summary(cosines, tmp_path)
     assert list(found["seed"].unique()) == [0, 1, -1]
-    assert list(found["group"].unique()) == ["all", "layer 2", "layer 10"]
+    assert list(found["group"].unique()) == [*MADE_UP, "S - random", "S - rest"]
     assert found[["phase", "share"]].drop_duplicates().to_numpy().tolist() == [
         ["bio", 0.0], ["bio", 1.0], ["stage", 1.0],
     ]  # fmt: skip
     rows = found.set_index(["seed", "phase", "share", "group", "kind"])
-    assert len(rows) == 3 * 3 * 3 * 5 and rows.index.is_unique
+    assert len(rows) == 3 * 3 * 8 * 5 and rows.index.is_unique
     for seed, part in ((0, cosines[:1]), (1, cosines[1:]), (-1, cosines)):
         means = part[:, 2, :, :, 1].mean((0, 1, 2))
         row = rows.xs((seed, "stage", 1.0, "layer 2"), level=["seed", "phase", "share", "group"])
@@ -369,6 +435,40 @@ def test_means_and_differences(cosines: np.ndarray, tmp_path: Path) -> None:
         np.testing.assert_allclose(row.loc[kinds, "cosine"], expected, atol=1e-12)
         assert (row["facts"] == 8 * len(part)).all()
     assert ((found["low"] <= found["cosine"]) & (found["cosine"] <= found["high"])).all()
+
+
+def test_s_is_paired_with_other_groups(cosines: np.ndarray) -> None:
+    # S is ahead of random by as much in every fact, whatever else differs.
+    cosines[..., 4, :] = cosines[..., 3, :] - [0.3, 0.1, 0.0]
+    cosines[0, 2, 1, 0, 5] = np.nan  # one fact has no cosine over the rest
+    tables = [
+        made_up(part, [3, 1, 9, 4]).assign(model="m", tuning="mix", seed=seed)
+        for seed, part in enumerate(cosines)
+    ]
+    keys = ["seed", "phase", "share", "group", "kind"]
+    rows = consistency(pd.concat(tables), 1).set_index(keys)
+    kinds = ["matched", "person", "relation", "matched - person", "matched - relation"]
+    for seed in (0, 1, -1):
+        ahead = rows.loc[[(seed, "stage", 1.0, "S - random", kind) for kind in kinds]]
+        for column in ("cosine", "low", "high"):
+            np.testing.assert_allclose(ahead[column], [0.3, 0.1, 0.0, 0.2, 0.3], atol=1e-12)
+    s, rest = cosines[0, 2, :, :, 3], cosines[0, 2, :, :, 5]
+    by_person = np.nanmean((s - rest)[..., 0] - (s - rest)[..., 1], axis=1)
+    found = rows.loc[(0, "stage", 1.0, "S - rest", "matched - person")]
+    assert found["cosine"] == pytest.approx(by_person.mean()) and found["facts"] == 7
+    drawn = np.random.default_rng(3).integers(0, 4, (40_000, 4))
+    expected = np.quantile(by_person[drawn].mean(1), [0.025, 0.975])
+    np.testing.assert_allclose(found[["low", "high"]].astype(float), expected, atol=0.03)
+
+
+def test_tunings_have_common_draws(cosines: np.ndarray) -> None:
+    table = made_up(cosines[0], [3, 1, 9, 4]).assign(model="m", seed=0)
+    both = pd.concat([table.assign(tuning=tuning) for tuning in ("stage", "mix")])
+    stage, mix = (
+        part.drop(columns="tuning").reset_index(drop=True)
+        for _, part in consistency(both, 1).groupby("tuning")
+    )
+    pd.testing.assert_frame_equal(stage, mix)
 
 
 def test_intervals_are_those_of_people_drawn_anew(cosines: np.ndarray, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from factrecall.config import Patching, Representations
 from factrecall.errors import FactRecallError
+from factrecall.experiments import patching
 from factrecall.experiments.asked import POSITIONS, Asked, read
 from factrecall.experiments.patching import (
     DONORS,
@@ -160,6 +161,33 @@ def test_a_table_holds_every_patch_and_the_model_is_left_as_it_was(
         assert (row["right"], row["split"]) == (right, fact.split)
         assert row["log_probability"] == pytest.approx(said, abs=1e-4)
         assert row["donors"] == (likeliest == others[i].first != own[i].first)
+
+
+def test_a_donor_with_the_same_answer_is_no_control(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = FACTS.individuals.set_index("individual")
+    alike = people.groupby("university").filter(lambda found: len(found) > 1)
+    one, other = alike.index[alike["university"] == alike["university"].iloc[0]][:2]
+    facts = DRAWN.copy()
+    place = facts.index[facts["relation"] == "university"][0]
+    facts.loc[place, ["individual", "donor"]] = one, other
+    monkeypatch.setattr(patching, "draw_facts", lambda *_: facts)
+    out = tmp_path / "out.parquet"
+    patch(
+        tiny.model, tiny.tokenizer, Representations(layers=[1]), 5, 1024,
+        bio=FACTS.bio, qa=FACTS.qa, device=CPU, out=out, provenance={},
+    )  # fmt: skip
+    counts = read_table(out, PATCHING).groupby(["individual", "relation", "donor"]).size()
+    assert (one, "university", "other") not in counts.index
+    assert counts[one, "university", "same"] == 9 and len(counts) == 2 * len(facts) - 1
+    runs = [Evaluation("m", tuning, 0, out) for tuning in ("stage", "mix")]
+    summarise_patching(7, runs=runs, out=tmp_path / "all.parquet", provenance={})
+    table = read_table(tmp_path / "all.parquet", PATCHED)
+    table = table[table["split"] == facts["split"][place]].set_index("donor")
+    half = len(facts) // 2
+    assert set(table.loc["same", "facts"]) == {half}
+    assert set(table.loc[["other", "same - other"], "facts"]) == {half - 1}
 
 
 def test_layers_that_are_not_there_are_refused(tiny: Tiny) -> None:

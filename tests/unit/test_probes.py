@@ -280,7 +280,7 @@ def test_differences_by_hand(
 ) -> None:
     _, table = tables
     keys = [c for c in CONSISTENCY if c not in ("value", "signed", "low", "high", "people")]
-    assert len(table) == 2 * 3 * 3 * 3 * 7 * 2 * 2 and not table.duplicated(keys).any()
+    assert len(table) == 2 * 3 * 3 * 3 * 7 * 2 * 3 and not table.duplicated(keys).any()
     qa = FORMATS.index("qa")
 
     def signed(row, tuning: str) -> float:  # type: ignore[no-untyped-def]
@@ -292,8 +292,12 @@ def test_differences_by_hand(
         if row.relation != ALL:
             right = right[:, :, :, [RELATIONS.index(row.relation)]]
         bio = FORMATS.index(row.bio)
-        other = (qa, bio) if row.measure == "rep" else (bio, qa)
-        return float(right[..., qa, qa].mean() - right[..., other[0], other[1]].mean())
+        (trained, tested), other = {
+            "rep": ((qa, qa), (qa, bio)),
+            "mech": ((qa, qa), (bio, qa)),
+            "mech_bio": ((bio, bio), (qa, bio)),
+        }[row.measure]
+        return float(right[..., trained, tested].mean() - right[..., other[0], other[1]].mean())
 
     for row in table.itertuples():
         if row.tuning == "stage - mix":

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factrecall.config import Signature
+from factrecall.experiments import signature
 from factrecall.experiments.asked import Asked, read
 from factrecall.experiments.exchange import ANOTHER, PARTS, draw_facts, exchange
 from factrecall.experiments.prompts import FORMATS, ROLES, Prompt, compose, prompts
@@ -226,6 +227,30 @@ def test_attributions_do_not_depend_on_the_batch(tiny: Tiny) -> None:
         alone = integrate(tiny.model, [one], 8, 16, CPU)
         np.testing.assert_allclose(alone.tokens[0], together.tokens[number], atol=2e-5)
         assert alone.totals[0] == pytest.approx(together.totals[number], abs=2e-5)
+
+
+def test_weights_take_no_part_and_batches_are_small(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, asked = copy.deepcopy(tiny.model), asked_of(tiny)
+    whole = integrate(model, asked, 8, 4096, CPU)
+    weights = list(model.parameters())
+    sizes: list[tuple[int, bool]] = []
+
+    def seen(_: object, tokens: tuple[torch.Tensor, ...], given: dict[str, Any]) -> None:
+        asking = any(weight.requires_grad for weight in weights)
+        sizes.append(((tokens[0] if tokens else given["input_ids"]).numel(), asking))
+
+    model.base_model.register_forward_pre_hook(seen, with_kwargs=True)
+    monkeypatch.setattr(signature, "BATCH_TOKENS", 64)
+    weights[0].requires_grad_(False)
+    found = integrate(model, asked, 8, 4096, CPU)
+    assert not weights[0].requires_grad and all(weight.requires_grad for weight in weights[1:])
+    longest = max(len(one.roles) for one in asked)
+    assert sizes and all(size <= max(64, longest) and not asking for size, asking in sizes)
+    for one, other in zip(found.tokens, whole.tokens, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5)
+    assert all(weight.grad is None for weight in weights[1:])
 
 
 # --- the table --------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,11 +11,23 @@ import torch
 from factrecall.config import Study
 from factrecall.config.reading import read_study
 from factrecall.models.scratch import build_model
-from factrecall.sizing import GOES_ON, UNKNOWN, gpus, needs, parameters_of, resources
+from factrecall.sizing import (
+    GOES_ON,
+    UNKNOWN,
+    gpus,
+    needs,
+    parameters_of,
+    resources,
+    shape_of,
+    states_bytes,
+)
 from tests.conftest import ARCHITECTURES, FactTables, scratch, tokenizer_for
 
 PRESETS = Path(__file__).parents[2] / "workflow/presets"
-STAGES = ("fine-tune", "select-shared", "recall", "ablate", "graft", "intervene", "study-case")
+STAGES = (
+    *("fine-tune", "select-shared", "recall", "ablate", "graft", "intervene", "study-case"),
+    *("represent", "probe", "compare-gradients"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +101,55 @@ def test_a_training_at_the_papers_scale_fits_what_it_keeps(paper: Study) -> None
     state = (3 + 2 * 3) * 4 * 3.21e9 / 1e6
     asked = needs(paper, "fine-tune", "llama-3.2-3b", "mix")
     assert asked["mem_mb"] > 2 * state and asked["disk_mb"] > state
+
+
+def test_hidden_states_are_counted(paper: Study, ci: Study) -> None:
+    scratch_model, hub = ci.models["llama-tiny"], paper.models["llama-3.2-3b"]
+    assert shape_of(scratch_model) == (2, 64)
+    # Three formats, two layers, forty people, six relations, 64 numbers of four bytes.
+    assert states_bytes(ci, scratch_model)[0] == 3 * 2 * 40 * 6 * 64 * 4
+    asked = needs(paper, "probe", "llama-3.2-3b"), needs(paper, "represent", "llama-3.2-3b")
+    real = 3 * 8 * 10_000 * 6 * 3072 * 2 / 1e6
+    assert real < states_bytes(paper, hub)[0] / 1e6 < 1.4 * real
+    assert all(1.5 * real < one["mem_mb"] - 1500 for one in asked)
+    assert 1500 < asked[0]["mem_mb"] < 4 * real and asked[1]["mem_mb"] < 4 * real + 12 * 3500
+    assert all(real < one["disk_mb"] for one in asked)
+
+    def changed(**looked: Any) -> int:
+        settings = paper.representations.model_copy(update=looked)
+        study = paper.model_copy(update={"representations": settings})
+        return needs(study, "probe", "llama-3.2-3b")["mem_mb"]
+
+    whole = changed(layers=None, precision="float32")
+    assert whole > 28 * 3 * 10_000 * 6 * 3072 * 4 / 1e6  # 62 GB
+    few = paper.representations.probes.model_copy(update={"individuals": 100})
+    assert changed(probes=few) - 1500 < 0.03 * (changed() - 1500)
+
+
+@pytest.mark.parametrize(
+    ("repository", "depth", "width"),
+    [
+        ("meta-llama/Llama-3.2-3B", 28, 3072),
+        ("meta-llama/Llama-3.2-1B", 16, 2048),
+        ("meta-llama/Llama-3.1-8B", 32, 4096),
+        ("EleutherAI/pythia-2.8b", 32, 2560),
+        ("EleutherAI/pythia-410m", 24, 1024),
+        ("someone/a-model", 28, 3072),
+    ],
+)
+def test_the_shape_of_a_hub_model_is_guessed_large_enough(
+    paper: Study, repository: str, depth: int, width: int
+) -> None:
+    model = paper.models["pythia-2.8b"].model_copy(update={"repository": repository})
+    layers, wide = shape_of(model)
+    assert depth <= layers and width <= wide < 1.6 * width
+
+
+def test_gradients_that_are_kept_are_counted(paper: Study) -> None:
+    # Six facts of five people, told and asked, at 200,000 coordinates of 320 cells, in float32.
+    kept = 6 * 5 * 2 * 320 * 200_000 * 4 / 1e6
+    asked = needs(paper, "compare-gradients", "llama-3.2-3b")["mem_mb"]
+    assert kept < asked - 24 * 3.2e3 < 2 * kept
 
 
 def test_a_rule_gets_them_as_functions(ci: Study) -> None:

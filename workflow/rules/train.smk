@@ -15,7 +15,7 @@ rule pretrain:
         model=one_of(SCRATCH),
     conda:
         ENVIRONMENT
-    threads: STUDY.compute.threads
+    threads: STUDY.compute.pretrain_threads or STUDY.compute.threads
     resources:
         **needs("pretrain"),
         gpu=gpu,

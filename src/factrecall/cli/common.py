@@ -160,9 +160,9 @@ def seed_of(text: str) -> int:
         raise FactRecallError(f"seed {text!r}", "it is no whole number", remedy) from None
 
 
-def device_of(study: Study) -> torch.device:
-    """Set threads and determinism, then choose the device."""
-    threads = study.compute.threads
+def device_of(study: Study, threads: int | None = None) -> torch.device:
+    """Set threads (the study's, if no others are given) and determinism; choose the device."""
+    threads = threads or study.compute.threads
     if os.environ.get("FACTRECALL_RUN"):  # Snakemake gives a job fewer where there are fewer cores
         threads = min(threads, int(os.environ.get("OMP_NUM_THREADS", threads)))
     # Set before the libraries load: the number of threads decides how sums are split, and so
@@ -173,10 +173,6 @@ def device_of(study: Study) -> torch.device:
 
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     from factrecall.models.load import choose_device
 
     device = choose_device(study.compute.device)

@@ -67,7 +67,7 @@ def _make_facts(options: argparse.Namespace) -> None:
 
 def _pretrain(options: argparse.Namespace) -> None:
     study, settings, provenance = open_study(options, model=options.model)
-    device = device_of(study)
+    device = device_of(study, study.compute.pretrain_threads)
     from factrecall.facts.forms import FactFiles
     from factrecall.training.pretrain import pretrain
 

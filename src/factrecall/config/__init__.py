@@ -120,6 +120,8 @@ class Compute(Section):
     """auto takes a GPU if there is one."""
     threads: Positive = 1
     """CPU threads of a job."""
+    pretrain_threads: Positive | None = None
+    """CPU threads of pre-training, before which nothing else can run; null: `threads`."""
     save_seconds: Annotated[float, Field(gt=0.0)] = 60.0
     """Seconds between saves of a long job's state, from which it resumes."""
     cache_gb: Annotated[float, Field(ge=0.0)] = 2.0
@@ -202,6 +204,14 @@ class Study(Section):
             )
         if self.facts.individuals is not None:
             return  # the file may say itself who is on which side
+        if self.facts.sides[0] < 2:
+            few = self.facts.people < 3
+            share = f"set it to {2 / self.facts.people:.2g} or more, or raise facts.people"
+            yield Mistake(
+                ("facts", "people" if few else "in_distribution"),
+                "only one person is in distribution: probes are fitted to some, tested on others",
+                "set it to 3 or more" if few else share,
+            )
         traced = (self.trace.in_distribution, self.trace.out_of_distribution)
         keys = ("in_distribution", "out_of_distribution")
         for key, wanted, there in zip(keys, traced, self.facts.sides, strict=True):

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 POSITIONS = ("subject", "relation", "last")
 """The last token of the wanted sentence's subject; the last word of its wording, punctuation
 aside; and the prompt's last token. Up to the attribute there is wording as a rule, so that in a
-biography the last two are mostly the same."""
+biography the last two are mostly the same. In questions the last word of the wording comes
+before the name ("the job of …?") or after it ("… work for?")."""
 
 
 @dataclass(frozen=True)

@@ -1,27 +1,21 @@
 """Coordinates: the parameters of which gradients are compared, and inner products over them.
 
 The parameters of a model fall into cells: those of one layer, or outside the layers, that are in
-the same of two sets, S and γ. Where a model is too large for all of its gradients, as many
+the same of some named sets. Where a model is too large for all of its gradients, as many
 coordinates are drawn uniformly of each cell, and their inner product is multiplied by the cell's
 size over that number: so estimated, inner products over groups that join cells are unbiased.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from factrecall.parameters.rising import draw
-
-if TYPE_CHECKING:
-    from factrecall.parameters.sets import ParameterSet
-
-MEMBERSHIPS = 4
-"""In neither set, in S only, in γ only, in both: bit 0 stands for S, bit 1 for γ."""
+from factrecall.parameters.sets import ParameterSet
 
 
 @dataclass(frozen=True)
@@ -52,9 +46,9 @@ class Products:
 
     Attributes
     ----------
-    told, asked : ndarray of float64, shape (places, MEMBERSHIPS, facts)
+    told, asked : ndarray of float64, shape (places, memberships, facts)
         Squared norms.
-    between : ndarray of float64, shape (places, MEMBERSHIPS, facts told, facts asked)
+    between : ndarray of float64, shape (places, memberships, facts told, facts asked)
     """
 
     told: np.ndarray
@@ -66,7 +60,7 @@ class Products:
 
         Parameters
         ----------
-        group : ndarray of bool, shape (places, MEMBERSHIPS)
+        group : ndarray of bool, shape (places, memberships)
             Which cells it joins.
 
         Returns
@@ -87,8 +81,8 @@ class Coordinates:
 
     Parameters
     ----------
-    shared, grafted : ParameterSet
-        S and γ, of one space.
+    sets : mapping of str to ParameterSet
+        One or more, of one space; they may overlap.
     most : int, optional
         Coordinates drawn of a cell at most; None: all.
     rng : Generator
@@ -104,20 +98,20 @@ class Coordinates:
 
     def __init__(
         self,
-        shared: ParameterSet,
-        grafted: ParameterSet,
+        sets: Mapping[str, ParameterSet],
         most: int | None,
         rng: np.random.Generator,
         device: torch.device,
     ) -> None:
-        space = shared.space
+        cells = _memberships(sets)
+        space = next(iter(sets.values())).space
         layers = [space.place(name)[0] for name in space.names]
         self.layers = max(layers, default=-1) + 1
         places = [layer if layer >= 0 else self.layers for layer in layers]
-        cells = (~(shared | grafted), shared - grafted, grafted - shared, shared & grafted)
-        self._scale = np.zeros((self.layers + 1, MEMBERSHIPS))
+        self._within = {name: np.array([name in names for names in cells]) for name in sets}
+        self._scale = np.zeros((self.layers + 1, len(cells)))
         chosen: list[dict[str, np.ndarray]] = []
-        for membership, members in enumerate(cells):
+        for membership, members in enumerate(cells.values()):
             sizes = np.array(list(members.counts().values()), dtype=np.int64)
             wanted = _spread(sizes, np.array(places), most, rng)
             for place in range(self.layers + 1):
@@ -137,13 +131,14 @@ class Coordinates:
             self.count += sum(counts)
 
     def groups(self) -> dict[str, np.ndarray]:
-        """Return the groups of cells by name, each a bool array of shape (places, MEMBERSHIPS)."""
-        place, member = np.indices(self._scale.shape)
+        """Return the groups of cells by name, each a bool array of shape (places, memberships).
+
+        These are "all", the sets, "layer 0" and so on, and "embeddings": all outside the layers.
+        """
+        place, membership = np.indices(self._scale.shape)
         return {
             "all": place >= 0,
-            "S": member & 1 > 0,
-            "gamma": member & 2 > 0,
-            "rest": member == 0,
+            **{name: within[membership] for name, within in self._within.items()},
             **{f"layer {layer}": place == layer for layer in range(self.layers)},
             "embeddings": place == self.layers,
         }
@@ -189,6 +184,19 @@ class Coordinates:
                 start += count
         scale = self._scale[..., None]
         return Products(squares[0] * scale, squares[1] * scale, between * scale[..., None])
+
+
+def _memberships(sets: Mapping[str, ParameterSet]) -> dict[tuple[str, ...], ParameterSet]:
+    """Return the parameters by the names of all sets that they are in, where there are any."""
+    nothing = ParameterSet.nothing(next(iter(sets.values())).space)
+    found: dict[tuple[str, ...], ParameterSet] = {(): ~nothing}
+    for name, members in sets.items():
+        split = {}
+        for names, part in found.items():
+            split[names] = part - members
+            split[*names, name] = part & members
+        found = {names: part for names, part in split.items() if len(part)}
+    return found
 
 
 def _spread(

@@ -120,7 +120,8 @@ def draw_facts(bio: pd.DataFrame, individuals: int | None, seed: int) -> pd.Data
         A row a fact: split, individual, relation, `donor` (an individual) and `other` (a
         relation). The donor is drawn among those who agree best with what is wanted: before all
         another of the same side, then one whose attribute begins with another word, then one of
-        the same gender. The other relation is none that a biography begins with (see `Texts`).
+        the same gender; where nobody of the side has another word, the answers are alike. The other
+        relation is none that a biography begins with (see `Texts`).
     """
     people = _people(bio)
     rows = []

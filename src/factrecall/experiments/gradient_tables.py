@@ -17,6 +17,9 @@ from factrecall.storage import read_table, write_table
 
 MATCHED, *CONTROLS = KINDS
 
+SHARED, *COMPARED = ("S", "random", "rest")
+"""S, and the groups that it is compared with."""
+
 CONSISTENCY = {
     "model": "string",
     "tuning": "string",
@@ -34,10 +37,12 @@ CONSISTENCY = {
 """Columns of ``tables/gradients.parquet``.
 
 `kind` is one of ``gradients.KINDS``, or "matched - person" or "matched - relation" for the mean
-difference within facts. `cosine` is the mean of the people's means, over the `facts` that have one;
-`low` and `high` bound its 95 % percentile bootstrap interval over people, who are few: over five of
-them it is rough, and narrower than it should be; it is NaN where a sample of people may have none.
-`seed` is -1 for all together, where a person's facts of all seeds are drawn together.
+difference within facts; `group` is one of those of ``GRADIENTS``, or "S - random" or "S - rest" for
+the mean difference, within facts, of what is of that kind. `cosine` is the mean of the people's
+means, over the `facts` that have one; `low` and `high` bound its 95 % percentile bootstrap interval
+over people, who are few: over five of them it is rough, and narrower than it should be; it is NaN
+where a sample of people may have none. `seed` is -1 for all together, where a person's facts of all
+seeds are drawn together.
 """
 
 
@@ -68,9 +73,9 @@ def consistency(facts: pd.DataFrame, seed: int) -> pd.DataFrame:
     """Condense the tables of all histories (``GRADIENTS`` and whose it is) to ``CONSISTENCY``."""
     parts = []
     for (model, tuning, split), rows in facts.groupby(["model", "tuning", "split"], sort=False):
-        # The same draws of people for all that is compared.
+        # The same draws of people for all that is compared, tunings among it.
         people = rows["individual"].nunique()
-        rng = generator(seed, "gradients", str(model), str(tuning), str(split))
+        rng = generator(seed, "gradients", str(model), str(split))
         drawn = draw_people(people, rng)
         for number in (*rows["seed"].unique(), TOGETHER):
             chosen = rows if number == TOGETHER else rows[rows["seed"] == number]
@@ -82,14 +87,17 @@ def consistency(facts: pd.DataFrame, seed: int) -> pd.DataFrame:
 def _with_differences(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the cosines by kind, each a column, and what the matched pair has before the others.
 
-    The rows are those of seeds and facts, moments and groups.
+    The rows are those of seeds and facts, moments and groups, and what S has before the others.
     """
     same = [c for c in (*GRADIENTS, "seed") if c not in ("split", "kind", "cosine")]
     by_kind = {kind: part.set_index(same)["cosine"] for kind, part in rows.groupby("kind")}
     wide = pd.DataFrame({kind: by_kind[kind] for kind in KINDS})
     for control in CONTROLS:
         wide[f"{MATCHED} - {control}"] = wide[MATCHED] - wide[control]
-    return wide
+    by_group = {group: part.droplevel("group") for group, part in wide.groupby("group")}
+    before = {f"{SHARED} - {group}": by_group[SHARED] - by_group[group] for group in COMPARED}
+    differences = pd.concat(before, names=["group"]).reorder_levels(wide.index.names)
+    return pd.concat([wide, differences])
 
 
 def _condensed(cosines: pd.DataFrame, drawn: np.ndarray) -> pd.DataFrame:

@@ -6,7 +6,9 @@ of a fact more consistent, and that the consistency sits in the parameters that 
 over a fact's answer, told after all of the biography before it and asked as a question, and the
 cosine of the two over groups of parameters, at moments of the training. Whatever two texts share
 makes their gradients alike, so each pair is compared with pairs that share all but the fact: the
-same relation of other people, and other relations of the same person.
+same relation of other people, and other relations of the same person. Cosines also
+depend on how many parameters a group has of which tensors, so S is compared with as many of each
+that are drawn at random; these have no gradients as large as those that S was selected for.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from factrecall.experiments.grafted import looked_at_mask
 from factrecall.facts.forms import Text, joined
 from factrecall.models.forward import encode
 from factrecall.models.load import load_model, load_tokenizer
-from factrecall.parameters.sets import read_set
+from factrecall.parameters.sets import ParameterSet, read_set
 from factrecall.parameters.space import ParameterSpace
 from factrecall.progress import progress
 from factrecall.seeds import generator
@@ -54,10 +56,11 @@ GRADIENTS = {
 """Columns of one training history's table: a row a moment, fact, group of parameters and kind.
 
 `phase` and `share` say when: in which tuning, and which part of it is over. `group` is "all", "S",
-"gamma" (the mask that is looked at), "rest" (in neither), "layer 0" and so on, or "embeddings"
-(all outside the layers). `kind` says whose question the fact told is compared with: "matched" its
-own; "person" those on the same relation of the other people of its split, "relation" those on the
-other relations of its person (means). NaN stands where a gradient is zero.
+"gamma" (the mask that is looked at), "random" (as many of each tensor as S has, from anywhere),
+"rest" (in neither S nor γ), "layer 0" and so on, or "embeddings" (all outside the layers). `kind`
+says whose question the fact told is compared with: "matched" its own; "person" those on the same
+relation of the other people of its split whose attribute is another, "relation" those on the other
+relations of its person (means). NaN stands where a gradient is zero or nobody is left.
 """
 
 KINDS = ("matched", "person", "relation")
@@ -90,11 +93,14 @@ class Pairs:
     ----------
     rows : DataFrame
         A row a fact: ``individual`` and ``relation``.
+    attributes : ndarray of object
+        What is asked for, in the order of `rows`.
     told, asked : list of Example
         In the order of `rows`.
     """
 
     rows: pd.DataFrame
+    attributes: np.ndarray
     told: list[Example]
     asked: list[Example]
 
@@ -112,8 +118,11 @@ class Pairs:
         questions = qa.set_index(["individual", "relation"]).loc[pd.MultiIndex.from_frame(rows)]
         spans = questions[["attribute_start", "terminator_end"]].itertuples(index=False, name=None)
         asked = zip(rows["individual"], questions["text"], ([span] for span in spans), strict=True)
+        named = questions[["text", "attribute_start", "attribute_end"]].itertuples(index=False)
+        attributes = [text[start:end] for text, start, end in named]
         return cls(
             rows,
+            np.array(attributes, dtype=object),
             _examples(joined(told), "bio", tokenizer),
             _examples(asked, "qa", tokenizer),
         )
@@ -185,8 +194,9 @@ def compare_gradients(
         pairs[split] = Pairs.of(bio, qa, chosen[: gradients.individuals], tokenizer)
     space = ParameterSpace.of(model)
     coordinates = Coordinates(
-        read_set(sets, "S", space),
-        looked_at_mask(masks, outcomes, space),
+        compared_sets(
+            read_set(sets, "S", space), looked_at_mask(masks, outcomes, space), study_seed
+        ),
         gradients.coordinates,
         generator(study_seed, "gradient coordinates"),
         device,
@@ -210,9 +220,23 @@ def compare_gradients(
                 _fill(told, model, found.told, coordinates, count)
                 _fill(asked, model, found.asked, coordinates, count)
                 products = coordinates.products(told, asked)
-                table = _table(found.rows, products, coordinates.groups())
+                table = _table(found, products, coordinates.groups())
                 tables.append(table.assign(phase=moment.phase, share=moment.share, split=split))
     write_table(out, pd.concat(tables), GRADIENTS, provenance)
+
+
+def compared_sets(
+    shared: ParameterSet, grafted: ParameterSet, study_seed: int
+) -> dict[str, ParameterSet]:
+    """Return the sets that are groups of ``GRADIENTS``, of S and γ."""
+    rng = generator(study_seed, "gradients at random")
+    everything = ~ParameterSet.nothing(shared.space)
+    return {
+        "S": shared,
+        "gamma": grafted,
+        "random": everything.sample_by_tensor(shared.counts(), rng),
+        "rest": ~(shared | grafted),
+    }
 
 
 def _fill(
@@ -232,16 +256,15 @@ def _fill(
         count()
 
 
-def _table(
-    rows: pd.DataFrame, products: Products, groups: Mapping[str, np.ndarray]
-) -> pd.DataFrame:
+def _table(pairs: Pairs, products: Products, groups: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """Return the cosines of a moment and split; columns ``GRADIENTS`` but for those."""
-    person, relation = (
-        np.equal.outer(rows[column].to_numpy(), rows[column].to_numpy()) for column in rows
+    rows = pairs.rows
+    person, relation, attribute = (
+        np.equal.outer(values, values)
+        for values in (rows["individual"].to_numpy(), rows["relation"].to_numpy(), pairs.attributes)
     )
-    among = dict(
-        zip(KINDS, (person & relation, relation & ~person, person & ~relation), strict=True)
-    )
+    others = relation & ~person & ~attribute
+    among = dict(zip(KINDS, (person & relation, others, person & ~relation), strict=True))
     parts = []
     for group, cells in groups.items():
         cosines = products.cosines(cells)

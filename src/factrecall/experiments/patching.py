@@ -61,6 +61,8 @@ PATCHING = {
 `right` says whether all of the answer is, `log_probability` is that of its first token; the same
 without a patch are `unpatched`. `donors` says whether the likeliest first token is that of the
 other person's answer, and not the fact's; where the donor is the same, how often that is anyway.
+A fact has no rows of donor "other" where that person's answer has its own first token: exchanging
+them is then no control.
 """
 
 States = dict[tuple[str, str], torch.Tensor]
@@ -117,7 +119,7 @@ def patch(
         for form in texts.sentences
         for donor, column in zip(DONORS, ("individual", "donor"), strict=True)
     }
-    called = np.array([one.first for one in asked["qa", "other"]])
+    own_first, called = (np.array([one.first for one in asked["qa", d]]) for d in DONORS)
     tables = []
     with progress(len(SOURCES) * len(facts), "patching", "text") as watch:
         for number, (target, sources) in enumerate(SOURCES.items()):
@@ -134,7 +136,9 @@ def patch(
             gold = np.array([one.first for one in own])
             likeliest, fact = table["likeliest"].to_numpy(), table["fact"].to_numpy()
             donors = (likeliest == called[fact]) & (likeliest != gold[fact])
-            tables.append(table.assign(target=target, donors=donors).join(known, on="fact"))
+            table = table.assign(target=target, donors=donors).join(known, on="fact")
+            void = (table["donor"] == "other") & (called == own_first)[fact]
+            tables.append(table[~void])
     write_table(out, pd.concat(tables)[list(PATCHING)], PATCHING, provenance)
 
 

@@ -2,10 +2,14 @@
 
 With Acc(h·W) the accuracy of the probe W on the states h, Δrep = |Acc(h_QA·W_QA) - Acc(h_BIO·W_QA)|
 asks whether told facts have the features of asked ones, and Δmech = |Acc(h_QA·W_QA) -
-Acc(h_QA·W_BIO)| whether both are read by the same mechanism (paper 2505.16178, section 3.2). An
-absolute value is never below zero, and so that of a difference near zero is too large on average;
-intervals are therefore of signed differences. Seeds, layers and relations are averaged before the
-absolute value is taken, by which that bias shrinks and differences of opposite sign cancel.
+Acc(h_QA·W_BIO)| whether both are read by the same mechanism (paper 2505.16178, section 3.2). Of
+Δmech the paper's text gives a number for BIO states only, for which it prints no formula: we take
+it as |Acc(h_BIO·W_BIO) - Acc(h_BIO·W_QA)| and call it ``mech_bio``.
+
+An absolute value is never below zero, and so that of a difference near zero is too large on
+average; intervals are therefore of signed differences. Seeds, layers and relations are averaged
+before the absolute value is taken, by which that bias shrinks and differences of opposite sign
+cancel.
 """
 
 from __future__ import annotations
@@ -29,7 +33,8 @@ ALL = "all"
 """The mean over relations."""
 
 PAIR = ("stage", "mix")
-MEASURES = ("rep", "mech")
+MEASURES = ("rep", "mech", "mech_bio")
+"""Δrep, Δmech, and Δmech of BIO states."""
 TOLD = tuple(name for name in FORMATS if name != "qa")
 LEVEL = 0.95
 
@@ -76,10 +81,12 @@ CONSISTENCY = {
 }
 """Columns of ``tables/consistency.parquet``; seed or layer -1 and relation ``all`` are means.
 
-For a tuning, `signed` is Acc(h_QA·W_QA) less the other accuracy, `value` its absolute value, and
-`low` and `high` bound the 95 % bootstrap interval of `signed`. For tuning ``stage - mix``, `value`
-is the difference of the two absolute values, `low` and `high` are of it, and `signed` is the
-difference of the signed ones. People are drawn anew, each with all seeds, layers and relations.
+For a tuning, `signed` is Acc(h_QA·W_QA) less Acc(h_BIO·W_QA) (``rep``) or Acc(h_QA·W_BIO)
+(``mech``), or Acc(h_BIO·W_BIO) less Acc(h_BIO·W_QA) (``mech_bio``); `value` is its absolute
+value, and `low` and `high` bound the 95 % bootstrap interval of `signed`. For tuning
+``stage - mix``, `value` is the difference of the two absolute values, `low` and `high` are of it,
+and `signed` is the difference of the signed ones. People are drawn anew, each with all seeds,
+layers and relations.
 """
 
 
@@ -147,7 +154,7 @@ def probe_accuracies(examples: pd.DataFrame, fits: pd.DataFrame) -> pd.DataFrame
 
 @dataclass(frozen=True)
 class _Differences:
-    """By how much people are answered better by the QA probe on QA states, one run and split.
+    """By how much people are answered better where states and probe match, one run and split.
 
     Attributes
     ----------
@@ -180,8 +187,10 @@ def _differences(run: Probed, examples: pd.DataFrame, split: str) -> _Difference
     if (right < 0).any():
         raise ValueError(f"{run.examples}: it does not test every probe on every person")
     qa, told = FORMATS.index("qa"), [FORMATS.index(name) for name in TOLD]
-    whole = right[..., qa, qa, None]
-    values = np.stack([whole - right[..., qa, told], whole - right[..., told, qa]], -1)
+    asked, crossed = right[..., qa, qa, None], right[..., qa, told]
+    values = np.stack(
+        [asked - crossed, asked - right[..., told, qa], right[..., told, told] - crossed], -1
+    )
     return _Differences(run, split, layers, people, values)
 
 

@@ -105,7 +105,8 @@ class Roles:
             raise FactRecallError(
                 "representations.probes",
                 "fewer than two people in distribution are probed: one fits, another tests",
-                "raise facts.people or facts.in_distribution",
+                "raise facts.people or facts.in_distribution; of people of your own "
+                "(facts.individuals) mark more with 'in' in their column split, if they have one",
             )
         held = _drawn(inside, held_out, study_seed, "held out")
         train = inside & ~held

@@ -14,6 +14,7 @@ all embeddings, so that a few points of the path say little.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from factrecall.config import Signature
+
+BATCH_TOKENS = 2048
+"""Largest padded size of a batch on the path: its passes keep what their gradients need."""
 
 SIGNATURE = {
     "split": "string",
@@ -241,18 +245,20 @@ def integrate(
         begin = embed(torch.arange(embed.num_embeddings, device=device)).mean(0)
     tokens, totals = [np.empty(0)] * len(asked), np.empty(len(asked))
     done = 0
-    for members, batch in batches([one.begun() for one in asked], batch_tokens, device):
+    size = min(batch_tokens, BATCH_TOKENS)
+    for members, batch in batches([one.begun() for one in asked], size, device):
         with torch.no_grad():
             embedded = embed(batch.tokens)
-        found, gaps = IntegratedGradients(_from_embeddings(model, batch)).attribute(
-            embedded,
-            begin.expand_as(embedded),
-            target=batch.gold,
-            n_steps=steps,
-            method="gausslegendre",
-            internal_batch_size=len(members),  # a pass a point, as large as a batch may be
-            return_convergence_delta=True,
-        )
+        with _frozen(model):
+            found, gaps = IntegratedGradients(_from_embeddings(model, batch)).attribute(
+                embedded,
+                begin.expand_as(embedded),
+                target=batch.gold,
+                n_steps=steps,
+                method="gausslegendre",
+                internal_batch_size=len(members),  # a pass a point, as large as a batch may be
+                return_convergence_delta=True,
+            )
         weights = found.detach().double().sum(-1).cpu().numpy()
         totals[members] = weights.sum(1) - gaps.detach().double().cpu().numpy()
         for i, row in zip(members, weights, strict=True):
@@ -260,6 +266,19 @@ def integrate(
         done += len(members)
         watch(done)
     return Integrated(tokens, totals)
+
+
+@contextmanager
+def _frozen(model: PreTrainedModel) -> Iterator[None]:
+    """Let parameters ask for no gradients, for which passes would have to keep more."""
+    asking = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in asking:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in asking:
+            parameter.requires_grad_(True)
 
 
 def _from_embeddings(

@@ -15,10 +15,22 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+def quiet() -> None:
+    """Keep the library from printing what is none of a job's log.
+
+    Called by all that opens or writes models, so that jobs without one need not load the library.
+    """
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Open a model folder's tokenizer; it must be a fast one, since offsets are needed."""
     from transformers import AutoTokenizer
 
+    quiet()
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
@@ -38,6 +50,7 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> PreTrainedMo
     """Open a model folder with float32 weights, in evaluation mode."""
     from transformers import AutoModelForCausalLM
 
+    quiet()
     try:
         opened: Any = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -60,6 +73,7 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> PreTrainedMo
 
 def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Write a model folder that `from_pretrained` opens, atomically."""
+    quiet()
     with atomic(folder) as temporary:
         model.save_pretrained(temporary)
         try:

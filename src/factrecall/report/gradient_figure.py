@@ -33,7 +33,15 @@ GRADIENTS_DATA = {
     "facts": "int32",
 }
 
-GROUP_LABELS = {"all": "all parameters", "S": "S", "gamma": "γ", "rest": "neither S nor γ"}
+GROUP_LABELS = {
+    "all": "all parameters",
+    "S": "S",
+    "random": "random, as many as S",
+    "gamma": "γ",
+    "rest": "neither S nor γ",
+}
+PAIRED_LABELS = {"S - random": "S less random", "S - rest": "S less neither S nor γ"}
+"""Differences within facts, which are no cosines and not drawn."""
 
 KIND_LABELS = {
     "matched": "the same fact asked",
@@ -58,9 +66,9 @@ def draw_gradients(measures: Represented, stem: Path) -> None:
         Target without suffix.
     """
     rows = chosen(measures.moments(), seed=TOGETHER)
-    rows = rows[rows["kind"].isin(KINDS)]
+    rows = rows[rows["kind"].isin(KINDS) & ~rows["group"].isin(PAIRED_LABELS)]
     groups = [group for group in GROUP_LABELS if (rows["group"] == group).any()]
-    with new_figure(1.5 + 1.0 * (len(groups) + 1) if len(rows) else 1.3) as figure:
+    with new_figure(1.5 + 0.8 * (len(groups) + 1) if len(rows) else 1.3) as figure:
         if not groups:
             nothing(figure)
             save_figure(figure, rows[list(GRADIENTS_DATA)], stem, GRADIENTS_DATA)

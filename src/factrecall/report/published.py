@@ -179,9 +179,9 @@ CONTINUITY_SOURCE = "v1, table 4"
 
 DELTA_BOUNDS = {"rep_short": 10, "mech_long": 20, "mech_short": 10}
 """What Δrep and Δmech stay below in both of Llama's tunings, in points, by the biography probed
-(short paper, section 3.2). It prints "< 10 %" for Δrep of short ones, "relatively small" and "≈ 20
-%" at one layer for Δmech of long ones, and "nearly zero" for that of short ones, which is taken as
-below 10 here."""
+(short paper, section 3.2). It prints "< 10 %" for Δrep of short ones, "relatively small" for Δmech
+of long ones, and "nearly zero" for that of short ones. The bounds of Δmech are our reading: its "≈
+20 %" at one layer is of BIO states, not of QA states as its formula."""
 
 
 def published_ablation(model: str, tuning: str, ablated: str, split: str) -> float | None:

@@ -81,40 +81,51 @@ def _read(measures: Represented, roles: tuple[str, ...], text: str, sign: int) -
     if difference.known:
         low, high = difference.low, difference.high
         interval = (low, high) if sign > 0 else (-high, -low)
-        said += f" 95 % interval {points(low)} to {points(high)}."
+        said += (
+            f" 95 % interval {points(low)} to {points(high)}, a rough one: the bounds of the roles "
+            "added up."
+        )
     margins = {seed: sign * value for seed, value in found.items()}
     return Claim(_SECTION, text, False, word(margins, interval), said, ABSTRACT)
 
 
 def _summed(rows: pd.DataFrame, roles: tuple[str, ...]) -> pd.DataFrame:
-    """Add up roles, bounds too: the sum's lie between them."""
+    """Add up roles, and their bounds, which is rough: the sum's mostly lie between them."""
     rows = rows[rows["role"].isin(roles)]
     columns = ["share", "share_low", "share_high"]
     return rows.groupby("seed", as_index=False)[columns].sum(min_count=len(roles))
 
 
 def _patched(measures: Represented) -> Claim:
+    """Judge two gains at once: another's state may do harm, and nothing is above harm."""
     rows = chosen(
-        measures.patching,
-        source="bio", target="qa", position="last", split=SPLIT, donor=RESTORED, tuning="stage",
-    )  # fmt: skip
+        measures.patching, source="bio", target="qa", position="last", split=SPLIT, tuning="stage"
+    )
     judged = rows[rows["layer"] == measures.middle] if measures.middle is not None else rows[:0]
-    found = single(judged, "gain")
-    all_seeds = together(judged, "gain")
+    own, beyond = (single(chosen(judged, donor=donor), "gain") for donor in ("same", RESTORED))
+    margins = {seed: min(own[seed], beyond[seed]) for seed in own if seed in beyond}
+    gains = [together(chosen(judged, donor=donor), "gain") for donor in ("same", RESTORED)]
+    interval: Interval | None = None
+    if all(gain.known for gain in gains):
+        interval = (min(gain.low for gain in gains), min(gain.high for gain in gains))
     said = NOT_MEASURED
-    if found:
+    if margins:
         said = (
-            f"Facts out, points by seed {listed(found, points)}{_between(all_seeds)}. By layer, "
-            f"all seeds: {_by_layer(rows)}."
+            "Facts out, gained by the fact's own state, points by seed "
+            f"{listed(own, points)}{_between(gains[0])}; what this is above another's, by seed "
+            f"{listed(beyond, points)}{_between(gains[1])}. By layer, all seeds, gained: "
+            f"{_by_layer(chosen(rows, donor='same'))}; above another's: "
+            f"{_by_layer(chosen(rows, donor=RESTORED))}."
         )
     where = "" if measures.middle is None else f" ({measures.middle})"
     return Claim(
         _SECTION,
-        "Stage-tuned models know what they do not recall: put behind the middle layer"
-        f"{where} at the last token of the question, the state of the same fact told makes them "
-        "answer rightly more often than that of another person's fact.",
+        "Stage-tuned models know what they do not recall: put behind the middle one of the layers "
+        f"looked at{where} at the last token of the question, the state of the same fact told "
+        "makes them answer rightly more often than no patch does, and than the state of another "
+        "person's fact.",
         True,
-        word(found, (all_seeds.low, all_seeds.high) if all_seeds.known else None),
+        word(margins, interval),
         said,
         "",
     )

@@ -66,10 +66,11 @@ SIGNATURE_LABELS = {
 
 DIRECTIONS = {("bio", "qa"): "BIO → QA", ("short", "qa"): "short → QA", ("qa", "bio"): "QA → BIO"}
 POSITION_LABELS = {
-    "subject": "end of the name",
+    "subject": "name or pronoun",
     "relation": "end of the wording",
     "last": "last token",
 }
+"""The first is the last token of the name; in a biography, behind its first sentence, a pronoun."""
 
 _SHARES = ("share", "share_low", "share_high")
 

@@ -131,7 +131,7 @@ def _label(role: str) -> str:
 
 def patching_cautions(measures: Represented) -> list[str]:
     """Say how much a state can restore at most."""
-    rows = chosen(measures.patching, split=SPLIT, seed=TOGETHER, target="bio")
+    rows = chosen(measures.patching, split=SPLIT, seed=TOGETHER, target="bio", donor="same")
     said = []
     for tuning in COMPARED:
         told = chosen(rows, tuning=tuning)["unpatched"].mean()

@@ -45,7 +45,11 @@ CONSISTENCY_DATA = {
 FEW = 4
 """So many layers or moments at most are drawn as points: a line would claim what lies between."""
 
-MEASURE_LABELS = {"rep": "Δrep (points)", "mech": "Δmech (points)"}
+MEASURE_LABELS = {
+    "rep": "Δrep (points)",
+    "mech": "Δmech (points)",
+    "mech_bio": "Δmech of BIO\nstates (points)",
+}
 
 _QA, _BIO = "#aa3377", "#009e73"
 _OTHERS: dict[str, Any] = {"linestyle": (0, (4, 2)), "marker": "s", "mfc": "white"}
@@ -180,7 +184,7 @@ def _draw_pairs(axes: Axes, rows: pd.DataFrame, bio: str) -> None:
 
 
 def draw_consistency(measures: Represented, stem: Path) -> None:
-    """Draw Δrep above, Δmech below, signed, by layer; BIO long and short abreast.
+    """Draw all Δ, one below the other, signed, by layer; BIO long and short abreast.
 
     Parameters
     ----------
@@ -191,12 +195,12 @@ def draw_consistency(measures: Represented, stem: Path) -> None:
     """
     rows = measures.at_layers()
     data = rows[rows["tuning"].isin(COMPARED)][list(CONSISTENCY_DATA)]
-    with new_figure(5.0 if len(data) else 1.3) as figure:
+    with new_figure(6.2 if len(data) else 1.3) as figure:
         if data.empty:
             nothing(figure)
             save_figure(figure, data, stem, CONSISTENCY_DATA)
             return
-        panels = figure.subplots(2, 2, sharex=True, sharey=True)
+        panels = figure.subplots(len(MEASURE_LABELS), 2, sharex=True, sharey=True)
         layers = sorted({int(layer) for layer in data["layer"]})
         few = len(layers) <= FEW
         for row, (measure, label) in zip(panels, MEASURE_LABELS.items(), strict=True):

@@ -46,7 +46,9 @@ class RepresentationFiles(NamedTuple):
     patching: Path
 
 
-DELTAS = {"rep": "Δrep", "mech": "Δmech"}
+DELTAS = {"rep": "Δrep", "mech": "Δmech", "mech_bio": "Δmech of BIO states"}
+"""The last is the one that the paper's text has a number for (see `probe_tables`)."""
+
 BIO_LABELS = {"bio_long": "BIO long", "bio_short": "BIO short"}
 PHASES = {"stage": ("bio", "stage"), "mix": ("mix",)}
 """What each training is made of, in order."""
@@ -89,7 +91,7 @@ class Represented:
 
     @property
     def middle(self) -> int | None:
-        """The middle one of the patched layers, the lower of two; None if nothing was patched."""
+        """The middle one of the layers that were patched, the lower of two; None if none was."""
         layers = _layers(self.patching)
         return layers[(len(layers) - 1) // 2] if layers else None
 
@@ -129,11 +131,15 @@ class Represented:
         """Return consistency of gradients over training, a row a seed and one of all together.
 
         It is the mean over the moments behind the start, of both stages: columns seed, cosine,
-        low, high. The bounds are the means of the moments' bounds, between which the mean's lie.
+        low, high. The bounds are the means of the moments' bounds, between which the mean's lie as
+        a rule; if a moment has none, nor has the mean.
         """
         rows = chosen(self.moments(split), tuning=tuning, group=group, kind=kind)
         rows = rows[rows["progress"] > 0]
-        return rows.groupby("seed", as_index=False)[["cosine", "low", "high"]].mean()
+        bounded = rows[["low", "high"]].notna().all(axis=1).groupby(rows["seed"]).transform("all")
+        bounds = {end: rows[end].where(bounded) for end in ("low", "high")}
+        by_seed = rows.assign(**bounds).groupby("seed", as_index=False)
+        return by_seed[["cosine", "low", "high"]].mean()
 
     def ends(self, split: str = SPLIT) -> pd.DataFrame:
         """Return the rows of `gradients` at the end of training."""

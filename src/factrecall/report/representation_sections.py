@@ -52,7 +52,7 @@ class Representations:
     points : bool
         Whether figures by layer have points in place of lines.
     middle : str
-        The middle layer, in words; may be empty.
+        The middle one of the patched layers, in words; may be empty.
     """
 
     cautions: dict[str, list[str]]
@@ -113,7 +113,8 @@ def texts(measures: Represented) -> dict[str, str]:
         "signature": "Bars of the share of attribution by part of the prompt, and of the logit "
         f"lost when it is exchanged. Share of name and wording, told: {said['signature']}.",
         "patching": "Accuracy gained by layer, position and direction of the patch. Restored "
-        f"behind the middle layer at the last token, from BIO to QA: {said['patching']}.",
+        "behind the middle one of the layers looked at, at the last token, from BIO to QA: "
+        f"{said['patching']}.",
     }
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from factrecall.experiments.asked import POSITIONS
 from factrecall.experiments.prompts import FORMATS
 from factrecall.facts import RELATIONS
-from factrecall.report.gradient_figure import GROUP_LABELS
+from factrecall.report.gradient_figure import GROUP_LABELS, PAIRED_LABELS
 from factrecall.report.measures import COMPARED
 from factrecall.report.parameter_tables import Groups
 from factrecall.report.reading_figures import DIRECTIONS, POSITION_LABELS, SIGNATURE_LABELS
@@ -52,7 +52,7 @@ def with_interval(found: Found, write: Callable[[float], str]) -> str:
 
 
 def deltas_table(measures: Represented) -> Table:
-    """Return Δrep and Δmech, signed, as means over layers, and where they are largest."""
+    """Return all Δ, signed, as means over layers, and where they are largest."""
     groups: Groups = []
     for measure, name in DELTAS.items():
         for bio, told in BIO_LABELS.items():
@@ -64,10 +64,10 @@ def deltas_table(measures: Represented) -> Table:
     return Table(
         "Differences in accuracy of the probes, in points, over all relations and seeds, with 95 % "
         "intervals over people. They are signed, so that the interval is one of something that may "
-        "be on either side of nothing: above zero, the accuracy with QA states and QA probe is the "
-        "higher one. The paper's Δ is the size without the sign, which is dropped after all means. "
-        "The largest is that of the layer where the size is largest: picked among layers, it is "
-        "too large on average.",
+        "be on either side of nothing: above zero, the accuracy with QA states and QA probe (of "
+        "BIO states: BIO probe) is the higher one. The paper's Δ is the size without the sign, "
+        "which is dropped after all means. The largest is that of the layer where the size "
+        "is largest: picked among layers, it is too large on average.",
         ["Δ", "mean over layers, out", "in, kept apart", "largest, out", "at layer"],
         groups,
     )
@@ -93,7 +93,8 @@ def relations_table(measures: Represented) -> Table:
     """Return the signed differences by relation, as means over layers."""
     rows = chosen(measures.consistency, split=SPLIT, seed=TOGETHER, layer=MEAN)
     head, columns = ["Relation"], []
-    for measure, name in DELTAS.items():
+    for measure in ("rep", "mech"):  # a third would make the table too wide
+        name = DELTAS[measure]
         for bio, told in BIO_LABELS.items():
             head += [f"{name}, {told}: {tuning}" for tuning in _NAMES]
             columns += [chosen(rows, measure=measure, bio=bio, tuning=t) for t in COMPARED]
@@ -151,7 +152,7 @@ def gradients_table(measures: Represented) -> Table:
     """Return consistency of gradients above that of other facts, over training and at its end."""
     ends = measures.ends()
     groups: Groups = []
-    for group, name in GROUP_LABELS.items():
+    for group, name in (GROUP_LABELS | PAIRED_LABELS).items():
         rows = []
         for kind, label in (
             ("matched", "same fact"),
@@ -171,7 +172,8 @@ def gradients_table(measures: Represented) -> Table:
     return Table(
         "Cosine of the gradients of a fact told and asked, facts out, all seeds, with 95 % "
         "intervals over people. Training: the mean over the moments after the start that were "
-        "looked at, of both stages; its bounds are the means of theirs.",
+        "looked at, of both stages; its bounds are the means of theirs. S less others: differences "
+        "within facts.",
         ["Gradients", *(f"{n}, {when}" for n in _NAMES for when in ("training", "end"))],
         groups,
     )
@@ -203,11 +205,12 @@ def signature_table(measures: Represented) -> Table:
     both = [f"{what}, {name}" for what in ("logit lost", "still right", "follows")
             for name in _NAMES]  # fmt: skip
     return Table(
-        "What facts out are read from, all seeds. Share: of all attribution to the logit of the "
-        "answer's first token, in per cent, with 95 % intervals over people; below zero it speaks "
-        "against the answer. The rest is with the part exchanged for another person's: what the "
-        "logit loses, the share of first tokens that were right and still are, and the share that "
-        "become what the exchanged part calls for, both in per cent.",
+        "What facts out are read from, all seeds. Share: of all roles' attributions to the "
+        "logit of the answer's first token, each taken without its sign, in per cent, with 95 % "
+        "intervals over people; below zero it speaks against the answer. The rest is with "
+        "the part exchanged for another person's: what the logit loses, the share of first tokens "
+        "that were right and still are, and the share that become what the exchanged part calls "
+        "for, both in per cent.",
         ["Part", *(f"share, {name}" for name in _NAMES), "Mix less Stage", *both],
         groups,
     )
@@ -226,7 +229,7 @@ def _share(rows: pd.DataFrame, column: str) -> str:
 
 
 def patching_table(measures: Represented) -> Table:
-    """Return what patched states do behind the middle layer."""
+    """Return what patched states do behind the middle one of the layers looked at."""
     layer = measures.middle
     every = chosen(measures.patching, split=SPLIT, layer=-1 if layer is None else layer)
     groups: Groups = []
@@ -250,10 +253,10 @@ def patching_table(measures: Represented) -> Table:
         groups.append((title, rows))
     where = "" if layer is None else f" ({layer})"
     return Table(
-        f"Facts out answered rightly, in per cent, with states put behind the middle layer{where}; "
-        "all seeds. Restored: points that the fact's own state gives more than that of another "
-        "person's fact, with 95 % intervals over people. Follows: with the other person's state, "
-        "how often the other's answer comes.",
+        "Facts out answered rightly, in per cent, with states put behind the middle one of the "
+        f"layers looked at{where}; all seeds. Restored: points that the fact's own state gives "
+        "more than that of another person's fact, with 95 % intervals over people. Follows: "
+        "with the other person's state, how often the other's answer comes.",
         ["Where", "unpatched", "same fact", "other person", "restored", "follows"],
         groups,
     )
