@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ PROBES_DATA = {
     "chance": "float64",
 }
 CONSISTENCY_DATA = {
+    "split": "string",
     "tuning": "string",
     "seed": "int32",
     "layer": "int32",
@@ -46,10 +48,11 @@ FEW = 4
 """So many layers or moments at most are drawn as points: a line would claim what lies between."""
 
 MEASURE_LABELS = {
-    "rep": "Δrep (points)",
-    "mech": "Δmech (points)",
-    "mech_bio": "Δmech of BIO\nstates (points)",
+    "rep": "Δrep",
+    "mech": "Δmech",
+    "mech_bio": "Δmech of\nBIO states",
 }
+SIDES = {"out": "facts out", "held": "facts in"}
 
 _QA, _BIO = "#aa3377", "#009e73"
 _OTHERS: dict[str, Any] = {"linestyle": (0, (4, 2)), "marker": "s", "mfc": "white"}
@@ -184,7 +187,7 @@ def _draw_pairs(axes: Axes, rows: pd.DataFrame, bio: str) -> None:
 
 
 def draw_consistency(measures: Represented, stem: Path) -> None:
-    """Draw all Δ, one below the other, signed, by layer; BIO long and short abreast.
+    """Draw all Δ of both sides, one below the other, signed; BIO long and short abreast.
 
     Parameters
     ----------
@@ -193,26 +196,27 @@ def draw_consistency(measures: Represented, stem: Path) -> None:
     stem : Path
         Target without suffix.
     """
-    rows = measures.at_layers()
+    rows = pd.concat([measures.at_layers(split) for split in SIDES])
     data = rows[rows["tuning"].isin(COMPARED)][list(CONSISTENCY_DATA)]
-    with new_figure(6.2 if len(data) else 1.3) as figure:
+    with new_figure(6.5 if len(data) else 1.3) as figure:
         if data.empty:
             nothing(figure)
             save_figure(figure, data, stem, CONSISTENCY_DATA)
             return
-        panels = figure.subplots(len(MEASURE_LABELS), 2, sharex=True, sharey=True)
+        kinds = list(product(MEASURE_LABELS, SIDES))
+        panels = figure.subplots(len(kinds), 2, sharex=True, sharey=True)
         layers = sorted({int(layer) for layer in data["layer"]})
         few = len(layers) <= FEW
-        for row, (measure, label) in zip(panels, MEASURE_LABELS.items(), strict=True):
-            for axes, (bio, name) in zip(row, BIO_LABELS.items(), strict=True):
+        for row, (measure, split) in zip(panels, kinds, strict=True):
+            for axes, bio in zip(row, BIO_LABELS, strict=True):
                 axes.axhline(0, **_ZERO)
                 for number, tuning in enumerate(COMPARED):
-                    every = chosen(data, measure=measure, bio=bio, tuning=tuning)
+                    every = chosen(data, measure=measure, split=split, bio=bio, tuning=tuning)
                     _draw_signed(axes, every, COLOURS[tuning], 0.2 * (number - 0.5), few=few)
-                if measure == "rep":
-                    axes.set_title(name, fontsize=9.5)
                 layer_axis(axes, layers)
-            row[0].set_ylabel(label, fontsize=8.5)
+            row[0].set_ylabel(f"{MEASURE_LABELS[measure]},\n{SIDES[split]}", fontsize=7.5)
+        for axes, name in zip(panels[0], BIO_LABELS.values(), strict=True):
+            axes.set_title(f"{name} (points)", fontsize=9.5)
         for axes in panels[-1]:
             axes.set_xlabel("layer", fontsize=8.5)
         looks = {t: {"color": COLOURS[t], "marker": "o"} for t in COMPARED}
