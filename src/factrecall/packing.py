@@ -37,7 +37,10 @@ class Row(NamedTuple):
 def pack(
     texts: Sequence[np.ndarray], own: Sequence[int], most_tokens: int = ROW_TOKENS
 ) -> list[Row]:
-    """Put texts into rows with the fewest tokens in all, and then the fewest and most even rows.
+    """Put texts into rows with few tokens in all, and then the fewest and most even rows.
+
+    Rows are runs of the sorted texts. Of these it takes the best; where `most_tokens` binds, rows
+    of texts that are no neighbours might have fewer tokens still.
 
     Parameters
     ----------

@@ -230,7 +230,15 @@ def write_tensors(
     # One key holds it all: the library writes several in any order.
     said["checksum"] = _checksum(tensors, said)
     with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata={"factrecall": to_json(said)})
+        # The library first writes beside its target, under a name of its own that a kill would
+        # leave there for ever; a folder of ours is found and removed.
+        inside = temporary.with_name(f"{temporary.name.removesuffix('.tmp')}-in.tmp")
+        try:
+            inside.mkdir()
+            save_file(tensors, inside / path.name, metadata={"factrecall": to_json(said)})
+            os.replace(inside / path.name, temporary)
+        finally:
+            _remove(inside)
 
 
 def _checksum(tensors: Mapping[str, torch.Tensor], said: Mapping[str, Any]) -> str:

@@ -53,7 +53,7 @@ def fewest(texts: list[np.ndarray], own: list[int], most: int) -> int:
 
 
 @settings(deadline=None, max_examples=150)
-@given(texts=TEXTS, most=st.integers(4, 20), data=st.data())
+@given(texts=TEXTS, most=st.integers(4, 20) | st.just(1000), data=st.data())
 def test_rows_hold_every_text_once_in_the_fewest_tokens(
     texts: list[np.ndarray], most: int, data: st.DataObject
 ) -> None:
@@ -71,8 +71,9 @@ def test_rows_hold_every_text_once_in_the_fewest_tokens(
         assert len({texts[i][: row.shared].tobytes() for i in row.texts}) == 1
         assert tokens_of(row, texts) <= most
     found = sum(tokens_of(row, texts) for row in rows)
-    # Rows are runs of the sorted texts: with few limits on what is shared that loses nothing.
-    if alike:
+    # Rows are runs of the sorted texts: with few limits on what is shared, and none on the length of
+    # a row, that loses nothing.
+    if alike and most == 1000:
         assert found == fewest(texts, own, most)
     assert found <= sum(map(len, texts))
 
