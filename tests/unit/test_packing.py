@@ -71,8 +71,8 @@ def test_rows_hold_every_text_once_in_the_fewest_tokens(
         assert len({texts[i][: row.shared].tobytes() for i in row.texts}) == 1
         assert tokens_of(row, texts) <= most
     found = sum(tokens_of(row, texts) for row in rows)
-    # Rows are runs of the sorted texts: with few limits on what is shared, and none on the length of
-    # a row, that loses nothing.
+    # Rows are runs of the sorted texts: with few limits on what is shared, and none on a row's
+    # length, that loses nothing.
     if alike and most == 1000:
         assert found == fewest(texts, own, most)
     assert found <= sum(map(len, texts))
