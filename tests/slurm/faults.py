@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.slurm.cluster import Cluster, wait_until
 
-PATIENCE = 400.0
+PATIENCE = 900.0
 """Seconds a fault waits for the job it is meant for."""
 
 
@@ -64,10 +64,10 @@ class Study:
     def unlock(self) -> None:
         assert self._run("--unlock").wait(60) == 0, self.log.read_text()[-2000:]
 
-    def end(self, patience: float = PATIENCE) -> int:
+    def end(self) -> int:
         """Wait for Snakemake to end; return its exit code."""
         assert self.snakemake is not None
-        return self.snakemake.wait(patience)
+        return self.snakemake.wait(PATIENCE)
 
     def job(self, *words: str) -> Job:
         """Wait for a process with these words on its command line."""

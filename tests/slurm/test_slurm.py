@@ -63,7 +63,7 @@ def story(cluster: Cluster, checkout: Path, undisturbed: Path) -> Iterator[Story
             lambda: [f(killed) for f in (faults.interrupt, faults.terminate, faults.kill)],
         ):
             pass
-        codes = tuple(study.end(3 * faults.PATIENCE) for study in (hit, killed))
+        codes = tuple(study.end() for study in (hit, killed))
     yield Story(hit, killed, codes, watch)
 
 
