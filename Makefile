@@ -24,7 +24,7 @@ $(DONE): envs/requirements-cpu.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
-run: setup ## run the study (laptop: about 20 minutes on 2 cores) and write its report
+run: setup ## run the study (laptop: about 22 minutes on 2 cores) and write its report
 	@snakemake --cores $(CORES) --configfile $(STUDY) --rerun-incomplete --quiet rules
 	@echo "the report is in results/, one folder a study: report.html"
 

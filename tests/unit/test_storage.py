@@ -349,6 +349,23 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_again(
         read_tensors(torn)
 
 
+def test_a_kill_while_the_library_writes_leaves_nothing_that_is_not_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save_file(tensors: object, target: Path, metadata: object) -> None:
+        target.with_name(".tmpA1b2C3").write_bytes(b"half")  # its own name, beside the target
+        os._exit(9)
+
+    monkeypatch.setattr("safetensors.torch.save_file", save_file)
+    path = tmp_path / "x.safetensors"
+    if (child := os.fork()) == 0:
+        write_tensors(path, {"x": torch.zeros(3)}, {})
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert list(tmp_path.iterdir())
+    remove_leftovers(path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_tensor_file_of_others_is_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(2)}, tmp_path / "t")
     with pytest.raises(FactRecallError, match="of this project"):
