@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from functools import partial
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import numpy as np
 import torch
@@ -20,11 +21,14 @@ import torch
 from factrecall.errors import FactRecallError
 from factrecall.models.anatomy import ANATOMIES
 from factrecall.models.forward import Encoded, logits_at
+from factrecall.models.head import loss_at
 from factrecall.packing import layout, pack
 from factrecall.training.batches import cut, pad
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,15 @@ class Batch:
     attends: torch.Tensor | None = None
 
     def logits(self, model: PreTrainedModel) -> torch.Tensor:
-        """Return a model's logits where answers are predicted (see `logits_at`).
+        """Return a model's logits where answers are predicted (see `logits_at`)."""
+        return self._pass(model, logits_at)
+
+    def loss(self, model: PreTrainedModel) -> torch.Tensor:
+        """Return the sum of a model's losses where answers are predicted (see `loss_at`)."""
+        return self._pass(model, partial(loss_at, targets=self.gold))[0]
+
+    def _pass(self, model: PreTrainedModel, run: Callable[..., Result]) -> Result:
+        """Run a pass that looks where answers are predicted.
 
         In the last layer only keys and values are computed elsewhere.
         """
@@ -73,7 +85,7 @@ class Batch:
                 after = module.register_forward_hook(lambda _, __, out: self._spread(out))
                 hooks.callback(before.remove)
                 hooks.callback(after.remove)
-            return logits_at(model, self.tokens, self.where, **more)
+            return run(model, self.tokens, self.where, **more)
 
     def _spread(self, found: torch.Tensor) -> torch.Tensor:
         """Put what was computed where answers are predicted back there; zero stands elsewhere."""
@@ -210,8 +222,7 @@ class Answers:
         tokens = sum(len(batch.gold) for batch in self.batches)
         total = 0.0
         for batch in self.batches:
-            logits = batch.logits(model).float()
-            loss = torch.nn.functional.cross_entropy(logits, batch.gold, reduction="sum") / tokens
+            loss = batch.loss(model) / tokens
             loss.backward()
             total += loss.item()
         return total

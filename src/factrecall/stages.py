@@ -49,7 +49,12 @@ def _make_facts(study: Study) -> Settings:
 
 def _pretrain(study: Study, model: str) -> Settings:
     settings = study.models[model].model_copy(update={"training": None})
-    return {"settings": settings, "seed": study.seed, "precision": study.training.precision}
+    return {
+        "settings": settings,
+        "seed": study.seed,
+        "precision": study.training.precision,
+        "mode": study.training.mode,
+    }
 
 
 def _fetch_model(study: Study, model: str) -> Settings:
@@ -61,6 +66,7 @@ def _fine_tune(study: Study, model: str, tuning: str) -> Settings:
         "recipe": getattr(study.models[model].training, tuning),
         "trace": study.trace,
         "precision": study.training.precision,
+        "mode": study.training.mode,
         "study_seed": study.seed,
     }
 

@@ -77,10 +77,10 @@ def test_logits_in_a_micro_batch_are_those_of_the_example_alone(
     tolerance = 2e-5 if dtype == torch.float32 else 1e-12
     compared = 0
     with torch.no_grad():
-        for tokens, targets, members in micro_batches(examples, 2048):
-            where = targets != IGNORED
-            rows = logits_at(model, tokens, where).split(where.sum(1).tolist())
-            for member, row in zip(members, rows, strict=True):
+        for batch in micro_batches(examples, 2048):
+            rows = logits_at(model, batch.tokens, batch.where)
+            parts = rows.split([member.predicted for member in batch.members])
+            for member, row in zip(batch.members, parts, strict=True):
                 alone = model(input_ids=pad([member.tokens], 0)).logits[0]
                 alone = alone[torch.from_numpy(member.targets != IGNORED)]
                 torch.testing.assert_close(row, alone, rtol=0, atol=tolerance)

@@ -19,7 +19,7 @@ from factrecall.models.load import load_model, load_tokenizer
 from factrecall.recall import PER_EXAMPLE, SUMMARY
 from factrecall.stages import STAGES
 from factrecall.storage import read_provenance, read_table, read_tensors
-from factrecall.training.loop import HISTORY
+from factrecall.training.history import HISTORY
 from tests.conftest import Workspace
 
 HEAVY = ("torch", "transformers", "pydantic", "pandas", "numpy", "pyarrow", "matplotlib")
@@ -56,7 +56,7 @@ def test_the_module_runs_as_a_program() -> None:
 def test_every_stage_has_a_command_and_every_command_its_help() -> None:
     (action,) = [a for a in cli._parser()._actions if a.dest == "command"]
     commands = dict(action.choices or {})
-    assert set(commands) == {*STAGES, "validate", "why"}
+    assert set(commands) == {*STAGES, "validate", "why", "plan"}
     for parser in commands.values():
         assert parser.description
         assert all(option.help for option in parser._actions)

@@ -76,8 +76,10 @@ CASES: dict[str, Case] = {
     "too much kept": ([("trace/keep", 1.0e8)], "trace.keep", "with a decimal point it is a fraction", "100000000"),
     "nothing kept": ([("trace/keep", 0)], "trace.keep = 0", "at least 1", "number above 0"),
     # Other kinds.
-    "yes in quotes": ([("training/bio/gradient_checkpointing", "yes")], "gradient_checkpointing = 'yes'", "text", "write true"),
-    "unclear boolean": ([("training/bio/gradient_checkpointing", 1)], "gradient_checkpointing = 1", "whole number", "true or false"),
+    "yes in quotes": ([("grafting/exclude_embeddings", "yes")], "exclude_embeddings = 'yes'", "text", "write true"),
+    "unclear boolean": ([("grafting/exclude_embeddings", 1)], "exclude_embeddings = 1", "whole number", "true or false"),
+    "moments in 8 bits on two GPUs": ([("training/mode", {"optimiser": "eight_bit", "gpus": 2})], "training.mode.optimiser", "single GPU", "set plain"),
+    "unknown switch": ([("training/mode", {"packing": "sometimes"})], "training.mode.packing", "one of", "always"),
     "no value": ([("training/bio/updates", None)], "updates = null", "no value", "whole number"),
     "no value, default": ([("trace/keep", None)], "trace.keep = null", "no value", "remove the key for 0.2"),
     "empty section": ([("facts/pools", None)], "facts.pools = null", "no value", "{} stands for none"),

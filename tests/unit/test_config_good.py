@@ -164,7 +164,18 @@ RECIPE = st.fixed_dictionaries(
         "clip": st.none() | st.floats(0.1, 10),
         "loss": st.sampled_from(["all", "answer"]),
         "questions": st.sampled_from(["one", "all"]),
-        "gradient_checkpointing": st.booleans(),
+    },
+)
+SWITCH = st.sampled_from(["auto", "always", "never"])
+MODE = st.fixed_dictionaries(
+    {},
+    optional={
+        "optimiser": st.sampled_from(["auto", "plain", "offloaded"]),
+        "checkpointing": SWITCH,
+        "trace": st.sampled_from(["auto", "device", "host"]),
+        "gpus": st.integers(1, 8),
+        "packing": SWITCH,
+        "compile": SWITCH,
     },
 )
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9_.-]{0,9}", fullmatch=True)
@@ -187,7 +198,8 @@ STUDIES = st.fixed_dictionaries(
                 "stage": RECIPE,
                 "mix": RECIPE,
                 "seeds": st.lists(st.integers(0, 2**40), min_size=1, max_size=4, unique=True),
-            }
+            },
+            optional={"mode": MODE},
         ),
         "models": st.dictionaries(NAMES, HUB, min_size=1, max_size=2),
     },

@@ -57,14 +57,14 @@ def swap(old: str, new: str) -> Edit:
     [
         lambda text: text + "\n# One more remark.\n",
         lambda text: text.replace('"""', '"""Another sentence. ', 1),
-        swap('    """Return the learning rate', '    """Say the learning rate'),
+        swap('    """Write a training history', '    """Save a training history'),
         lambda text: text.replace("\n\n\ndef", "\n\n\n\n\ndef"),
         lambda text: text.replace('"""Columns of a training history', '"""Columns of a history', 1),
     ],
     ids=["comment", "docstring of module", "docstring of function", "layout", "of an attribute"],
 )
 def test_words_and_layout_change_nothing(copy: Path, edit: Edit) -> None:
-    before, now = after(copy, "training/loop.py", edit, "training.finetune")
+    before, now = after(copy, "training/history.py", edit, "training.finetune")
     assert before == now
 
 
@@ -72,7 +72,7 @@ def test_words_and_layout_change_nothing(copy: Path, edit: Edit) -> None:
     ("file", "old", "new"),
     [
         ("training/finetune.py", "replace=False", "replace=True"),
-        ("training/loop.py", "(update + 1)", "(update + 2)"),
+        ("training/optimisers.py", "(update + 1)", "(update + 2)"),
         ("training/batches.py", "PASS_COST = 96", "PASS_COST = 97"),
         ("models/load.py", "torch.float32", "torch.float16"),
         ("seeds.py", "sha256", "sha512"),

@@ -25,6 +25,7 @@ from factrecall.experiments.masks import (
 from factrecall.experiments.sigmoid import sigmoid_sgd
 from factrecall.models.forward import Encoded, encode
 from factrecall.parameters.compose import Composition
+from factrecall.parameters.placement import Place
 from factrecall.parameters.sets import ParameterSet
 from factrecall.parameters.space import ParameterSpace
 from factrecall.resume import Checkpoint
@@ -79,8 +80,8 @@ class Dense:
         return torch.autograd.grad(self.loss(mask, answers), mask)[0]
 
     @contextmanager
-    def composed(self) -> Iterator[Composition]:
-        with Composition(self.model, self.pre) as weights:
+    def composed(self, place: Place = "device") -> Iterator[Composition]:
+        with Composition(self.model, self.pre, place=place) as weights:
             yield weights
 
 
@@ -257,10 +258,30 @@ def test_stopped_at_any_update_a_fit_goes_on_where_it_was(
         assert found == whole and set(seen) == {total} and drawn[0] == 0
 
 
+def test_masks_are_the_same_wherever_weights_are_kept(dense: Dense) -> None:
+    n = dense.space.size
+    left_out = (~ParameterSet.nothing(dense.space)).sample(n // 4, generator(3))
+    found = []
+    places: tuple[Place, ...] = ("device", "host")
+    for place in places:
+        with dense.composed(place) as weights:
+            task = (weights, dense.model, dense.questions(), [n // 50, n // 10], left_out)
+            ours = DualAveraging(method="dual_averaging", updates=2, batch_size=5)
+            masks = dual_averaging(ours, *task)
+        with dense.composed(place) as weights:
+            task = (weights, dense.model, dense.questions(), [n // 50], left_out)
+            theirs = SigmoidSGD(
+                method="sigmoid_sgd", updates=4, check=2, batch_size=5, learning_rate=1e3
+            )
+            found.append((masks, sigmoid_sgd(theirs, *task, lambda *_: False)))
+    assert found[0] == found[1]
+
+
 def test_gradients_are_taken_and_not_kept(dense: Dense) -> None:
     taken: dict[str, torch.Tensor] = {}
     answers = dense.questions().draw(5)
-    with gradients(dense.model, lambda name, g: taken.update({name: g.clone()})):
+    parameters = dict(dense.model.named_parameters())
+    with gradients(parameters, lambda name, g: taken.update({name: g.clone()})):
         loss = replace(answers, batches=answers.batches[:1]).descend(dense.model)
         assert all(p.grad is None for p in dense.model.parameters())
     assert loss > 0

@@ -24,6 +24,7 @@ from factrecall.storage import read_tensors, write_table
 from factrecall.training import finetune
 from factrecall.training.finetune import fine_tune
 from factrecall.training.loop import train
+from factrecall.training.mode import Mode
 from factrecall.training.trace import GradientTrace
 from tests.conftest import Tiny, Workspace, recipe
 from tests.unit.test_trace import sides
@@ -63,6 +64,7 @@ class Study:
             recipe(updates=updates, batch_size=12),
             Trace(in_distribution=2, out_of_distribution=2, snapshots=snapshots),
             "float32",
+            Mode(),
             0,
             tuning="mix",
             seed=1,

@@ -16,7 +16,8 @@ from factrecall.parameters.space import ParameterSpace
 from factrecall.storage import read_tensors
 from factrecall.training.batches import batch_indices
 from factrecall.training.finetune import traced_individuals, write_trace
-from factrecall.training.loop import learning_rate, train
+from factrecall.training.loop import train
+from factrecall.training.optimisers import learning_rate
 from factrecall.training.trace import INFLUENCES, GradientTrace
 from tests.conftest import Tiny, recipe
 from tests.unit.test_training import example_loss, mix_of

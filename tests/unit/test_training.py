@@ -13,7 +13,10 @@ from torch.nn import functional
 from factrecall.errors import FactRecallError
 from factrecall.training.batches import IGNORED, Example, batch_indices
 from factrecall.training.examples import training_set
-from factrecall.training.loop import HISTORY, learning_rate, train
+from factrecall.training.history import HISTORY
+from factrecall.training.loop import train
+from factrecall.training.mode import Mode
+from factrecall.training.optimisers import learning_rate
 from tests.conftest import Tiny, recipe
 
 
@@ -83,9 +86,9 @@ def test_micro_batch_size_and_checkpointing_change_rounding_only(tiny: Tiny) -> 
     examples = mix_of(tiny)
     reference = copy.deepcopy(tiny.model).double()
     train(reference, examples, recipe(), seed=5)
-    for changes in ({"micro_batch_tokens": 64}, {"gradient_checkpointing": True}):
+    for changes, mode in (({"micro_batch_tokens": 64}, Mode()), ({}, Mode(checkpointing=True))):
         model = copy.deepcopy(tiny.model).double()
-        train(model, examples, recipe(**changes), seed=5)
+        train(model, examples, recipe(**changes), seed=5, mode=mode)
         for a, b in zip(model.parameters(), reference.parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=1e-8)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from factrecall.cli.common import Command, device_of, open_study, seed_of
+from factrecall.cli.common import Command, device_of, open_study, seed_of, shared
 
 
 def add(commands: Any) -> None:
@@ -68,19 +69,27 @@ def _make_facts(options: argparse.Namespace) -> None:
 def _pretrain(options: argparse.Namespace) -> None:
     study, settings, provenance = open_study(options, model=options.model)
     device = device_of(study, study.compute.pretrain_threads)
+    from factrecall.cli.mode import resolve
     from factrecall.facts.forms import FactFiles
+    from factrecall.planning.shapes import Shape
     from factrecall.training.pretrain import pretrain
 
-    pretrain(
-        **settings,
-        facts=FactFiles(*options.facts),
-        out=options.out,
-        history=options.history,
-        state=options.state,
-        device=device,
-        save_seconds=study.compute.save_seconds,
-        provenance=provenance,
-    )
+    with shared(options, device, 1) as here:
+        if not here:
+            return
+        scratch = settings["settings"]
+        shape = Shape.of_scratch(scratch, scratch.vocabulary)
+        settings["mode"] = mode = resolve(study, shape, scratch.pretrain, "base", device)
+        pretrain(
+            **settings,
+            facts=FactFiles(*options.facts),
+            out=options.out,
+            history=options.history,
+            state=options.state,
+            device=device,
+            save_seconds=study.compute.save_seconds,
+            provenance={**provenance, "mode": asdict(mode)},
+        )
 
 
 def _fetch_model(options: argparse.Namespace) -> None:
@@ -99,24 +108,30 @@ def _fetch_model(options: argparse.Namespace) -> None:
 def _fine_tune(options: argparse.Namespace) -> None:
     study, settings, provenance = open_study(options, model=options.model, tuning=options.tuning)
     device = device_of(study)
+    from factrecall.cli.mode import resolve, shape_of
     from factrecall.facts.forms import FactFiles
     from factrecall.training.finetune import fine_tune
 
-    fine_tune(
-        **settings,
-        tuning=options.tuning,
-        seed=options.seed,
-        start=options.start,
-        facts=FactFiles(*options.facts),
-        out=options.out,
-        history=options.history,
-        traced=options.trace,
-        snapshots=options.snapshots,
-        state=options.state,
-        device=device,
-        save_seconds=study.compute.save_seconds,
-        provenance=provenance,
-    )
+    with shared(options, device, study.training.mode.gpus) as here:
+        if not here:
+            return
+        recipe, shape = settings["recipe"], shape_of(options.start)
+        settings["mode"] = mode = resolve(study, shape, recipe, options.tuning, device)
+        fine_tune(
+            **settings,
+            tuning=options.tuning,
+            seed=options.seed,
+            start=options.start,
+            facts=FactFiles(*options.facts),
+            out=options.out,
+            history=options.history,
+            traced=options.trace,
+            snapshots=options.snapshots,
+            state=options.state,
+            device=device,
+            save_seconds=study.compute.save_seconds,
+            provenance={**provenance, "mode": asdict(mode)},
+        )
 
 
 def _recall(options: argparse.Namespace) -> None:

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from factrecall.config.circuits import Adaptive, Case, Circuits, Each, Steps
 from factrecall.config.facts import Facts, Pools
 from factrecall.config.grafting import DualAveraging, Grafting, SigmoidSGD
+from factrecall.config.mode import Mode
 from factrecall.config.model import Folder, Hub, Model, Recipe, Recipes, Scratch
 from factrecall.config.representations import (
     Gradients,
@@ -41,6 +42,7 @@ __all__ = [
     "Grafting",
     "Hub",
     "Influence",
+    "Mode",
     "Model",
     "Name",
     "Patching",
@@ -73,7 +75,10 @@ class Training(Recipes):
     seeds: Annotated[list[Natural], Field(min_length=1)]
     """Every fine-tuning is done once with each; a seed orders the examples."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """bfloat16 is autocast over float32 weights; auto is bfloat16 on a GPU, else float32."""
+    """bfloat16 is autocast over float32 weights; auto is bfloat16 on a GPU, else float32. There,
+    models are asked with products in TF32, unless this is float32."""
+    mode: Mode = Mode()
+    """How trainings fit their device; `auto` takes the fastest that fits."""
 
     def _mistakes(self) -> Iterator[Mistake]:
         if len(set(self.seeds)) < len(self.seeds):

@@ -39,8 +39,6 @@ class Recipe(Section):
     """Questions in an example: one, or all six of an individual."""
     micro_batch_tokens: Annotated[int, Field(ge=16)] = 16384
     """Tokens in one pass, padding included; lower it when memory is short."""
-    gradient_checkpointing: bool = False
-    """Compute activations twice to save memory."""
 
     def _mistakes(self) -> Iterator[Mistake]:
         if self.warmup >= self.updates:

@@ -32,9 +32,9 @@ from factrecall.parameters.space import ParameterSpace
 from factrecall.progress import progress
 from factrecall.seeds import generator
 from factrecall.storage import write_table
-from factrecall.training.batches import IGNORED, Example
+from factrecall.training.batches import IGNORED, Example, padded
 from factrecall.training.finetune import traced_individuals
-from factrecall.training.loop import example_loss
+from factrecall.training.losses import example_loss
 from factrecall.training.snapshots import load_weights
 
 if TYPE_CHECKING:
@@ -249,7 +249,7 @@ def _fill(
     """Write the gradient of each example's loss into a row."""
     parameters = list(model.parameters())
     for row, example in zip(rows, examples, strict=True):
-        loss = example_loss(model, example, rows.device)
+        loss = example_loss(model, padded([example]).to(rows.device))
         coordinates.take(
             torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True), row
         )

@@ -4,14 +4,14 @@ Both optimisers (the other is in `sigmoid`) minimise the loss of answers given q
 γ, the model being θpre + γ ⊙ (θtask − θpre). The gradient by γ is that by the weights times what
 fine-tuning changed, so that one backward pass scores every parameter. It is taken tensor by tensor
 as the pass reaches it, and no gradient outlives its tensor: memory is that of weights, changes and
-scores. All that an update depends on is a `Fit` and how many questions were drawn, so a fit that
-was interrupted ends with the bytes of one that was not.
+scores, or of the live weights and scores alone where a device has no room for more (`placement`).
+All that an update depends on is a `Fit` and how many questions were drawn, so a fit that was
+interrupted ends with the bytes of one that was not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from factrecall.answers import Answers
+from factrecall.models.backward import gradients
 from factrecall.parameters.sets import ParameterSet
 from factrecall.parameters.top import top
 
@@ -116,7 +117,7 @@ class Fit:
         tensors, said = state
         questions.skip(said["drawn"])
         values = {
-            name: tensors[f"value/{name}"].to(weights.pre[name].device)
+            name: tensors[f"value/{name}"].to(weights.device)
             for name in weights.space.names
             if f"value/{name}" in tensors
         }
@@ -176,7 +177,7 @@ def dual_averaging(
     dict of int to ParameterSet
         By size; smaller than asked where fewer parameters moved.
     """
-    changes = dict(weights.changes(without))
+    changes = weights.changed(without)
     falling = sorted(sizes, reverse=True)
     total = updates_of(settings, len(falling))
     # What did not move is no candidate, whatever is added to its score.
@@ -185,8 +186,10 @@ def dual_averaging(
     )
     scores = fit.values
 
+    parameters = dict(model.named_parameters())
+
     def add(scale: float) -> None:
-        with gradients(model, lambda n, g: scores[n].addcmul_(g, changes[n], value=-scale)):
+        with gradients(parameters, lambda n, g: scores[n].addcmul_(g, changes[n], value=-scale)):
             questions.draw(settings.batch_size).descend(model)
 
     watch(fit.updates)
@@ -216,30 +219,3 @@ def _largest(weights: Composition, scores: Tensors, size: int) -> ParameterSet:
     space = weights.space
     index, value = top(lambda: (scores[n] for n in space.names), size, space.index_dtype)
     return ParameterSet(space, index[value > -np.inf])
-
-
-@contextmanager
-def gradients(
-    model: PreTrainedModel, take: Callable[[str, torch.Tensor], object]
-) -> Iterator[None]:
-    """Let every parameter's gradient be taken, and freed, as soon as it is there."""
-
-    def hook(name: str) -> Callable[[torch.Tensor], None]:
-        def taken(parameter: torch.Tensor) -> None:
-            with torch.no_grad():
-                assert parameter.grad is not None
-                take(name, parameter.grad)
-            parameter.grad = None
-
-        return taken
-
-    handles = [
-        parameter.register_post_accumulate_grad_hook(hook(name))
-        for name, parameter in model.named_parameters()
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-        model.zero_grad(set_to_none=True)

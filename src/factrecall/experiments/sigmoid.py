@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from factrecall.experiments.masks import Fit, Questions, Tensors, gradients
+from factrecall.experiments.masks import Fit, Questions, Tensors
+from factrecall.models.backward import gradients
 from factrecall.parameters.sets import ParameterSet
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def sigmoid_sgd(
     dict of int to ParameterSet
         By size of γbase: γ rounded at one half, as it was last checked.
     """
-    changes = dict(weights.changes(without))
+    changes = weights.changed(without)
     start = float(np.log(settings.initial / (1 - settings.initial)))
     fit = Fit.restored(checkpoint, questions, weights) or Fit({})
     slopes: Tensors = {}
@@ -68,7 +69,7 @@ def sigmoid_sgd(
     watch(done())
     while len(fit.masks) < len(sizes):
         size = sizes[len(fit.masks)]
-        based = _inside(weights.most_moved(size, without), changes)
+        based = _inside(weights, weights.most_moved(size, without))
         if not fit.updates:
             fit.values = {name: torch.full_like(c, start) for name, c in changes.items()}
         while True:
@@ -83,7 +84,7 @@ def sigmoid_sgd(
                 # Kept from before the step: its gradient may come in several passes.
                 slopes[name] = share * (1 - share) * torch.where(based[name], -1.0, 1.0)
                 weights.put(name, torch.addcmul(weights.pre[name], relaxed, change))
-            with gradients(model, descend):
+            with gradients(dict(model.named_parameters()), descend):
                 questions.draw(settings.batch_size).descend(model)
             fit.updates += 1
             watch(done())
@@ -94,11 +95,14 @@ def sigmoid_sgd(
     return dict(zip(sizes, fit.masks, strict=True))
 
 
-def _inside(mask: ParameterSet, like: Tensors) -> Tensors:
-    """Return a mask as booleans of the shapes of tensors."""
-    found = {name: torch.zeros_like(tensor, dtype=torch.bool) for name, tensor in like.items()}
+def _inside(weights: Composition, mask: ParameterSet) -> Tensors:
+    """Return a mask as booleans, by tensor."""
+    shapes = dict(zip(mask.space.names, mask.space.shapes, strict=True))
+    found = {}
     for name, local in mask.by_tensor():
-        found[name].view(-1)[torch.from_numpy(local.astype(np.int64))] = True
+        index = torch.from_numpy(local.astype(np.int64)).to(weights.device)
+        found[name] = torch.zeros(shapes[name], dtype=torch.bool, device=weights.device)
+        found[name].view(-1)[index] = True
     return found
 
 

@@ -41,6 +41,8 @@ class Anatomy:
         Whether weights are stored as (inputs, outputs).
     scales : mapping of str to str
         Modules that scale each coordinate of a projection by a weight of its own.
+    capped : bool
+        Whether something is done to the logits behind the output head.
     """
 
     layers: str
@@ -50,6 +52,7 @@ class Anatomy:
     fused: Literal["no", "heads", "blocks"] = "no"
     transposed: bool = False
     scales: Mapping[str, str] = field(default_factory=dict)
+    capped: bool = False
 
     def layers_of(self, model: PreTrainedModel) -> list[nn.Module]:
         """Return a model's layers."""
@@ -88,7 +91,8 @@ _LLAMA = Anatomy(
     mlp={"gate": "mlp.gate_proj", "up": "mlp.up_proj", "down": "mlp.down_proj"},
 )
 ANATOMIES: dict[str, Anatomy] = {
-    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2"), _LLAMA),
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma"), _LLAMA),
+    "gemma2": replace(_LLAMA, capped=True),
     "olmo2": replace(_LLAMA, scales={"Q": "self_attn.q_norm", "K": "self_attn.k_norm"}),
     "gpt_neox": Anatomy(
         layers="gpt_neox.layers",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -86,7 +86,7 @@ def encode(
 
 
 def logits_at(
-    model: PreTrainedModel, tokens: torch.Tensor, where: torch.Tensor, **more: torch.Tensor
+    model: PreTrainedModel, tokens: torch.Tensor, where: torch.Tensor, **more: Any
 ) -> torch.Tensor:
     """Run a forward pass whose output head sees the chosen positions only.
 
@@ -96,19 +96,24 @@ def logits_at(
         A causal language model.
     tokens : int64 tensor, shape (rows, length)
         Padded on the right; causality keeps real tokens from seeing the padding.
-    where : bool tensor, shape (rows, length)
-        Positions whose logits are wanted.
-    **more : tensor
+    where : bool tensor, shape (rows, length), or int64 tensor, shape (positions,)
+        Positions whose logits are wanted; if numbers, counted row by row. A GPU need not wait to
+        learn how many there are of numbers.
+    **more
         What else the model is to be given.
 
     Returns
     -------
-    tensor, shape (number of true positions, vocabulary)
-        In row-major order of `where`. Whatever a model does behind its head (scaling, capping)
-        is applied, since the selection is made at the head's entrance.
+    tensor, shape (number of chosen positions, vocabulary)
+        In row-major order of a mask, or that of the numbers. Whatever a model does behind its head
+        (scaling, capping) is applied, since the selection is made at the head's entrance.
     """
-    head = model.get_output_embeddings()
-    handle = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][where],))
+
+    def chosen(_: object, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+        hidden = inputs[0] if where.dtype == torch.bool else inputs[0].flatten(0, 1)
+        return (hidden[where],)
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(chosen)
     try:
         logits: torch.Tensor = model(input_ids=tokens, use_cache=False, **more).logits
     finally:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +18,19 @@ if TYPE_CHECKING:
 
 
 def quiet() -> None:
-    """Keep the library from printing what is none of a job's log.
+    """Keep the library from printing what is none of a job's log, and from loading torchao.
 
-    Called by all that opens or writes models, so that jobs without one need not load the library.
+    Called by all that opens, builds or writes models, before they do, so that jobs without one need
+    not load the library.
     """
+    if "torchao" not in sys.modules:
+        # transformers loads it wherever it is installed, for kinds of models that are none of ours:
+        # a second of each job, and lines about kernels. A module that is None is not found.
+        sys.modules["torchao"] = None  # type: ignore[assignment]
+        try:
+            import_module("transformers.modeling_utils")
+        finally:
+            sys.modules.pop("torchao", None)
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -28,9 +39,9 @@ def quiet() -> None:
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Open a model folder's tokenizer; it must be a fast one, since offsets are needed."""
+    quiet()
     from transformers import AutoTokenizer
 
-    quiet()
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
@@ -48,9 +59,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 def load_model(folder: Path, device: torch.device | str = "cpu") -> PreTrainedModel:
     """Open a model folder with float32 weights, in evaluation mode."""
+    quiet()
     from transformers import AutoModelForCausalLM
 
-    quiet()
     try:
         opened: Any = AutoModelForCausalLM.from_pretrained(
             folder,

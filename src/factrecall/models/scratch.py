@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from factrecall.models.load import quiet
+
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
@@ -20,6 +22,7 @@ def build_model(
     The weights depend on `seed` alone. The vocabulary is rounded up to a multiple of 8, which
     matrix kernels like.
     """
+    quiet()
     from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig
 
     common = {

@@ -13,9 +13,23 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from tokenizers.pre_tokenizers import PreTokenizer
     from transformers import PreTrainedTokenizerFast
 
 SPECIAL = ("<unk>", "<bos>", "<pad>")
+
+
+def word_splitter() -> PreTokenizer:
+    """Return what splits a text into words and punctuation marks, for `words`."""
+    from tokenizers import pre_tokenizers
+
+    splitter: PreTokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Metaspace(prepend_scheme="always"),
+            pre_tokenizers.Punctuation("isolated"),
+        ]
+    )
+    return splitter
 
 
 def train_tokenizer(
@@ -40,12 +54,7 @@ def train_tokenizer(
     if kind == "words":
         # WordLevel breaks ties of frequency by hash order: sorted words make the same bytes.
         core = Tokenizer(models.WordLevel({}, unk_token="<unk>"))
-        core.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Metaspace(prepend_scheme="always"),
-                pre_tokenizers.Punctuation("isolated"),
-            ]
-        )
+        core.pre_tokenizer = word_splitter()
         core.decoder = decoders.Metaspace(prepend_scheme="always")
         words = {piece for text in texts for piece, _ in core.pre_tokenizer.pre_tokenize_str(text)}
         order = [*SPECIAL, *sorted(words)]

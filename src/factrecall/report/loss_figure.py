@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from factrecall.report.style import COLOURS, TUNING_LABELS, new_figure, save_figure
 from factrecall.report.summaries import TUNINGS
 from factrecall.storage import read_table
-from factrecall.training.loop import HISTORY
+from factrecall.training.history import HISTORY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,9 @@ from factrecall.resume import Checkpoint
 from factrecall.seeds import derive, generator
 from factrecall.storage import remove_leftovers, write_tensors
 from factrecall.training.examples import training_set
-from factrecall.training.loop import train, write_history
+from factrecall.training.history import write_history
+from factrecall.training.loop import train
+from factrecall.training.shards import shards_of
 from factrecall.training.snapshots import Snapshots
 from factrecall.training.trace import GradientTrace
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
     from factrecall.config import Recipe, Trace
     from factrecall.facts.forms import FactFiles
+    from factrecall.training.mode import Mode
 
 
 def traced_individuals(individuals: pd.DataFrame, settings: Trace, seed: int) -> dict[int, str]:
@@ -48,6 +52,7 @@ def fine_tune(
     recipe: Recipe,
     trace: Trace,
     precision: str,
+    mode: Mode,
     study_seed: int,
     *,
     tuning: str,
@@ -69,6 +74,9 @@ def fine_tune(
     ----------
     recipe, trace, precision, study_seed
         What the configuration says (see `factrecall.stages`).
+    mode : Mode
+        How it is done on this device. If several processes share the training, all of them call
+        this, and the first one writes.
     tuning : {"bio", "stage", "mix"}
         What is learnt; for "stage", `start` is the BIO-tuned model of the same seed.
     seed : int
@@ -103,14 +111,17 @@ def fine_tune(
         )
     individuals, bio, qa = facts.read()
     tokenizer = load_tokenizer(start)
-    model = load_model(start, device)
+    shards = shards_of(mode, device)
+    model = shards.spread(load_model(start), device)
     examples = training_set(tuning, recipe, bio, qa, tokenizer)
-    watched = GradientTrace(model, traced_individuals(individuals, trace, study_seed))
+    people = traced_individuals(individuals, trace, study_seed)
+    watched = GradientTrace(model, people, mode.trace, shards)
     identity = {
         **provenance,
         "recipe": repr(recipe),
         "trace": repr(trace),
         "precision": precision,
+        "mode": repr(mode),
         "tuning": tuning,
         "seed": seed,
         "device": device.type,
@@ -118,10 +129,12 @@ def fine_tune(
         "out": str(out),  # equal runs of two models may go on at the same time
     }
     files = [*facts.paths(), *model_files(start)]
-    checkpoint = Checkpoint.of(state, identity, files, save_seconds)
+    # The first process alone saves, so its clock alone counts.
+    every = save_seconds if shards.rank == 0 else math.inf
+    checkpoint = Checkpoint.of(state, identity, files, every)
     for target in (out, history, traced):
         remove_leftovers(target)
-    moments = Snapshots(model, recipe.updates, snapshots, checkpoint, provenance)
+    moments = Snapshots(model, recipe.updates, snapshots, checkpoint, provenance, shards)
     with progress(recipe.updates, f"{tuning} seed {seed}", "update") as watch, checkpoint:
         losses = train(
             model,
@@ -132,13 +145,18 @@ def fine_tune(
             checkpoint=checkpoint,
             snapshots=moments,
             precision=precision,
+            mode=mode,
+            shards=shards,
+            device=device,
             watch=watch,
         )
-    save_model(out, model, tokenizer)
-    write_history(history, losses, provenance)
+    trained = shards.collect(model)
     write_trace(traced, watched, trace, provenance)
-    moments.publish()
-    checkpoint.remove()
+    if shards.rank == 0:
+        save_model(out, trained, tokenizer)
+        write_history(history, losses, provenance)
+        moments.publish()
+        checkpoint.remove()
 
 
 def write_trace(
@@ -148,6 +166,9 @@ def write_trace(
     n = trace.space.size
     wanted = settings.keep if isinstance(settings.keep, int) else round(settings.keep * n)
     keep = min(n, max(1, wanted))
+    ranking = trace.ranking(keep)
+    if ranking is None:
+        return
     metadata = {
         **trace.space.metadata(),
         "n": n,
@@ -155,4 +176,4 @@ def write_trace(
         "counts": trace.counts,
         "provenance": provenance,
     }
-    write_tensors(path, trace.ranking(keep), metadata)
+    write_tensors(path, ranking, metadata)

@@ -7,6 +7,7 @@ trained on all text of the study, so that every name has tokens.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,17 +22,21 @@ from factrecall.resume import Checkpoint
 from factrecall.seeds import derive
 from factrecall.storage import remove_leftovers
 from factrecall.training.examples import training_set
-from factrecall.training.loop import train, write_history
+from factrecall.training.history import write_history
+from factrecall.training.loop import train
+from factrecall.training.shards import shards_of
 
 if TYPE_CHECKING:
     from factrecall.config import Scratch
     from factrecall.facts.forms import FactFiles
+    from factrecall.training.mode import Mode
 
 
 def pretrain(
     settings: Scratch,
     seed: int,
     precision: str,
+    mode: Mode,
     *,
     facts: FactFiles,
     out: Path,
@@ -47,7 +52,7 @@ def pretrain(
     ----------
     settings, seed, precision
         What the configuration says (see `factrecall.stages`).
-    facts, out, history, state, device, save_seconds, provenance
+    mode, facts, out, history, state, device, save_seconds, provenance
         See `factrecall.training.finetune.fine_tune`.
     """
     _, bio, qa = facts.read()
@@ -58,19 +63,23 @@ def pretrain(
         context=settings.context,
     )
     model = build_model(settings, tokenizer, derive(seed, "weights"))
-    model.to(device)  # type: ignore[arg-type]  # the library's wrapper loses the signature
+    shards = shards_of(mode, device)
+    model = shards.spread(model, device)
     recipe = settings.pretrain
     examples = training_set("base", recipe, bio, qa, tokenizer)
     identity = {
         **provenance,
         "settings": repr(settings),
         "precision": precision,
+        "mode": repr(mode),
         "seed": seed,
         "device": device.type,
         "threads": torch.get_num_threads(),
         "out": str(out),  # equal runs of two models may go on at the same time
     }
-    checkpoint = Checkpoint.of(state, identity, facts.paths(), save_seconds)
+    # The first process alone saves, so its clock alone counts.
+    every = save_seconds if shards.rank == 0 else math.inf
+    checkpoint = Checkpoint.of(state, identity, facts.paths(), every)
     for target in (out, history):
         remove_leftovers(target)
     with progress(recipe.updates, "pre-training", "update") as watch, checkpoint:
@@ -81,8 +90,13 @@ def pretrain(
             derive(seed, "base"),
             checkpoint=checkpoint,
             precision=precision,
+            mode=mode,
+            shards=shards,
+            device=device,
             watch=watch,
         )
-    save_model(out, model, tokenizer)
-    write_history(history, losses, provenance)
-    checkpoint.remove()
+    trained = shards.collect(model)
+    if shards.rank == 0:
+        save_model(out, trained, tokenizer)
+        write_history(history, losses, provenance)
+        checkpoint.remove()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from factrecall.models.load import load_model
 from factrecall.parameters.sets import different_spaces
 from factrecall.parameters.space import ParameterSpace
 from factrecall.storage import atomic, read_tensors, remove_leftovers, write_tensors
+from factrecall.training.shards import Shards
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,6 +42,8 @@ class Snapshots:
         Of the run. Each snapshot is a part of it until `publish`.
     provenance : mapping
         Kept in the metadata of every file.
+    shards : Shards, optional
+        The processes that share the training; the first one writes.
     """
 
     def __init__(
@@ -49,8 +53,10 @@ class Snapshots:
         targets: Sequence[Path],
         checkpoint: Checkpoint,
         provenance: Mapping[str, Any],
+        shards: Shards | None = None,
     ) -> None:
         self._model = model
+        self._shards = shards or Shards()
         self._targets = list(targets)
         self._provenance = provenance
         count = len(self._targets)
@@ -67,7 +73,8 @@ class Snapshots:
                 space = ParameterSpace.of(self._model)
                 weights = {name: p.detach() for name, p in self._model.named_parameters()}
                 said = {"share": share, "update": update, "provenance": dict(self._provenance)}
-                write_tensors(part, weights, {**space.metadata(), **said})
+                metadata = {**space.metadata(), **said}
+                self._shards.on_first(weights, partial(write_tensors, part, metadata=metadata))
 
     def kept(self, update: int) -> bool:
         """Say whether all snapshots up to a number of updates are there, so that a run may go on.

@@ -8,20 +8,24 @@ the bit with and without it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from factrecall.models.backward import gradients
 from factrecall.parameters.space import ParameterSpace
 from factrecall.parameters.top import falling, top
+from factrecall.training.shards import Shards
 
 if TYPE_CHECKING:
     from torch import nn
 
 INFLUENCES = ("absolute", "magnitude", "signed")
 TASKS = ("BIO_in", "BIO_out", "QA_in")
+
+Use = Callable[[torch.Tensor], object]
 
 
 class GradientTrace:
@@ -30,9 +34,14 @@ class GradientTrace:
     Parameters
     ----------
     model : nn.Module
-        The model in training; accumulators share its dtypes and device.
+        The model in training; sums share its dtypes.
     individuals : mapping of int to str
         Traced individuals and their side, "in" or "out".
+    where : {"device", "host"}
+        Whether sums are kept with the model's parameters or in main memory.
+    shards : Shards
+        The processes that share the training, if any do. Each keeps sums of its part of the
+        parameters.
 
     Attributes
     ----------
@@ -43,12 +52,25 @@ class GradientTrace:
         How many gradients each task has added up.
     """
 
-    def __init__(self, model: nn.Module, individuals: Mapping[int, str]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        individuals: Mapping[int, str],
+        where: Literal["device", "host"] = "device",
+        shards: Shards | None = None,
+    ) -> None:
         self.space = ParameterSpace.of(model)
         self._parameters = dict(model.named_parameters())
         self._individuals = dict(individuals)
-        first = next(iter(self._parameters.values()))
-        self._scratch = torch.empty(max(self.space.sizes), dtype=first.dtype, device=first.device)
+        self._host = where == "host"
+        self._shards = shards or Shards()
+        parts = [self._shards.local(p) for p in self._parameters.values()]
+        device = parts[0].device
+        self._sum_device = torch.device("cpu") if self._host else device
+        longest = max(part.numel() for part in parts)
+        self._scratch = torch.empty(longest, dtype=parts[0].dtype, device=self._sum_device)
+        travels = self._host and device.type == "cuda"
+        self._crossing = Crossing(longest, parts[0].dtype) if travels else None
         self.sums: dict[str, torch.Tensor] = {}
         self.counts: dict[str, int] = {}
 
@@ -71,36 +93,51 @@ class GradientTrace:
         learning_rate : float
             Of the step the example takes part in.
         """
-        gradients = torch.autograd.grad(loss, list(self._parameters.values()))
         self.counts[task] = self.counts.get(task, 0) + 1
-        with torch.no_grad():
-            for name, gradient in zip(self._parameters, gradients, strict=True):
-                # Gradients may share memory with each other, and fresh memory costs more than sums.
-                magnitude = self._scratch[: gradient.numel()].view(gradient.shape)
-                torch.abs(gradient, out=magnitude)
-                self._sum(task, "signed", name).add_(gradient, alpha=learning_rate)
-                self._sum(task, "absolute", name).add_(magnitude, alpha=learning_rate)
 
-    def _sum(self, task: str, influence: str, name: str) -> torch.Tensor:
-        key = f"{task}/{influence}/{name}"
+        def add(name: str, gradient: torch.Tensor) -> None:
+            # Fresh memory would cost more than the sums.
+            magnitude = self._scratch[: gradient.numel()].view(gradient.shape)
+            torch.abs(gradient, out=magnitude)
+            for influence, value in (("signed", gradient), ("absolute", magnitude)):
+                part = self._shards.local(self.sum(f"{task}/{influence}/{name}"))
+                part.add_(value, alpha=learning_rate)
+
+        def take(name: str, gradient: torch.Tensor) -> None:
+            part = self._shards.local(gradient)
+            if part.device.type == "cpu" and torch.cuda.is_initialized():
+                # An offloaded gradient may still be on its way (before PyTorch 2.13 it is).
+                torch.cuda.current_stream().synchronize()
+            if self._crossing is None:
+                add(name, part)
+            else:
+                self._crossing.take(part, partial(add, name))
+
+        with gradients(self._parameters, take):
+            loss.backward()
+        if self._crossing is not None:
+            self._crossing.finish()
+
+    def sum(self, key: str) -> torch.Tensor:
+        """Return a sum (see `sums`), which is 0 to begin with."""
         if key not in self.sums:
-            self.sums[key] = torch.zeros_like(self._parameters[name])
+            parameter = self._parameters[key.split("/", 2)[2]]
+            self.sums[key] = torch.zeros_like(parameter, device=self._sum_device)
         return self.sums[key]
-
-    def restore(self, sums: Mapping[str, torch.Tensor], counts: Mapping[str, int]) -> None:
-        """Take up the sums of an interrupted run."""
-        device = next(iter(self._parameters.values())).device
-        self.sums = {key: tensor.to(device) for key, tensor in sums.items()}
-        self.counts = dict(counts)
 
     def influence(self, task: str, influence: str) -> Iterator[torch.Tensor]:
         """Yield a task's influence on each tensor, in the order of the parameter space."""
+        return self._influence(self.sums, task, influence)
+
+    def _influence(
+        self, sums: Mapping[str, torch.Tensor], task: str, influence: str
+    ) -> Iterator[torch.Tensor]:
         kind = "absolute" if influence == "absolute" else "signed"
         for name in self.space.names:
-            tensor = self.sums[f"{task}/{kind}/{name}"]
+            tensor = sums[f"{task}/{kind}/{name}"]
             yield tensor.abs() if influence == "magnitude" else tensor
 
-    def ranking(self, keep: int) -> dict[str, torch.Tensor]:
+    def ranking(self, keep: int) -> dict[str, torch.Tensor] | None:
         """Return the most influenced parameters of every task and reading.
 
         Parameters
@@ -113,13 +150,16 @@ class GradientTrace:
         -------
         dict of str to tensor
             ``"<task>/<influence>/index"``: flat indices, most influenced first, ties by index;
-            ``"<task>/<influence>/value"``: their influence.
+            ``"<task>/<influence>/value"``: their influence. None but in the first process.
         """
+        return self._shards.on_first(self.sums, partial(self._rank, keep))
+
+    def _rank(self, keep: int, sums: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         result = {}
         for task in self.counts:
             for influence in INFLUENCES:
                 index, value = top(
-                    partial(self.influence, task, influence),
+                    partial(self._influence, sums, task, influence),
                     keep,
                     self.space.index_dtype,
                     positive=influence != "signed",
@@ -128,3 +168,41 @@ class GradientTrace:
                 result[f"{task}/{influence}/index"] = torch.from_numpy(index[order])
                 result[f"{task}/{influence}/value"] = torch.from_numpy(value[order])
         return result
+
+
+class Crossing:
+    """The way of gradients from a GPU to main memory: one travels while the last is used.
+
+    Parameters
+    ----------
+    longest : int
+        Numbers in the largest gradient.
+    dtype : torch.dtype
+        Theirs.
+    """
+
+    def __init__(self, longest: int, dtype: torch.dtype) -> None:
+        self._free = [torch.empty(longest, dtype=dtype, pin_memory=True) for _ in range(2)]
+        self._waiting: tuple[torch.Tensor, torch.Tensor, torch.cuda.Event, Use] | None = None
+
+    def take(self, gradient: torch.Tensor, use: Use) -> None:
+        """Send a gradient on its way; use the one that was sent before."""
+        buffer = self._free.pop()
+        landed = buffer[: gradient.numel()].view(gradient.shape)
+        landed.copy_(gradient, non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record()
+        before, self._waiting = self._waiting, (buffer, landed, arrived, use)
+        self._use(before)
+
+    def finish(self) -> None:
+        """Use the last one."""
+        before, self._waiting = self._waiting, None
+        self._use(before)
+
+    def _use(self, sent: tuple[torch.Tensor, torch.Tensor, torch.cuda.Event, Use] | None) -> None:
+        if sent is not None:
+            buffer, landed, arrived, use = sent
+            arrived.synchronize()
+            use(landed)
+            self._free.append(buffer)

@@ -1,0 +1,64 @@
+"""What the configuration's `training.mode` comes to on the device that a command runs on."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from factrecall.errors import FactRecallError
+from factrecall.planning.choice import choose, fits
+from factrecall.planning.jobs import TASKS
+from factrecall.planning.memory import training_memory
+from factrecall.planning.shapes import Shape
+
+if TYPE_CHECKING:
+    import torch
+
+    from factrecall.config import Recipe, Study
+    from factrecall.training.mode import Mode
+
+
+def resolve(study: Study, shape: Shape, recipe: Recipe, tuning: str, device: torch.device) -> Mode:
+    """Return how a training is done; say so in the log, if it is not the plain way of a CPU.
+
+    This is no part of a stage: what is known of devices must not train models again.
+    """
+    import torch
+
+    cuda = device.type == "cuda"
+    memory = torch.cuda.get_device_properties(device).total_memory if cuda else None
+    precision = study.training.precision
+    if precision == "auto":
+        precision = "bfloat16" if cuda else "float32"
+    chosen = choose(
+        study.training.mode, shape, recipe.micro_batch_tokens, TASKS[tuning], memory, precision
+    )
+    if tuning == "base":  # models built from scratch are small
+        chosen = replace(chosen, gpus=1)
+    if memory is not None:
+        tokens, tasks = recipe.micro_batch_tokens, TASKS[tuning]
+        need = training_memory(shape, chosen, tokens, tasks, precision).device
+        if not fits(need, memory):
+            print(
+                f"this training is planned to take {need / 1e9:.0f} GB of a GPU of "
+                f"{memory / 1e9:.0f}: lower micro_batch_tokens, or raise training.mode.gpus",
+                file=sys.stderr,
+            )
+    if (cuda or chosen != type(chosen)()) and not int(os.environ.get("RANK", 0)):
+        print(
+            "trains with " + ", ".join(f"{k} {v}" for k, v in asdict(chosen).items()),
+            file=sys.stderr,
+        )
+    return chosen
+
+
+def shape_of(folder: Path) -> Shape:
+    """Return the shape of the model in a folder; a likely one, if its kind is not known."""
+    try:
+        return Shape.of_file(folder / "config.json")
+    except FactRecallError:
+        # Whatever is wrong with the folder is told when it is opened. Weights are float32.
+        return Shape.guessed(sum(p.stat().st_size for p in folder.glob("*.safetensors")) // 4)

@@ -1,0 +1,46 @@
+"""The section of the configuration that says how a training fits its device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from factrecall.config.section import Mistake, Positive, Section
+
+Switch = Literal["auto", "always", "never"]
+
+
+class Mode(Section):
+    """How trainings fit their device; `auto` takes the fastest that fits, which on a CPU is plain.
+
+    All compute the same updates up to rounding, but for moments in 8 bits, which are an
+    approximation and never chosen by `auto` (docs/method.md). `offloaded` keeps weights, gradients
+    and moments in main memory.
+    """
+
+    optimiser: Literal["auto", "plain", "eight_bit", "offloaded"] = "auto"
+    """Moments in float32 (`plain`) or in 8 bits (`eight_bit`), or all state in main memory."""
+    checkpointing: Switch = "auto"
+    """Compute activations twice to save memory."""
+    trace: Literal["auto", "device", "host"] = "auto"
+    """Where the gradients of traced people are added up: on the device, or in main memory."""
+    gpus: Positive = 1
+    """GPUs that share one fine-tuning: weights, gradients and moments are split among them."""
+    packing: Switch = "auto"
+    """Lay examples end to end in place of padding them; auto does on a GPU."""
+    compile: Switch = "auto"
+    """Compile the model's layers first."""
+
+    def _mistakes(self) -> Iterator[Mistake]:
+        if self.optimiser == "eight_bit" and self.gpus > 1:
+            yield Mistake(
+                ("optimiser",),
+                "moments in 8 bits are for a training on a single GPU",
+                "set plain: several GPUs share the moments anyway",
+            )
+        if self.compile == "always" and self.gpus > 1:
+            yield Mistake(
+                ("compile",),
+                "compiled layers that are split among GPUs were never tried",
+                "set auto, or gpus to 1",
+            )

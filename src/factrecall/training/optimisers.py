@@ -1,0 +1,108 @@
+"""AdamW under a warm-up and a cosine, with moments in float32 or in 8 bits."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from factrecall.errors import FactRecallError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from factrecall.config import Recipe
+    from factrecall.training.mode import Mode
+
+
+def learning_rate(recipe: Recipe, update: int) -> float:
+    """Return the learning rate of update number `update` (from 0): linear warm-up, then cosine."""
+    if update < recipe.warmup:
+        return recipe.learning_rate * (update + 1) / recipe.warmup
+    progress = (update - recipe.warmup) / max(1, recipe.updates - recipe.warmup)
+    return recipe.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def make_optimiser(model: PreTrainedModel, recipe: Recipe, mode: Mode) -> torch.optim.Optimizer:
+    """Return AdamW over all parameters of a model.
+
+    Moments in 8 bits are torchao's (Dettmers et al. 2021, arXiv 2110.02861): blocks of 256 numbers
+    share a scale, tensors of fewer than 4,096 stay as they are. So does the embedding matrix, as in
+    that paper: tokens come seldom and at different times, and where a block holds a large second
+    moment and a small one that becomes 0, a step divides by 0. Offloaded moments need nothing of
+    their own: they lie where the parameters do.
+
+    Raises
+    ------
+    FactRecallError
+        When moments are to be in 8 bits and torchao is not installed.
+    """
+    # Norms and biases are not decayed, as is usual for transformers.
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    if mode.optimiser != "eight_bit":
+        return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=True)
+    try:
+        with _silence():
+            from torchao.optim import AdamW8bit
+    except ImportError as error:
+        raise FactRecallError(
+            "training.mode.optimiser = eight_bit",
+            "the library that keeps moments in 8 bits, torchao, is not installed",
+            "install it (pip install torchao==0.18.0), or set plain or offloaded",
+        ) from error
+    optimiser: torch.optim.Optimizer = AdamW8bit(
+        groups, lr=recipe.learning_rate, betas=recipe.betas
+    )
+    embedding: Any = model.get_input_embeddings().weight
+    optimiser.state[embedding] = {  # the library takes a state that is there as it is
+        "step": torch.tensor(0.0),
+        "exp_avg": torch.zeros_like(embedding),
+        "exp_avg_sq": torch.zeros_like(embedding),
+    }
+    return optimiser
+
+
+def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of an optimiser's next step."""
+    for group in optimiser.param_groups:
+        if isinstance(group["lr"], torch.Tensor):
+            # A new number in the same tensor is none that a compiled step would be compiled for.
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def parts_of(moment: torch.Tensor) -> Mapping[str, torch.Tensor]:
+    """Return the plain tensors that a moment in 8 bits consists of; none, if it is in float32."""
+    if not hasattr(moment, "codes"):
+        return {}
+    return {name: getattr(moment, name) for name in ("codes", "scale", "qmap")}
+
+
+def eight_bit_moment(kind: str, parts: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Put a moment together of `parts_of` it; `kind` is its name in the optimiser's state."""
+    with _silence():
+        from torchao.optim.subclass_8bit import OptimState8bit
+    signed = kind == "exp_avg"  # squares are not
+    moment: torch.Tensor = OptimState8bit(**parts, signed=signed, dtype=torch.float32)
+    return moment
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep torchao from telling which of its kernels, none of them used here, do not load."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
