@@ -31,6 +31,18 @@ class FactRecallError(Exception):
         super().__init__(f"{where}\n  why:    {why}\n  remedy: {remedy}")
 
 
+def out_of_memory(error: BaseException) -> FactRecallError | None:
+    """Return what is told of a GPU's memory that was not enough; None of any other error."""
+    if type(error).__name__ != "OutOfMemoryError":  # PyTorch's, which may not be loaded
+        return None
+    return FactRecallError(
+        "the memory of the GPU",
+        str(error).split(". ")[0],
+        "lower micro_batch_tokens (trainings) or recall.batch_tokens (all else), or let fewer jobs "
+        "share a GPU; factrecall plan says what each takes",
+    )
+
+
 class DamagedFile(FactRecallError):
     """A file of the study, or a model folder, that is there but not what was once written.
 

@@ -74,9 +74,44 @@ def keeping() -> Iterator[None]:
     leave_if_asked()
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Put wishes off to the end of a block, which is short, wherever they are not only noted."""
+    _wishes.keepers += 1
+    try:
+        yield
+    finally:
+        _wishes.keepers -= 1
+    asked = _wishes.asked
+    if asked is not None and not _wishes.keepers and asked.code != 128 + signal.SIGUSR1:
+        raise asked
+
+
 def asked() -> bool:
     """Say whether the command is to leave."""
     return _wishes.asked is not None
+
+
+def exit_code() -> int:
+    """Return the code that the command is to leave with; 0 if it is not to leave."""
+    return 0 if _wishes.asked is None else _wishes.asked.code
+
+
+def wish_of(code: int) -> Interrupted:
+    """Return the wish to leave with an exit code, as another process of the same work told it."""
+    if code == TAKEN_OVER:
+        return Interrupted("another job has taken over", code)
+    return _by_signal(code - 128)
+
+
+def note(wish: Interrupted) -> None:
+    """Note a wish that came to another process of the same work, if there is none yet."""
+    _wishes.asked = _wishes.asked or wish
+
+
+def _by_signal(number: int) -> Interrupted:
+    name = "from the keyboard" if number == signal.SIGINT else signal.Signals(number).name
+    return Interrupted(f"interrupted ({name})", 128 + number)
 
 
 def leave_if_asked() -> None:
@@ -96,8 +131,7 @@ def ask(reason: str) -> None:
 def _signalled(number: int, frame: FrameType | None) -> None:
     again = _wishes.asked is not None and number == signal.SIGINT
     if _wishes.asked is None:
-        name = "from the keyboard" if number == signal.SIGINT else signal.Signals(number).name
-        _wishes.asked = Interrupted(f"interrupted ({name})", 128 + number)
+        _wishes.asked = _by_signal(number)
     in_time = number == signal.SIGUSR1 and _wishes.asked.code != TAKEN_OVER
     if again or not (_wishes.keepers or in_time):
         raise _wishes.asked

@@ -39,6 +39,9 @@ file as it was a minute ago."""
 BEAT_BYTES = 600
 """Length of a beat's file, so that a later one covers an earlier one wholly."""
 
+HELD = "FACTRECALL_BEAT"
+"""Environment variable: the beat of the lease that a process has, and with it those it starts."""
+
 NOTE = 30.0
 """Seconds between two notes on what is waited for."""
 
@@ -117,6 +120,7 @@ class Lease:
             self._leave()
             raise
         _held = self
+        os.environ[HELD] = str(self._beat)
         return self
 
     def __exit__(
@@ -127,6 +131,7 @@ class Lease:
     ) -> None:
         global _held
         _held = None
+        os.environ.pop(HELD, None)
         self._leave()
 
     def check(self) -> None:
@@ -280,9 +285,12 @@ def begin_run(folder: Path) -> str:
 
 
 def check() -> None:
-    """Raise `Interrupted` if this process held a lease and has lost it."""
+    """Raise `Interrupted` if this process, or the one that started it, has lost its lease."""
+    beat = os.environ.get(HELD)
     if _held is not None:
         _held.check()
+    elif beat is not None and _Beat.read(Path(beat)) is None:
+        raise interruption.Interrupted("another job has taken over", interruption.TAKEN_OVER)
 
 
 def _place() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +31,9 @@ def progress(total: int, title: str, unit: str) -> Iterator[Watch]:
     callable
         Call it with the units done so far and, if there is one, the latest loss.
     """
-    if sys.stderr.isatty():
+    if int(os.environ.get("RANK", 0)):  # one of several processes that do it together
+        yield lambda done, loss=math.nan: None
+    elif sys.stderr.isatty():
         from tqdm import tqdm
 
         with tqdm(total=total, desc=title, unit=unit, dynamic_ncols=True) as bar:

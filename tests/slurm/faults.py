@@ -54,11 +54,11 @@ class Study:
     def log(self) -> Path:
         return self.checkout / f"{self.name}.log"
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self, *targets: str) -> subprocess.Popen[str]:
         """Start Snakemake as a user does, with shorter waits for so short jobs."""
         waits = ("--slurm-init-seconds-before-status-checks", "5", "--latency-wait", "20")
         few = ("--jobs", "3", "--local-cores", "1")
-        self.snakemake = self._run("--profile", "slurm", *few, *waits)
+        self.snakemake = self._run("--profile", "slurm", *few, *waits, *targets)
         return self.snakemake
 
     def unlock(self) -> None:

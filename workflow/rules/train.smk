@@ -66,10 +66,11 @@ rule fine_tune:
         tuning="bio|stage|mix",
     conda:
         ENVIRONMENT
-    threads: STUDY.compute.threads
+    # Processes that share a fine-tuning share its threads, too.
+    threads: max(STUDY.compute.threads, STUDY.training.mode.gpus)
     resources:
         **needs("fine-tune"),
-        gpu=gpu,
+        gpu=gpus,
     params:
         stage=lambda wildcards: parameters(
             "fine-tune", model=wildcards.model, tuning=wildcards.tuning

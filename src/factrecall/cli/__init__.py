@@ -11,9 +11,9 @@ import errno
 import sys
 from collections.abc import Sequence
 
-from factrecall.cli import circuits, experiments, models, reports, representations
+from factrecall.cli import circuits, experiments, models, plan, reports, representations
 from factrecall.cli.common import moved_aside, writing
-from factrecall.errors import EXIT_CODE, DamagedFile, FactRecallError
+from factrecall.errors import EXIT_CODE, DamagedFile, FactRecallError, out_of_memory
 from factrecall.interruption import TAKEN_OVER, Interrupted, listening
 from factrecall.storage import disk_error
 
@@ -24,6 +24,7 @@ REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code."""
     options = _parser().parse_args(arguments)
+    options.arguments = sys.argv[1:] if arguments is None else arguments
     try:
         with listening(), writing(options):
             try:
@@ -37,6 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         remedy = "" if left.code == TAKEN_OVER else "; run again to go on"
         print(f"factrecall: {left.reason}{remedy}", file=sys.stderr)
         return left.code
+    except RuntimeError as error:
+        if not (told := out_of_memory(error)):
+            raise
+        print(f"factrecall: {told}", file=sys.stderr)
+        return EXIT_CODE
     except KeyboardInterrupt:
         print("factrecall: interrupted (from the keyboard); run again to go on", file=sys.stderr)
         return 130
@@ -59,6 +65,6 @@ def _parser() -> argparse.ArgumentParser:
         "Each command is a stage of a study; `make run` or `snakemake` runs them all in order.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (models, experiments, circuits, representations, reports):
+    for module in (models, experiments, circuits, representations, reports, plan):
         module.add(commands)
     return parser
