@@ -15,7 +15,6 @@ import json
 import os
 import shutil
 import uuid
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -222,46 +221,73 @@ def read_provenance(path: Path) -> dict[str, Any]:
 def write_tensors(
     path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]
 ) -> None:
-    """Write named tensors as safetensors; `metadata` values are kept as JSON."""
-    from safetensors.torch import save_file
+    """Write named tensors as safetensors; `metadata` values are kept as JSON.
 
-    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    said = json.loads(to_json(dict(metadata)))
-    # One key holds it all: the library writes several in any order.
-    said["checksum"] = _checksum(tensors, said)
+    Tensors of another device are fetched one at a time; those of this one are not copied.
+    """
+    from factrecall import tensorfile
+
     with atomic(path) as temporary:
-        # The library first writes beside its target, under a name of its own that a kill would
-        # leave there for ever; a folder of ours is found and removed.
-        inside = temporary.with_name(f"{temporary.name.removesuffix('.tmp')}-in.tmp")
+        tensorfile.write(temporary, tensors, json.loads(to_json(dict(metadata))))
+
+
+class Tensors(Mapping[str, "torch.Tensor"]):
+    """A tensor file that is open: a tensor is read, and checked, when it is asked for.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    metadata : dict
+        What it says of its own making (see `write_tensors`).
+
+    Notes
+    -----
+    A tensor that was read is a view of the file: it takes memory of the page cache, which the
+    system takes back when it needs to, and keeps the file open for as long as it is there.
+    """
+
+    def __init__(self, path: Path, file: Any) -> None:
+        from factrecall import tensorfile
+
+        self.path, self._file, self._checksum = path, file, tensorfile.checksum
+        self.metadata: dict[str, Any] = json.loads((file.metadata() or {})["factrecall"])
+        if self.metadata.pop("checksum", None) != tensorfile.checksum_of(self.metadata):
+            raise ValueError("its checksum differs, or it is of another version")
+        self._sums: dict[str, str] = self.metadata.pop("checksums")
+        if sorted(file.keys()) != sorted(self._sums):
+            raise ValueError("its tensors are not those that it was written with")
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        from safetensors import SafetensorError
+
+        total = self._sums[name]
         try:
-            inside.mkdir()
-            save_file(tensors, inside / path.name, metadata={"factrecall": to_json(said)})
-            os.replace(inside / path.name, temporary)
-        finally:
-            _remove(inside)
+            tensor: torch.Tensor = self._file.get_tensor(name)
+            if self._checksum(name, tensor) != total:
+                raise ValueError(f"the checksum of {name} differs")
+        except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+            raise _unreadable_tensors(self.path, error) from error
+        return tensor
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._sums
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sums)
+
+    def __len__(self) -> int:
+        return len(self._sums)
 
 
-def _checksum(tensors: Mapping[str, torch.Tensor], said: Mapping[str, Any]) -> str:
-    import torch
-
-    total = zlib.crc32(to_json(said).encode())
-    for name, tensor in sorted(tensors.items()):
-        total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)
-        # A copy has ordinary strides, without which a tensor of one number is no row of bytes.
-        content = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        total = zlib.crc32(content.flatten().view(torch.uint8).numpy().data, total)
-    return f"{total:08x}"
-
-
-def read_tensors(
-    path: Path, said: Sequence[str] = ()
-) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Read all tensors of a safetensors file and its metadata (see `write_tensors`).
+def open_tensors(path: Path, said: Sequence[str] = ()) -> Tensors:
+    """Open a safetensors file of this project; its tensors are read when they are asked for.
 
     Parameters
     ----------
     path : Path
-        The file.
+        From `write_tensors`. Another file may take its place while it is open: what is read is
+        still of this one.
     said : sequence of str
         What its metadata has to say.
 
@@ -269,7 +295,7 @@ def read_tensors(
     ------
     FactRecallError
         When the file is missing or cannot be read; a `DamagedFile` when it is cut off, changed,
-        not of our making or of another kind.
+        not of our making or of another kind. A tensor that was changed is found when it is read.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -278,24 +304,32 @@ def read_tensors(
         try:
             if path.is_dir():
                 raise ValueError("it is a folder")
-            with safe_open(path, framework="pt") as file:
-                metadata = json.loads((file.metadata() or {})["factrecall"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if metadata.pop("checksum", None) != _checksum(tensors, metadata):
-                raise ValueError("its checksum differs, or it is of another version")
-            break
+            opened = Tensors(path, safe_open(path, framework="pt"))
         except (SafetensorError, OSError, KeyError, RuntimeError, ValueError) as error:
-            # The library opens a file twice, for its header and for its numbers: between the two
-            # another file may have taken its place.
             if _stamp(path) != stamp:
                 continue
-            kind = "safetensors file of this project"
-            damaged = not isinstance(error, (OSError, RuntimeError))
-            raise unreadable(path, kind, error, damaged) from error
-    if missing := [key for key in said if key not in metadata]:
+            raise _unreadable_tensors(path, error) from error
+        # The library opens a file twice, for its header and for its numbers: between the two
+        # another file may have taken its place.
+        if _stamp(path) == stamp:
+            break
+    if missing := [key for key in said if key not in opened.metadata]:
         why = f"it is a file of another kind: its metadata has no {missing[0]!r}"
         raise DamagedFile(path, why, "name the right file; --help says which")
-    return tensors, metadata
+    return opened
+
+
+def read_tensors(
+    path: Path, said: Sequence[str] = ()
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read all tensors of a safetensors file and its metadata (see `open_tensors`)."""
+    opened = open_tensors(path, said)
+    return dict(opened), opened.metadata
+
+
+def _unreadable_tensors(path: Path, error: Exception) -> FactRecallError:
+    damaged = not isinstance(error, (OSError, RuntimeError))
+    return unreadable(path, "safetensors file of this project", error, damaged)
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -36,6 +36,20 @@ def pair(request: pytest.FixtureRequest, tiny: Tiny) -> tuple[torch.nn.Module, W
     return model, pre, weights_of(model)
 
 
+@pytest.fixture(params=["device", "host", "given"])
+def place(request: pytest.FixtureRequest) -> str:
+    """Where θpre and θtask are kept; "given" means outside of the device, θtask, too."""
+    return str(request.param)
+
+
+def compose_at(
+    place: str, model: torch.nn.Module, pre: Weights, task: Weights | None = None
+) -> Composition:
+    if place == "device":
+        return Composition(model, pre)
+    return Composition(model, pre, task if place == "given" else None, "host")
+
+
 def same(model: torch.nn.Module, expected: Weights) -> bool:
     return all(
         torch.equal(p.view(torch.int16), expected[n].view(torch.int16))  # bits: -0 is not 0
@@ -58,12 +72,12 @@ def naive(space: ParameterSpace, members: ParameterSet, pre: Weights, task: Weig
 
 
 def test_nothing_is_pre_and_everything_is_task(
-    pair: tuple[torch.nn.Module, Weights, Weights],
+    pair: tuple[torch.nn.Module, Weights, Weights], place: str
 ) -> None:
     model, pre, task = pair
     nothing = ParameterSet.nothing(ParameterSpace.of(model))
     everything = ParameterSet.of(nothing.space, np.arange(nothing.space.size))
-    with Composition(model, pre) as weights:
+    with compose_at(place, model, pre, task) as weights:
         assert same(model, task)
         for members, expected in (
             (nothing, pre),
@@ -87,12 +101,15 @@ def test_nothing_is_pre_and_everything_is_task(
     seed=st.integers(0, 999),
 )
 def test_any_sequence_of_sets_equals_building_each_anew(
-    pair: tuple[torch.nn.Module, Weights, Weights], steps: list[tuple[int, bool]], seed: int
+    pair: tuple[torch.nn.Module, Weights, Weights],
+    place: str,
+    steps: list[tuple[int, bool]],
+    seed: int,
 ) -> None:
     model, pre, task = pair
     nothing = ParameterSet.nothing(ParameterSpace.of(model))
     rng = generator(seed, "steps")
-    with Composition(model, pre) as weights:
+    with compose_at(place, model, pre, task) as weights:
         for size, inverted in steps:
             members = (~nothing).sample(size, rng)
             members = ~members if inverted else members
@@ -102,12 +119,12 @@ def test_any_sequence_of_sets_equals_building_each_anew(
 
 
 def test_a_step_writes_only_what_it_changes(
-    pair: tuple[torch.nn.Module, Weights, Weights],
+    pair: tuple[torch.nn.Module, Weights, Weights], place: str
 ) -> None:
-    model, pre, _ = pair
+    model, pre, task = pair
     some = (~ParameterSet.nothing(ParameterSpace.of(model))).sample(2000, generator(1))
     part = some.sample(100, generator(2))
-    with Composition(model, pre) as weights:
+    with compose_at(place, model, pre, task) as weights:
         weights.hold(some)
         with torch.no_grad():
             for parameter in model.parameters():
@@ -118,12 +135,12 @@ def test_a_step_writes_only_what_it_changes(
 
 
 def test_nothing_is_left_after_an_exception(
-    pair: tuple[torch.nn.Module, Weights, Weights], monkeypatch: pytest.MonkeyPatch
+    pair: tuple[torch.nn.Module, Weights, Weights], place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, pre, task = pair
     kept = {name: p.clone() for name, p in pre.items()}
     some = (~ParameterSet.nothing(ParameterSpace.of(model))).sample(2000, generator(1))
-    with pytest.raises(KeyboardInterrupt), Composition(model, pre) as weights:
+    with pytest.raises(KeyboardInterrupt), compose_at(place, model, pre, task) as weights:
         weights.hold(some)
         with torch.no_grad():
             next(model.parameters()).zero_()  # what a user's own code may do inside
@@ -137,11 +154,11 @@ def test_nothing_is_left_after_an_exception(
             raise KeyboardInterrupt
         original(*arguments)  # type: ignore[arg-type]
 
-    from factrecall.parameters import compose
+    from factrecall.parameters import weights as module
 
-    original = compose._copy
-    with Composition(model, pre) as weights:
-        monkeypatch.setattr(compose, "_copy", interrupted)
+    original = module.Weights.write_at
+    with compose_at(place, model, pre, task) as weights:
+        monkeypatch.setattr(module.Weights, "write_at", interrupted)
         with pytest.raises(KeyboardInterrupt):
             weights.hold(some)
         monkeypatch.undo()

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factrecall.errors import FactRecallError
+from factrecall.errors import DamagedFile, FactRecallError
 from factrecall.parameters.rising import exchanged
-from factrecall.parameters.sets import ParameterSet, read_sets, write_sets
+from factrecall.parameters.sets import ParameterSet, read_set, read_sets, write_sets
 from factrecall.parameters.space import ParameterSpace
 from factrecall.seeds import generator
+from tests.unit.test_storage import flip
 
 SPACE = ParameterSpace(("a", "b", "c", "d"), ((3, 4), (5,), (0,), (2, 6)))
 ALL = set(range(SPACE.size))
@@ -107,6 +108,7 @@ def test_a_sample_larger_than_its_set_is_refused() -> None:
         made({1, 2}, False).sample_by_tensor({"b": 1}, generator(0))
 
 
+@settings(deadline=None)
 @given(SETS, SETS)
 def test_files_keep_sets(
     tmp_path_factory: pytest.TempPathFactory,
@@ -151,3 +153,50 @@ def test_indices_of_a_full_space_of_2_32_fit() -> None:
     last = ParameterSet.of(space, np.array([2**32 - 1]))
     assert last.counts() == {"a": 1} and (~last).counts() == {"a": 2**32 - 1}
     assert len(~last & last) == 0
+
+
+WIDE = ParameterSpace(("a", "b", "c"), ((2**16, 2**16), (3, 2**31), (5,)))
+"""More parameters than 32 bits count."""
+NEAR = st.sets(
+    st.one_of(
+        st.integers(0, 20),
+        st.integers(2**32 - 20, 2**32 + 20),
+        st.integers(WIDE.size - 20, WIDE.size - 1),
+    )
+)
+
+
+@given(NEAR, NEAR, st.booleans(), st.booleans())
+@pytest.mark.parametrize("do", [operator.and_, operator.or_, operator.sub, operator.xor])
+def test_algebra_beyond_32_bits(
+    do: object, one: set[int], other: set[int], turned: bool, other_turned: bool
+) -> None:
+    sets = []
+    for chosen, inverted in ((one, turned), (other, other_turned)):
+        made_ = ParameterSet.of(WIDE, np.array(sorted(chosen), dtype=np.uint64))
+        sets.append(~made_ if inverted else made_)
+    found = do(*sets)  # type: ignore[operator]
+    assert found.index.dtype == np.uint64
+    looked_at = one | other | {0, 2**32, WIDE.size - 1}
+    for i in looked_at:
+        expected = do(
+            {i} if (i in one) != turned else set(), {i} if (i in other) != other_turned else set()
+        )  # type: ignore[operator]
+        assert ((i in set(found.index.tolist())) != found.inverted) == bool(expected)
+    ends = np.cumsum((0, *WIDE.sizes))
+    stored = found.index.tolist()
+    for (name, local), start, size in zip(found.by_tensor(), ends, WIDE.sizes, strict=False):
+        assert local.tolist() == [i - start for i in stored if start <= i < start + size]
+        assert found.counts()[name] == (size - len(local) if found.inverted else len(local))
+
+
+def test_one_set_is_read_without_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "sets.safetensors"
+    sets = {"one": made({1, 5}, False), "two": made({2}, True)}
+    write_sets(path, sets)
+    flip(path, "one")
+    assert read_set(path, "two", SPACE) == sets["two"]
+    with pytest.raises(DamagedFile, match="checksum of one differs"):
+        read_set(path, "one", SPACE)
+    with pytest.raises(DamagedFile, match="no set 'three'"):
+        read_set(path, "three", SPACE)

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factrecall.errors import FactRecallError
-from factrecall.experiments.entry import entry_ranks, log_grid, sizes, union_of_entries
+from factrecall.errors import DamagedFile, FactRecallError
+from factrecall.experiments import entry
+from factrecall.experiments.entry import by_index, entries, log_grid, never, sizes
 from factrecall.experiments.shared import (
     CURVE,
     PAIRS,
@@ -30,6 +31,8 @@ from factrecall.parameters.space import ParameterSpace
 from factrecall.seeds import generator
 from factrecall.storage import read_table, write_tensors
 from factrecall.training.trace import INFLUENCES
+from tests.benchmarks.bench_scale import bench_scale
+from tests.unit.test_storage import flip
 
 SPACE = ParameterSpace(
     ("model.layers.0.a.weight", "model.layers.1.a.weight", "head.weight"), ((4, 5), (10,), (3, 5))
@@ -52,20 +55,22 @@ def rankings(seed: int, keep: int, dtype: type = np.uint32) -> Rankings:
 def test_entry_ranks_give_every_intersection(seed: int, dtype: type) -> None:
     found = rankings(seed, SPACE.size, dtype)
     tops = {task: found.index[task, "absolute"] for task in TASKS}
-    entries = {n: entry_ranks(tops[bio], tops[qa]) for n, (bio, qa) in PAIRS.items()}
-    entries["S"] = union_of_entries(entries["S_I"], entries["S_II"])
+    asked = by_index(tops["QA_in"])
+    found_ = {n: entries(asked, by_index(tops[bio])) for n, (bio, _) in PAIRS.items()}
+    found_["S"] = np.minimum(found_["S_I"], found_["S_II"])
+    assert all(((e <= SPACE.size) | (e == never(e))).all() for e in found_.values())
     ks = np.arange(1, SPACE.size + 1)
     for k in ks:
         naive = {n: set(tops[bio][:k]) & set(tops[qa][:k]) for n, (bio, qa) in PAIRS.items()}
         naive["S"] = naive["S_I"] | naive["S_II"]
         sets = shared_sets(found, "absolute", int(k))
         for name, members in naive.items():
-            index, entry = entries[name]
-            assert set(index[entry <= k].tolist()) == members
+            assert set(asked.at[found_[name] <= k].tolist()) == members
             assert set(sets[name].index.tolist()) == members
-            assert sizes(entry, ks)[k - 1] == len(members)
+            assert sizes(found_[name], ks)[k - 1] == len(members)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000))
 def test_curves_and_places_count_the_sets(seed: int) -> None:
     found = rankings(seed, 30)
@@ -175,3 +180,37 @@ def test_what_the_traces_lack_is_told(tmp_path: Path) -> None:
     mixed = [traces[0], write_traces(tmp_path / "other", other)[1]]
     with pytest.raises(FactRecallError, match="different parameter spaces"):
         read_rankings(mixed)
+
+
+def test_rankings_are_read_when_they_are_asked_for(tmp_path: Path) -> None:
+    found = rankings(5, 30)
+    traces = write_traces(tmp_path, found)
+    opened = read_rankings(traces)
+    assert set(opened.index) == set(found.index) and len(opened.index) == len(found.index)
+    flip(traces[1], "QA_in/signed/index")
+    for key, ranking in found.index.items():
+        if key != ("QA_in", "signed"):
+            assert opened.index[key].tobytes() == ranking.tobytes()
+    with pytest.raises(DamagedFile, match="QA_in/signed/index") as caught:
+        opened.index["QA_in", "signed"]
+    assert caught.value.path == traces[1]
+    assert shared_sets(opened, "absolute", 20) == shared_sets(found, "absolute", 20)
+
+
+@pytest.mark.parametrize("dtype", [np.uint32, np.uint64])
+def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch, dtype: type) -> None:
+    rng = generator(0, "chunks")
+    one, other = (rng.permutation(2000)[:1500].astype(dtype) for _ in range(2))
+    whole = entries(by_index(one), by_index(other))
+    ks = np.array([1, 700, 1500])
+    found = sizes(whole, ks)
+    assert found.tolist() == [len(set(one[:k]) & set(other[:k])) for k in ks]
+    monkeypatch.setattr(entry, "_CHUNK", 7)
+    again = by_index(one)
+    assert again.at.dtype == dtype and (one[again.rank - 1] == again.at).all()
+    assert (entries(again, by_index(other)) == whole).all()
+    assert (sizes(whole, ks) == found).all()
+
+
+def test_the_benchmark_of_scale_runs() -> None:
+    assert bench_scale(small=True)

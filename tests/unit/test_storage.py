@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -17,12 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from factrecall.errors import DamagedFile, FactRecallError
 from factrecall.storage import (
     arrow_schema,
     atomic,
+    open_tensors,
     read_provenance,
     read_table,
     read_tensors,
@@ -349,21 +351,79 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_again(
         read_tensors(torn)
 
 
-def test_a_kill_while_the_library_writes_leaves_nothing_that_is_not_found(
+def test_a_kill_while_tensors_are_written_leaves_nothing_that_is_not_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def save_file(tensors: object, target: Path, metadata: object) -> None:
-        target.with_name(".tmpA1b2C3").write_bytes(b"half")  # its own name, beside the target
+    def write(path: Path, *_: object) -> None:
+        path.write_bytes(b"half")
         os._exit(9)
 
-    monkeypatch.setattr("safetensors.torch.save_file", save_file)
+    monkeypatch.setattr("factrecall.tensorfile.write", write)
     path = tmp_path / "x.safetensors"
     if (child := os.fork()) == 0:
-        write_tensors(path, {"x": torch.zeros(3)}, {})
+        try:
+            write_tensors(path, {"x": torch.zeros(3)}, {})
+        finally:
+            os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     assert list(tmp_path.iterdir())
     remove_leftovers(path)
     assert not list(tmp_path.iterdir())
+
+
+def flip(path: Path, name: str) -> None:
+    """Flip a bit of a tensor's last number."""
+    content = bytearray(path.read_bytes())
+    length = int.from_bytes(content[:8], "little")
+    end = json.loads(content[8 : 8 + length])[name]["data_offsets"][1]
+    content[8 + length + end - 1] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_tensor_is_checked_when_it_is_read_and_not_before(tmp_path: Path) -> None:
+    path = tmp_path / "t.safetensors"
+    held = {"a": torch.arange(5.0), "b": torch.arange(7), "c": torch.ones(2, 3)}
+    write_tensors(path, held, {"n": 1})
+    flip(path, "b")
+    opened = open_tensors(path, ("n",))
+    assert opened.metadata == {"n": 1} and sorted(opened) == ["a", "b", "c"] and len(opened) == 3
+    assert torch.equal(opened["a"], held["a"]) and torch.equal(opened["c"], held["c"])
+    for read in (lambda: opened["b"], lambda: read_tensors(path)):
+        with pytest.raises(DamagedFile, match="checksum of b differs") as caught:
+            read()
+        assert caught.value.path == path
+    with pytest.raises(KeyError):
+        opened["d"]
+
+
+def test_a_file_replaced_while_it_is_open_is_read_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "t.safetensors"
+    write_tensors(path, {"a": torch.zeros(9), "b": torch.zeros(9)}, {})
+    opened = open_tensors(path)
+    assert not opened["a"].any()
+    write_tensors(path, {"a": torch.ones(9), "b": torch.ones(9)}, {})
+    assert not opened["b"].any() and open_tensors(path)["b"].all()
+
+
+def test_the_library_reads_what_is_written(tmp_path: Path) -> None:
+    odd = torch.zeros(7)[::7]  # one number that is no row of bytes
+    dtypes = (torch.bool, torch.uint8, torch.bfloat16, torch.float64, torch.uint32, torch.int64)
+    held = {str(d): torch.arange(6).to(d).view(2, 3) for d in dtypes}
+    held |= {
+        "odd": odd,
+        "empty": torch.empty(0, 4),
+        "number": torch.tensor(3),
+        "t": held["torch.int64"].T,
+    }
+    write_tensors(tmp_path / "ours", held, {"é": 1})
+    save_file(
+        {n: t.clone(memory_format=torch.contiguous_format) for n, t in held.items()},
+        tmp_path / "theirs",
+    )
+    found, expected = load_file(tmp_path / "ours"), load_file(tmp_path / "theirs")
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor)
 
 
 def test_a_tensor_file_of_others_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 import torch
@@ -25,13 +27,18 @@ def in_falling_order(flat: np.ndarray) -> np.ndarray:
     return np.lexsort((np.arange(len(flat)), -flat))
 
 
-@given(TENSORS, st.integers(1, 40), st.booleans())
+@given(TENSORS, st.integers(1, 40), st.booleans(), st.sampled_from([1, 3, 7, 1 << 16]))
 def test_top_equals_a_full_sort_with_ties_by_index(
-    parts: list[np.ndarray], keep: int, positive: bool
+    parts: list[np.ndarray], keep: int, positive: bool, room: int
 ) -> None:
-    index, value = top(
-        lambda: [torch.from_numpy(p) for p in parts], keep, np.uint32, positive=positive
-    )
+    with (
+        patch.object(module, "_ROOM", room),
+        patch.object(module, "_SAMPLE", room),
+        patch.dict(module._CHUNK, cpu=room),
+    ):
+        index, value = top(
+            lambda: [torch.from_numpy(p) for p in parts], keep, np.uint32, positive=positive
+        )
     flat = np.concatenate(parts)
     order = in_falling_order(flat)
     order = order[flat[order] > 0] if positive else order
@@ -45,12 +52,27 @@ def test_falling_is_a_stable_descending_argsort(value: np.ndarray) -> None:
     assert falling(value).tolist() == in_falling_order(value).tolist()
 
 
-def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("order", ["random", "rising", "falling", "equal"])
+def test_room_and_chunks_do_not_show(order: str) -> None:
     scores = torch.randn(10_000, generator=torch.Generator().manual_seed(0)).round(decimals=1)
+    if order != "random":
+        scores = scores.sort(descending=order == "falling").values
+    scores = torch.ones_like(scores) if order == "equal" else scores
     whole = top(lambda: [scores], 700)
-    monkeypatch.setitem(module._CHUNK, "cpu", 7)
-    for one, other in zip(whole, top(lambda: [scores.view(100, 100)], 700), strict=True):
-        assert np.array_equal(one, other)
+    with patch.object(module, "_ROOM", 5), patch.dict(module._CHUNK, cpu=7):
+        for one, other in zip(whole, top(lambda: scores.view(100, 100), 700), strict=True):
+            assert np.array_equal(one, other)
+    with patch.object(module, "_ROOM", 2000), patch.object(module, "_SAMPLE", 500):
+        for one, other in zip(whole, top(lambda: [scores], 700), strict=True):
+            assert np.array_equal(one, other)
+    expected = np.sort(in_falling_order(scores.numpy())[:700])
+    assert whole[0].tolist() == expected.tolist()
+
+
+def test_indices_beyond_32_bits_are_told() -> None:
+    best = module._Best(2, np.dtype(np.uint64), False)
+    best.offer(torch.tensor([1.0, 3.0, 2.0]), 2**33)
+    assert best.end()[0].tolist() == [2**33 + 1, 2**33 + 2]
 
 
 def test_half_precision_scores_are_selected_too() -> None:

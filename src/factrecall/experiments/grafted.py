@@ -77,10 +77,13 @@ class Grafted:
 
 
 def open_grafted(
-    base: Path, tuned: Path, masks: Path, outcomes: Path, device: torch.device
+    base: Path, tuned: Path, masks: Path, outcomes: Path, device: torch.device, spare: float = 0.0
 ) -> Grafted:
-    """Open a fine-tuned model with the files of grafting it."""
-    tokenizer, model, weights = open_pair(base, tuned, device)
+    """Open a fine-tuned model with the files of grafting it.
+
+    `spare` are the bytes that the job needs on the device besides (see `pair.open_pair`).
+    """
+    tokenizer, model, weights = open_pair(base, tuned, device, spare=spare)
     mask = looked_at_mask(masks, outcomes, weights.space)
     return Grafted(tokenizer, model, weights, mask, device)
 

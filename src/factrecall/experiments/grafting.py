@@ -34,6 +34,7 @@ from factrecall.experiments.grafts import (
 from factrecall.experiments.pair import open_pair
 from factrecall.facts.forms import QA_COLUMNS
 from factrecall.models.load import model_files
+from factrecall.parameters.placement import DUAL_AVERAGING, SIGMOID
 from factrecall.parameters.sets import ParameterSet, read_set, read_sets, write_sets
 from factrecall.recall import Evaluation
 from factrecall.resume import Checkpoint
@@ -204,7 +205,8 @@ def _open(
     checkpoint: Checkpoint,
 ) -> Grafter:
     """Open a fine-tuned model and the questions of a split."""
-    tokenizer, model, weights = open_pair(base, tuned, device)
+    held = DUAL_AVERAGING if grafting.optimiser.method == "dual_averaging" else SIGMOID
+    tokenizer, model, weights = open_pair(base, tuned, device, held=held)
     asked = read_table(qa, QA_COLUMNS)
     asked = asked[asked["split"] == split]
     inside = asked["individual"].isin(fitted_people(asked, grafting.individuals, study_seed, split))

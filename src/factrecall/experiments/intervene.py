@@ -152,7 +152,7 @@ def intervene(
     checkpoint = Checkpoint.of(state, identity, [*files, *([sets] if sets else [])], save_seconds)
     for target in (out, curves, nodes, questions):
         remove_leftovers(target)
-    grafted = open_grafted(base, tuned, masks, outcomes, device)
+    grafted = open_grafted(base, tuned, masks, outcomes, device, cache_gb * 1e9)
     judge = grafted.questions(qa, grafted_individuals, individuals, study_seed, batch_tokens)
     model, parts = grafted.model, Nodes.of(grafted.model, kind)
     if sets is None:

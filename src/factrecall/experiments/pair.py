@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 from factrecall.models.load import load_model, load_tokenizer
 from factrecall.parameters.compose import Composition
+from factrecall.parameters.placement import PAIR, Place, choose_place
+from factrecall.parameters.space import ParameterSpace
+from factrecall.parameters.weights import folder_weights
 
 if TYPE_CHECKING:
     import torch
@@ -14,9 +17,26 @@ if TYPE_CHECKING:
 
 
 def open_pair(
-    base: Path, tuned: Path, device: torch.device
+    base: Path,
+    tuned: Path,
+    device: torch.device,
+    *,
+    held: float = PAIR,
+    spare: float = 0.0,
+    place: Place | None = None,
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel, Composition]:
     """Open the folders of θpre and θtask.
+
+    Parameters
+    ----------
+    base, tuned : Path
+        The folders.
+    device : device
+        Of the live model.
+    held, spare : float
+        What the job keeps there besides (see `placement.choose_place`).
+    place : {"device", "host"}, optional
+        Where θpre and θtask are kept; else by the room there is.
 
     Returns
     -------
@@ -24,5 +44,9 @@ def open_pair(
         The model holds θtask; inside ``with composition:`` it holds what is composed.
     """
     model = load_model(tuned, device)
-    pre = {name: parameter.detach() for name, parameter in load_model(base).named_parameters()}
-    return load_tokenizer(tuned), model, Composition(model, pre)
+    space = ParameterSpace.of(model)
+    if (place or choose_place(device, space.size, held, spare)) == "host":
+        pre, task = (folder_weights(folder, space) for folder in (base, tuned))
+        return load_tokenizer(tuned), model, Composition(model, pre, task, "host")
+    before = {name: parameter.detach() for name, parameter in load_model(base).named_parameters()}
+    return load_tokenizer(tuned), model, Composition(model, before)

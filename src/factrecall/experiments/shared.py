@@ -1,4 +1,8 @@
-"""Shared parameters: those that a fact's telling and its asking both move (paper, section 3.1)."""
+"""Shared parameters: those that a fact's telling and its asking both move (paper, section 3.1).
+
+Rankings are read one at a time, when they are asked for. Memory of a selection: at most 32 bytes a
+kept parameter (of them four are the file's pages), whatever the number of tasks and influences.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,10 @@ import numpy as np
 import pandas as pd
 
 from factrecall.errors import FactRecallError
-from factrecall.experiments.entry import entry_ranks, log_grid, sizes, union_of_entries
+from factrecall.experiments.entry import Ranked, by_index, entries, log_grid, sizes
 from factrecall.parameters.sets import ParameterSet, different_spaces, write_sets
 from factrecall.parameters.space import ParameterSpace
-from factrecall.storage import read_table, read_tensors, write_table
+from factrecall.storage import open_tensors, read_table, write_table
 from factrecall.training.trace import INFLUENCES, TASKS
 
 PAIRS = {"S_I": ("BIO_in", "QA_in"), "S_II": ("BIO_out", "QA_in")}
@@ -66,27 +70,47 @@ class Rankings:
         Of the traced model.
     keep : int
         How many parameters each ranking holds at most.
-    index : dict of (task, influence) to ndarray, shape (ranked,)
-        Flat indices, most influenced first.
+    index : mapping of (task, influence) to ndarray, shape (ranked,)
+        Flat indices, most influenced first; read from a file each time they are asked for, so
+        that nothing of it stays in memory.
     """
 
     space: ParameterSpace
     keep: int
-    index: dict[tuple[str, str], np.ndarray]
+    index: Mapping[tuple[str, str], np.ndarray]
+
+
+class _Files(Mapping[tuple[str, str], np.ndarray]):
+    """The rankings of traces, by the file that each is in."""
+
+    def __init__(self, paths: Mapping[tuple[str, str], Path]) -> None:
+        self._paths = paths
+
+    def __getitem__(self, key: tuple[str, str]) -> np.ndarray:
+        task, influence = key
+        index: np.ndarray = open_tensors(self._paths[key])[f"{task}/{influence}/index"].numpy()
+        return index
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
 
 
 def read_rankings(paths: Sequence[Path]) -> Rankings:
-    """Read the rankings of one training history from its traces, one or, for two-stage, two.
+    """Open the rankings of one training history in its traces, one or, for two-stage, two.
 
     Raises
     ------
     FactRecallError
-        When a trace is missing or damaged, or they are of different models or lack a task.
+        When a trace is missing or damaged, or they are of different models or lack a task. A
+        ranking that is damaged is found when it is read.
     """
-    index: dict[tuple[str, str], np.ndarray] = {}
+    index: dict[tuple[str, str], Path] = {}
     spaces, keeps = [], []
     for path in paths:
-        tensors, metadata = read_tensors(path, ("names", "shapes", "keep", "counts"))
+        metadata = open_tensors(path, ("names", "shapes", "keep", "counts")).metadata
         spaces.append(ParameterSpace.from_metadata(metadata))
         keeps.append(int(metadata["keep"]))
         if spaces[0] != spaces[-1]:
@@ -99,8 +123,7 @@ def read_rankings(paths: Sequence[Path]) -> Rankings:
                     f"another trace holds {task}, too",
                     "give the trace of mixed training alone, or those of both stages",
                 )
-            for influence in INFLUENCES:
-                index[task, influence] = tensors[f"{task}/{influence}/index"].numpy()
+            index |= dict.fromkeys(((task, influence) for influence in INFLUENCES), path)
     for task in TASKS:
         if (task, INFLUENCES[0]) not in index:
             raise FactRecallError(
@@ -109,7 +132,7 @@ def read_rankings(paths: Sequence[Path]) -> Rankings:
                 "trace more people (trace.in_distribution, trace.out_of_distribution) or train "
                 "for more updates",
             )
-    return Rankings(spaces[0], min(keeps), index)
+    return Rankings(spaces[0], min(keeps), _Files(index))
 
 
 def curves(rankings: Rankings, k: int) -> pd.DataFrame:
@@ -119,10 +142,9 @@ def curves(rankings: Rankings, k: int) -> pd.DataFrame:
     chance = {"S_I": share, "S_II": share, "S": share * (2 - share)}
     parts = []
     for influence in INFLUENCES:
-        entries = _entries(rankings, influence)
-        null = _nulls(rankings, influence, ks)
-        for name, (_, entry) in entries.items():
-            size = sizes(entry, ks)
+        found, shares = _found(rankings, influence, ks)
+        null = _nulls(rankings.space, shares)
+        for name, size in found.items():
             parts.append(
                 pd.DataFrame({"k": ks, "size": size, "ratio": size / ks}).assign(
                     influence=influence, set=name, chance=chance[name], null=null[name] / ks
@@ -131,21 +153,29 @@ def curves(rankings: Rankings, k: int) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _entries(rankings: Rankings, influence: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    entries = {
-        name: entry_ranks(rankings.index[bio, influence], rankings.index[qa, influence])
-        for name, (bio, qa) in PAIRS.items()
-    }
-    return {**entries, "S": union_of_entries(entries["S_I"], entries["S_II"])}
-
-
-def _nulls(rankings: Rankings, influence: str, ks: np.ndarray) -> dict[str, np.ndarray]:
-    """Expect the overlap of tops whose members are drawn anew within each tensor."""
+def _found(
+    rankings: Rankings, influence: str, ks: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return the sizes of all sets and, for `_nulls`, each task's share of each tensor, by k."""
     size = np.array(rankings.space.sizes, dtype=float)
-    shares = {
-        task: _tops_by_tensor(rankings.index[task, influence], rankings.space, ks) / size
-        for task in TASKS
-    }
+    shares: dict[str, np.ndarray] = {}
+
+    def ranked(task: str) -> Ranked:
+        found = by_index(rankings.index[task, influence])
+        shares[task] = _tops_by_tensor(found, rankings.space, ks) / size
+        return found
+
+    (_, qa), (_, _) = PAIRS.values()
+    asked = ranked(qa)
+    entry = {name: entries(asked, ranked(bio)) for name, (bio, _) in PAIRS.items()}
+    found = {name: sizes(one, ks) for name, one in entry.items()}
+    # What is in one of the sets is in S from the smaller of its two entry ranks on.
+    return {**found, "S": sizes(np.minimum(*entry.values()), ks)}, shares
+
+
+def _nulls(space: ParameterSpace, shares: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Expect the overlap of tops whose members are drawn anew within each tensor."""
+    size = np.array(space.sizes, dtype=float)
     one, two, asked = (shares[task] for task in TASKS)
     return {
         "S_I": (one * asked) @ size,
@@ -154,25 +184,25 @@ def _nulls(rankings: Rankings, influence: str, ks: np.ndarray) -> dict[str, np.n
     }
 
 
-def _tops_by_tensor(ranking: np.ndarray, space: ParameterSpace, ks: np.ndarray) -> np.ndarray:
+def _tops_by_tensor(ranked: Ranked, space: ParameterSpace, ks: np.ndarray) -> np.ndarray:
     """Count the top k of each tensor, for every k; shape (ks, tensors)."""
-    ends = np.cumsum(space.sizes)
-    counts = np.zeros((len(ks), len(ends)), dtype=np.int64)
-    start = 0
-    for row, k in enumerate(ks):
-        tensor = np.searchsorted(ends, ranking[start:k], side="right")
-        counts[row] = np.bincount(tensor, minlength=len(ends))
-        start = int(k)
-    return np.cumsum(counts, axis=0)
+    ends = np.cumsum(space.sizes, dtype=np.uint64).astype(ranked.at.dtype)
+    cuts = np.searchsorted(ranked.at, ends)
+    cuts[-1] = len(ranked.at)  # 2³² itself is no uint32
+    starts = np.concatenate([[0], cuts[:-1]])
+    found = [sizes(ranked.rank[a:b], ks) for a, b in zip(starts, cuts, strict=True)]
+    return np.stack(found, axis=1)
 
 
 def shared_sets(rankings: Rankings, influence: str, k: int) -> dict[str, ParameterSet]:
     """Return S_I(k), S_II(k) and S(k) (equations 3 and 4)."""
-    tops = {
-        task: ParameterSet(rankings.space, np.sort(rankings.index[task, influence][:k]))
-        for task in TASKS
-    }
-    found = {name: tops[bio] & tops[qa] for name, (bio, qa) in PAIRS.items()}
+
+    def top(task: str) -> ParameterSet:
+        return ParameterSet(rankings.space, np.sort(rankings.index[task, influence][:k]))
+
+    (_, qa), (_, _) = PAIRS.values()
+    asked = top(qa)
+    found = {name: top(bio) & asked for name, (bio, _) in PAIRS.items()}
     return {**found, "S": found["S_I"] | found["S_II"]}
 
 
@@ -236,8 +266,9 @@ def select_shared(
         )
     sets = shared_sets(rankings, influence, wanted)
     write_sets(out, sets, {"k": wanted, "influence": influence, "provenance": dict(provenance)})
-    write_table(curve, curves(rankings, wanted), CURVE, provenance)
     write_table(where, places(sets), PLACES, provenance)
+    del sets  # a curve needs the memory
+    write_table(curve, curves(rankings, wanted), CURVE, provenance)
 
 
 @dataclass(frozen=True)

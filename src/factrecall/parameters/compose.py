@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import torch
 
+from factrecall.parameters.placement import Place
 from factrecall.parameters.rising import exchanged
 from factrecall.parameters.sets import ParameterSet, different_spaces
 from factrecall.parameters.space import ParameterSpace
 from factrecall.parameters.top import top
+from factrecall.parameters.weights import Weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,8 +35,12 @@ class Composition:
         The live model. What it holds when the `with` block begins is θtask; it holds that again
         after the block, to the bit.
     pre : mapping of str to tensor
-        θpre by parameter name, a tied tensor once; never written. Taken to the model's device
-        and dtype, without a copy where it is there already.
+        θpre by parameter name, a tied tensor once; never written.
+    task : mapping of str to tensor, optional
+        θtask, if it is to be had elsewhere than in the model; of use with "host" only.
+    place : {"device", "host"}
+        Whether θpre and θtask are kept on the model's device, in its dtypes, or left where they
+        are given, outside of it (see `placement`).
 
     Raises
     ------
@@ -43,7 +49,8 @@ class Composition:
 
     Notes
     -----
-    Memory: the model, θpre and one copy of θtask.
+    Memory on the device: the model, θpre and one copy of θtask; with "host" the model and, in
+    passing, tensors. Then θtask is copied into main memory if it is not given.
 
     Examples
     --------
@@ -52,18 +59,33 @@ class Composition:
     ...     weights.hold(grafted - shared)     # writes the shared ones of them
     """
 
-    def __init__(self, model: nn.Module, pre: Mapping[str, torch.Tensor]) -> None:
-        self.space = ParameterSpace.of(model)
+    def __init__(
+        self,
+        model: nn.Module,
+        pre: Mapping[str, torch.Tensor],
+        task: Mapping[str, torch.Tensor] | None = None,
+        place: Place = "device",
+    ) -> None:
+        self.space, self.place = ParameterSpace.of(model), place
         self._live = {name: parameter.data for name, parameter in model.named_parameters()}
-        shapes = tuple(tuple(pre[n].shape) if n in pre else () for n in self.space.names)
-        if (found := ParameterSpace(self.space.names, shapes)) != self.space:
-            raise different_spaces("θpre and θtask", found.fingerprint, self.space.fingerprint)
-        self.pre = {n: pre[n].detach().to(p.device, p.dtype) for n, p in self._live.items()}
-        self.task: dict[str, torch.Tensor] = {}
+        self.device = next(iter(self._live.values())).device
+        for weights in (pre,) if task is None else (pre, task):
+            shapes = tuple(tuple(weights[n].shape) if n in weights else () for n in self._live)
+            if (found := ParameterSpace(self.space.names, shapes)) != self.space:
+                raise different_spaces("θpre and θtask", found.fingerprint, self.space.fingerprint)
+        if place == "device":
+            pre = {n: pre[n].detach().to(p.device, p.dtype) for n, p in self._live.items()}
+        self.pre, self.task = Weights(pre, self._live), Weights({}, self._live)
+        self._given = task if place == "host" else None
         self._held: dict[str, tuple[np.ndarray, bool]] = {}
+        self._inside = False
 
     def __enter__(self) -> Self:
-        self.task = {name: parameter.clone() for name, parameter in self._live.items()}
+        kept = self._given
+        if kept is None:
+            on = self.device if self.place == "device" else torch.device("cpu")
+            kept = {name: p.to(on, copy=True) for name, p in self._live.items()}
+        self.task, self._inside = Weights(kept, self._live), True
         everything = np.empty(0, dtype=self.space.index_dtype), True
         self._held = dict.fromkeys(self.space.names, everything)
         return self
@@ -75,9 +97,9 @@ class Composition:
         trace: TracebackType | None,
     ) -> None:
         with torch.no_grad():
-            for name, parameter in self._live.items():
-                parameter.copy_(self.task[name])
-        self.task, self._held = {}, {}
+            for name in self._live:
+                self.task.write(name)
+        self.task, self._held, self._inside = Weights({}, self._live), {}, False
 
     def hold(self, task_on: ParameterSet) -> None:
         """Let the model hold θtask on a set and θpre elsewhere.
@@ -87,7 +109,7 @@ class Composition:
         task_on : ParameterSet
             Of the model's space. Only what differs from the set held before is written.
         """
-        if not self.task:
+        if not self._inside:
             raise RuntimeError("weights are composed inside the `with` block only")
         if task_on.space != self.space:
             raise different_spaces(
@@ -110,9 +132,8 @@ class Composition:
             Whether they are to hold θtask.
         """
         self._held.pop(name, None)
-        source = (self.task if task else self.pre)[name]
         with torch.no_grad():
-            _copy(self._live[name].view(-1), source.view(-1), local)
+            (self.task if task else self.pre).write_at(name, local)
 
     def put(self, name: str, values: torch.Tensor) -> None:
         """Let a tensor of the model hold other values, until the next `hold` writes it anew."""
@@ -124,15 +145,28 @@ class Composition:
         """Yield each tensor's name and θtask − θpre, which is put to zero on a set."""
         without = without if without is not None else ParameterSet.nothing(self.space)
         for name, local in without.by_tensor():
-            change = self.task[name] - self.pre[name]
-            index = _index(local, change)
-            if without.inverted:
-                kept = torch.zeros_like(change)
-                kept.view(-1)[index] = change.view(-1)[index]
-                change = kept
-            else:
-                change.view(-1)[index] = 0.0
-            yield name, change
+            yield name, self.change(name, local, without.inverted)
+
+    def change(self, name: str, local: np.ndarray, inverted: bool = False) -> torch.Tensor:
+        """Return θtask − θpre of a tensor, put to zero at some of its scalars or at all others."""
+        change = self.task[name] - self.pre[name]
+        index = torch.from_numpy(local.astype(np.int64)).to(change.device)
+        if inverted:
+            kept = torch.zeros_like(change)
+            kept.view(-1)[index] = change.view(-1)[index]
+            return kept
+        change.view(-1)[index] = 0.0
+        return change
+
+    def changed(self, without: ParameterSet) -> Mapping[str, torch.Tensor]:
+        """Return θtask − θpre by tensor (see `changes`).
+
+        All of it is held where θpre and θtask are on the device; else each tensor is computed when
+        it is asked for.
+        """
+        if self.place == "device":
+            return dict(self.changes(without))
+        return _Changes(self, without)
 
     def most_moved(self, size: int, without: ParameterSet | None = None) -> ParameterSet:
         """Return the `size` parameters of largest |θtask − θpre|, or all that moved if fewer did.
@@ -153,27 +187,31 @@ class Composition:
         return ParameterSet(self.space, index)
 
     def _write(self, name: str, local: np.ndarray, inverted: bool) -> None:
-        live, chosen, rest = (
-            weights[name].view(-1) for weights in (self._live, self.task, self.pre)
-        )
-        if inverted:
-            chosen, rest = rest, chosen
+        chosen, rest = (self.pre, self.task) if inverted else (self.task, self.pre)
         # What is held is not known while it is written: an interrupt may come in between.
         held, was_inverted = self._held.pop(name, (None, inverted))
         if held is None or was_inverted != inverted:
-            live.copy_(rest)
-            _copy(live, chosen, local)
+            rest.write(name)
+            chosen.write_at(name, local)
         elif not np.array_equal(held, local):
-            enters, leaves = exchanged(held, local, live.numel())
-            _copy(live, chosen, enters)
-            _copy(live, rest, leaves)
+            enters, leaves = exchanged(held, local, self._live[name].numel())
+            chosen.write_at(name, enters)
+            rest.write_at(name, leaves)
         self._held[name] = local, inverted
 
 
-def _copy(to: torch.Tensor, source: torch.Tensor, where: np.ndarray) -> None:
-    index = _index(where, to)
-    to[index] = source[index]
+class _Changes(Mapping[str, torch.Tensor]):
+    """θtask − θpre, computed when it is asked for."""
 
+    def __init__(self, weights: Composition, without: ParameterSet) -> None:
+        self._weights, self._inverted = weights, without.inverted
+        self._without = dict(without.by_tensor())
 
-def _index(where: np.ndarray, of: torch.Tensor) -> torch.Tensor:
-    return torch.from_numpy(where.astype(np.int64)).to(of.device)
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._weights.change(name, self._without[name], self._inverted)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._without)
+
+    def __len__(self) -> int:
+        return len(self._without)

@@ -18,7 +18,7 @@ import torch
 from factrecall.errors import DamagedFile, FactRecallError
 from factrecall.parameters.rising import both, draw, either, inside, one_of_two, skip
 from factrecall.parameters.space import ParameterSpace
-from factrecall.storage import read_tensors, write_tensors
+from factrecall.storage import Tensors, open_tensors, write_tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,8 +195,8 @@ def write_sets(
 
 
 def read_set(path: Path, name: str, space: ParameterSpace) -> ParameterSet:
-    """Read one set of a file (see `read_sets`)."""
-    sets = read_sets(path, space)
+    """Read one set of a file, and nothing of the others (see `read_sets`)."""
+    sets = open_sets(path, space)
     if name not in sets:
         why = f"it holds no set {name!r} (but: {', '.join(sets)})"
         raise DamagedFile(path, why, "name the file that holds it")
@@ -204,7 +204,12 @@ def read_set(path: Path, name: str, space: ParameterSpace) -> ParameterSet:
 
 
 def read_sets(path: Path, space: ParameterSpace | None = None) -> dict[str, ParameterSet]:
-    """Read the sets of a file.
+    """Read all sets of a file (see `open_sets`)."""
+    return dict(open_sets(path, space))
+
+
+def open_sets(path: Path, space: ParameterSpace | None = None) -> Mapping[str, ParameterSet]:
+    """Open a file of sets; each is read when it is asked for.
 
     Parameters
     ----------
@@ -218,11 +223,28 @@ def read_sets(path: Path, space: ParameterSpace | None = None) -> dict[str, Para
     FactRecallError
         When the file is missing, damaged or of another parameter space.
     """
-    tensors, metadata = read_tensors(path, ("names", "shapes", "inverted"))
-    found = ParameterSpace.from_metadata(metadata)
+    tensors = open_tensors(path, ("names", "shapes", "inverted"))
+    found = ParameterSpace.from_metadata(tensors.metadata)
     if space is not None and space != found:
         raise different_spaces(str(path), found.fingerprint, space.fingerprint)
-    return {
-        name: ParameterSet(found, tensor.numpy(), name in metadata["inverted"])
-        for name, tensor in tensors.items()
-    }
+    return _Sets(found, tensors)
+
+
+class _Sets(Mapping[str, ParameterSet]):
+    """The sets of an open file."""
+
+    def __init__(self, space: ParameterSpace, tensors: Tensors) -> None:
+        self._space, self._tensors = space, tensors
+
+    def __getitem__(self, name: str) -> ParameterSet:
+        index = self._tensors[name].numpy()
+        return ParameterSet(self._space, index, name in self._tensors.metadata["inverted"])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
