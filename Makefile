@@ -5,11 +5,12 @@ CORES  ?= all
 STUDY  ?= config.yaml
 BIN    := .venv/bin
 DONE   := .venv/.installed
+PEERS  := .venv-peers/.installed
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format bench clean
+.PHONY: help setup plan run test check format bench clean
 
 help: ## say what each target does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,13 +25,16 @@ $(DONE): envs/requirements-cpu.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
+plan: setup ## say what the study costs: jobs, memory, disk and hours on several devices
+	@factrecall plan --configfile $(STUDY)
+
 run: setup ## run the study (laptop: about 22 minutes on 2 cores) and write its report
 	@snakemake --cores $(CORES) --configfile $(STUDY) --rerun-incomplete --quiet rules
 	@echo "the report is in results/, one folder a study: report.html"
 
 test: setup check ## check the code, then run all tests
 	pytest --numprocesses logical --maxprocesses 8 --dist loadfile tests/unit
-	pytest --ignore tests/unit
+	pytest --ignore tests/unit --ignore tests/gpu
 
 check: setup ## ruff, mypy, snakefmt and snakemake's own lint
 	ruff check .
@@ -44,8 +48,13 @@ format: setup ## put code and workflow into shape
 	ruff format .
 	snakefmt Snakefile workflow
 
-bench: setup ## measure speed against naive ways and peers (see docs/benchmarks.md)
-	python -m tests.benchmarks
+$(PEERS): envs/requirements-peers.txt envs/requirements-cpu.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r envs/requirements-peers.txt
+	touch $@
 
-clean: ## delete the environment (results stay)
-	rm -rf .venv
+bench: $(PEERS) ## measure speed against peers and naive ways: one table (docs/benchmarks.md)
+	PYTHONPATH=src:. .venv-peers/bin/python -m tests.benchmarks
+
+clean: ## delete the environments (results stay)
+	rm -rf .venv .venv-peers

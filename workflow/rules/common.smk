@@ -16,9 +16,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
-from factrecall import mends, sizing, stages
+from factrecall import mends, stages
 from factrecall.errors import EXIT_CODE, FactRecallError
 from factrecall.lease import begin_run, is_over
+from factrecall.planning import resources as planned
 from factrecall.storage import disk_error, to_json, write_text
 from factrecall.config.reading import parse_study
 
@@ -74,10 +75,10 @@ if workflow.remote_exec and _run and is_over(Path(RESULTS) / "claims", _run):
     sys.exit(EXIT_CODE)
 
 parameters = partial(stages.parameters, STUDY)
-needs = partial(sizing.resources, STUDY)
+needs = partial(planned.resources, STUDY)
 
-# Each job that runs a model has a GPU to itself: here they take turns on the one there is, on a
-# cluster each submission has one.
+# Each job that runs a model has a GPU to itself, or as many as share a fine-tuning: here jobs take
+# turns on all there are, on a cluster each submission has its own.
 if "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", 1)
 
@@ -86,11 +87,18 @@ resource_scopes:
     gpu="local",
 
 
-def gpu(wildcards):
+def gpu(wildcards, stage=""):
     """Return how many GPUs a job asks for; Snakemake knows late whether it submits jobs."""
     # A dry run submits nothing; one for a cluster has a number of jobs, which are its nodes.
-    planned = workflow.dryrun and workflow.nodes is not None
-    return sizing.gpus(STUDY, cluster=workflow.non_local_exec or planned)
+    cluster = workflow.non_local_exec or (
+        workflow.dryrun and workflow.nodes is not None
+    )
+    return planned.gpus(STUDY, cluster=cluster, stage=stage)
+
+
+def gpus(wildcards):
+    """Return how many GPUs a fine-tuning asks for; several may share one."""
+    return gpu(wildcards, "fine-tune")
 
 
 SCRATCH = [name for name, model in STUDY.models.items() if model.source == "scratch"]

@@ -83,7 +83,7 @@ def _represent(options: argparse.Namespace) -> None:
 
 def _probe(options: argparse.Namespace) -> None:
     study, settings, provenance = open_study(options)
-    device = device_of(study)
+    device = device_of(study, exact=True)
     from factrecall.experiments.probes import probe
 
     probe(

@@ -1,0 +1,41 @@
+"""The plan has the workflow's jobs, rule by rule."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from factrecall.config.reading import read_study
+from factrecall.planning.jobs import jobs_of
+from tests.workflow.running import PRESET, copy_sources, snakemake
+
+CHANGES: dict[str, dict[str, Any]] = {
+    PRESET: {},
+    "workflow/presets/paper.yaml": {},
+    "config.yaml": {
+        "seed": 3,
+        "training": {"seeds": [4, 7]},
+        "circuits": {"unit": {"forward": 8, "backward": 8}, "attention": None},
+        "trace": {"snapshots": 0},
+    },
+}
+"""A preset and what is changed in it: several models, other seeds, other kinds of nodes."""
+
+
+@pytest.mark.parametrize("preset", CHANGES)
+def test_a_plan_has_the_jobs_of_a_dry_run(preset: str, tmp_path: Path) -> None:
+    folder = copy_sources(tmp_path / "study")
+    own = folder / "own.yaml"
+    own.write_text(yaml.safe_dump({"name": "planned", **CHANGES[preset]}))
+    done = snakemake(folder, "--dry-run", "--configfile", preset, "own.yaml")
+    assert done.returncode == 0, done.stdout[-4000:]
+    stats = done.stdout.split("Job stats:")[1].split("\n\n")[0]
+    jobs = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", stats, re.M)}
+    del jobs["all"], jobs["total"]
+    planned = Counter(job.rule for job in jobs_of(read_study(folder / preset, own)))
+    assert planned == jobs
