@@ -1,8 +1,7 @@
-"""What the benchmarks share: the laptop study's model, contestants in turns, and the verdict."""
+"""What the benchmarks share: the laptop study's model, and contestants in turns."""
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from functools import cache
@@ -49,26 +48,13 @@ def examples(facts: FactTables, tokenizer: PreTrainedTokenizerFast) -> list[Exam
     return training_set("mix", recipe(2), facts.bio, facts.qa, tokenizer)
 
 
+def seconds(run: Callable[[], Any]) -> float:
+    """Return the CPU time of a call, in all threads of this process."""
+    begin = time.process_time()
+    run()
+    return time.process_time() - begin
+
+
 def ratios(turns: int, slow: Callable[[], Any], fast: Callable[[], Any]) -> list[float]:
     """Run both in turns; return CPU time of `slow` over that of `fast`, turn by turn."""
-
-    def seconds(run: Callable[[], Any]) -> float:
-        begin = time.process_time()
-        run()
-        return time.process_time() - begin
-
     return [seconds(slow) / seconds(fast) for _ in range(turns)]
-
-
-def report(name: str, found: list[float], bar: float, *, least: bool = True) -> bool:
-    """Print a result against its bar; return whether it is met."""
-    middle = statistics.median(found)
-    met = middle >= bar if least else middle <= bar
-    wanted = "at least" if least else "at most"
-    spread = f"{min(found):.2f} to {max(found):.2f}"
-    print(
-        f"{'ok  ' if met else 'FAIL'} {name}: {middle:.2f} ({spread} in {len(found)} turns; "
-        f"{wanted} {bar})",
-        flush=True,
-    )
-    return met

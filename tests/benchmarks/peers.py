@@ -25,12 +25,11 @@ Best = Callable[[torch.Tensor], torch.Tensor]
 Step = Callable[[int], np.ndarray]
 """Asks everything with so many nodes grafted."""
 
-MODULES = {"nnsight": "nnsight", "TransformerLens": "transformer_lens"}
-PINS = "-r envs/requirements-cpu.txt nnsight==0.8.1 transformer-lens==4.3.0"
-INSTALL = f"""     NOT MEASURED: {{}}. To measure, give the peers an environment of their own:
-         python3 -m venv /tmp/peer
-         /tmp/peer/bin/pip install {PINS}
-         PYTHONPATH=src:. /tmp/peer/bin/python -m tests.benchmarks circuits"""
+PEERS = {
+    "nnsight": ("nnsight", "nnsight"),
+    "TransformerLens": ("transformer_lens", "transformer-lens"),
+}
+"""Module and distribution of each."""
 
 
 class Padded:
@@ -78,7 +77,7 @@ def sweep(
     Parameters
     ----------
     peer : str
-        One of ``MODULES``.
+        One of ``PEERS``.
     model : PreTrainedModel
         A Llama; it is copied.
     tokenizer : PreTrainedTokenizerFast

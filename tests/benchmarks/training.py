@@ -1,10 +1,10 @@
-"""Recall, training and the trace, against generation, the Trainer and training alone."""
+"""Recall, training, single gradients and the trace, against generation, Trainer, `torch.func`."""
 
 from __future__ import annotations
 
 import copy
-import statistics
 import tempfile
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer, Trai
 from factrecall.answers import Answers
 from factrecall.facts.forms import joined
 from factrecall.models.forward import Encoded, encode
-from factrecall.training.batches import batch_indices, micro_batches
+from factrecall.training.batches import IGNORED, Example, batch_indices, micro_batches, pad, padded
 from factrecall.training.finetune import traced_individuals
 from factrecall.training.loop import train
-from factrecall.training.trace import GradientTrace
-from tests.benchmarks.common import MODEL, STUDY, examples, ratios, recipe, report, setting
+from factrecall.training.losses import example_loss
+from factrecall.training.trace import TASKS, GradientTrace
+from tests.benchmarks.common import MODEL, STUDY, examples, ratios, recipe, setting
+from tests.benchmarks.table import Row
+
+TRANSFORMERS = version("transformers")
 
 
-def bench_recall() -> bool:
+def bench_recall() -> list[Row]:
     """Teacher-forced verdicts against greedy generation and comparison of text.
 
     The bar is against `generate` as it is called for a prompt; batches of 64 padded prompts of
@@ -31,10 +35,10 @@ def bench_recall() -> bool:
     model, tokenizer, facts = setting()
     bio = [(text, spans) for _, text, spans in joined(facts.bio[facts.bio["split"] != "pretrain"])]
     qa = facts.qa[facts.qa["split"] != "pretrain"]
-    rows = zip(qa["text"], qa["attribute_start"], qa["terminator_end"], strict=True)
-    questions = [(text, [(start, end)]) for text, start, end in rows]
-    met = []
-    for name, part in (("bio", bio[:40]), ("qa", questions[:240])):
+    asked = zip(qa["text"], qa["attribute_start"], qa["terminator_end"], strict=True)
+    questions = [(text, [(start, end)]) for text, start, end in asked]
+    rows = []
+    for name, part in (("biographies", bio[:40]), ("questions", questions[:240])):
         texts = encode(tokenizer, [t for t, _ in part], [s for _, s in part])
         verdicts: dict[str, list[bool]] = {}
 
@@ -45,13 +49,13 @@ def bench_recall() -> bool:
         def free(size: int, texts: list[Encoded] = texts, verdicts: dict = verdicts) -> None:  # type: ignore[type-arg]
             verdicts[f"free {size}"] = generate(model, tokenizer, texts, size)
 
-        single = ratios(3, lambda free=free: free(1), forced)
-        batched = ratios(3, lambda free=free: free(64), forced)
-        assert verdicts["free 1"] == verdicts["free 64"] == verdicts["forced"]
-        right = np.mean(verdicts["forced"])
-        print(f"     {name}: batches of 64 / ours {statistics.median(batched):.2f}")
-        met.append(report(f"recall of {name} ({right:.0%} right), generate / ours", single, 10))
-    return all(met)
+        for size, bar in ((1, 10), (64, None)):
+            found = ratios(3, lambda free=free, size=size: free(size), forced)  # type: ignore[misc]
+            assert verdicts[f"free {size}"] == verdicts["forced"]
+            against = "generate, a prompt at a time" if size == 1 else "generate, batches of 64"
+            rows.append(Row.of(f"recall of {name}", against, found, bar, version=TRANSFORMERS))
+        print(f"     {name}: {np.mean(verdicts['forced']):.0%} right")
+    return rows
 
 
 def generate(
@@ -82,7 +86,7 @@ def generate(
     return verdicts
 
 
-def bench_training() -> bool:
+def bench_training() -> list[Row]:
     """Our loop against the Hugging Face Trainer with its padding collator, same examples."""
     start, tokenizer, facts = setting()
     data = examples(facts, tokenizer)
@@ -119,17 +123,121 @@ def bench_training() -> bool:
         collator = DataCollatorForLanguageModeling(tokenizer, mlm=False)
         Fixed(copy.deepcopy(start), arguments, collator, rows).train()
 
-    real = padded = kept = 0
+    real = filled = kept = 0
     for update in range(updates):
         batch = [data[i] for i in batch_indices(len(data), size, update, 0)]
         real += sum(len(e.tokens) for e in batch)
-        padded += size * max(len(e.tokens) for e in batch)
-        kept += sum(tokens.numel() for tokens, _, _ in micro_batches(batch, 16384))
-    print(f"     real tokens: {real / padded:.0%} of theirs, {real / kept:.0%} of ours")
-    return report("training, Trainer / ours (same examples)", ratios(3, theirs, ours), 2)
+        filled += size * max(len(e.tokens) for e in batch)
+        kept += sum(micro.tokens.numel() for micro in micro_batches(batch, 16384))
+    print(f"     real tokens: {real / filled:.0%} of theirs, {real / kept:.0%} of ours")
+    found = ratios(3, theirs, ours)
+    return [
+        Row.of(
+            f"mixed training, batch {size}",
+            "Trainer, padding collator",
+            found,
+            2,
+            version=TRANSFORMERS,
+        )
+    ]
 
 
-def bench_trace() -> bool:
+def key(example: Example) -> tuple[str, int]:
+    """Return what a trace knows an example by."""
+    return example.kind, example.individual
+
+
+def bench_gradients() -> list[Row]:
+    """Gradients of single examples, added up as the trace does, against two usual ways.
+
+    One way calls `backward` for each example and copies what it left. The other is
+    `torch.func.vmap` over `grad` of a functional call, with eager attention, for which it has
+    batching rules; biographies and questions go apart, so that little is padded. An update of a
+    training brings traced examples one or two at a time (80 of 2,400 in batches of 16, at other
+    weights each time); that is what the bar is for. All 80 at once are told too: no training
+    has them so, and what `vmap` gains there it pays with 80 copies of all parameters.
+    """
+    start, tokenizer, facts = setting()
+    model = copy.deepcopy(start).train()
+    people = traced_individuals(facts.individuals, STUDY.trace, STUDY.seed)
+    empty = GradientTrace(model, people)
+    traced = [e for e in examples(facts, tokenizer) if empty.task(e.kind, e.individual)]
+    names = [name for name, _ in model.named_parameters()]
+    eager = copy.deepcopy(model)
+    eager.set_attn_implementation("eager")
+    detached = {name: p.detach() for name, p in eager.named_parameters()}
+    rate, sums = 1e-3, {}
+
+    def ours() -> None:
+        trace = GradientTrace(model, people)
+        for example in traced:
+            trace.add(empty.task(*key(example)) or "", example_loss(model, padded([example])), rate)
+        sums["ours"] = trace.sums
+
+    def add(total: dict[str, torch.Tensor], task: str, name: str, g: torch.Tensor) -> None:
+        """Add gradients, shape (examples, …), to the sums of lr·g and of |lr·g|."""
+        for kind, part in (("signed", g.sum(0)), ("absolute", g.abs().sum(0))):
+            place = f"{task}/{kind}/{name}"
+            if place in total:
+                total[place].add_(part, alpha=rate)
+            else:
+                total[place] = rate * part
+
+    def loop() -> None:
+        total: dict[str, torch.Tensor] = {}
+        for example in traced:
+            model.zero_grad()
+            example_loss(model, padded([example])).backward()
+            for name, p in model.named_parameters():
+                assert p.grad is not None
+                add(total, empty.task(*key(example)) or "", name, p.grad.detach().clone()[None])
+        model.zero_grad()
+        sums["loop"] = total
+
+    def loss(
+        weights: dict[str, torch.Tensor], tokens: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:
+        inputs = {
+            "input_ids": tokens[None],
+            "position_ids": torch.arange(len(tokens))[None],
+            "use_cache": False,
+        }
+        logits = torch.func.functional_call(eager, weights, (), inputs).logits[0]
+        return torch.nn.functional.cross_entropy(logits, targets, ignore_index=IGNORED)
+
+    def mapped(size: int) -> None:
+        total: dict[str, torch.Tensor] = {}
+        each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))
+        for task in TASKS:
+            group = [e for e in traced if empty.task(*key(e)) == task]
+            for begin in range(0, len(group), size):
+                some = group[begin : begin + size]
+                tokens = pad([e.tokens for e in some], 0)
+                found = each(detached, tokens, pad([e.targets for e in some], IGNORED))
+                for name in names:
+                    add(total, task, name, found[name])
+        sums["func"] = total
+
+    rows = []
+    what = "gradients of 80 single examples, added up"
+    for against, rival, bar in (
+        ("zero_grad, backward, copy", loop, 1.0),
+        ("torch.func, as they come", lambda: mapped(1), 1.0),
+        ("torch.func, all at once", lambda: mapped(len(traced)), None),
+    ):
+        for warm in (ours, rival):
+            warm()
+        found = ratios(5, rival, ours)
+        rows.append(Row.of(what, against, found, bar, version=version("torch")))
+    for rival in ("loop", "func"):
+        assert sums[rival].keys() == sums["ours"].keys()
+        for name, total in sums["ours"].items():
+            scale = float(total.abs().max())
+            torch.testing.assert_close(sums[rival][name], total, rtol=1e-3, atol=1e-5 * scale)
+    return rows
+
+
+def bench_trace() -> list[Row]:
     """Training with the trace against training without."""
     start, tokenizer, facts = setting()
     data = examples(facts, tokenizer)
@@ -143,4 +251,4 @@ def bench_trace() -> bool:
         train(model, data, recipe(updates, size), 0, trace=trace)
 
     found = ratios(5, lambda: run(True), lambda: run(False))
-    return report("mixed training, with trace / without", found, 1.2, least=False)
+    return [Row.of(f"mixed training with trace, batch {size}", "without", found, 1.2, least=False)]

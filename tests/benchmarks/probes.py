@@ -13,9 +13,9 @@ its default tolerance it stops earlier, at other accuracies; both are told.
 
 from __future__ import annotations
 
-import statistics
 import time
 import warnings
+from importlib.metadata import version
 from importlib.util import find_spec
 
 import numpy as np
@@ -23,7 +23,7 @@ import torch
 
 from factrecall.experiments.probing import Coordinates, fit_chosen
 from factrecall.seeds import generator
-from tests.benchmarks.common import report
+from tests.benchmarks.table import Row
 
 CLASSES = {
     "birth_date": 12,
@@ -70,8 +70,8 @@ def ours(h: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.cat(right), torch.cat(chosen)
 
 
-def loop(h: torch.Tensor, y: torch.Tensor, tolerance: float) -> tuple[float, float]:
-    """Return the accuracy and penalty of one problem, as scikit-learn finds them."""
+def loop(h: torch.Tensor, y: torch.Tensor, tolerance: float) -> float:
+    """Return the test accuracy of one problem, as scikit-learn finds it."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
@@ -85,53 +85,46 @@ def loop(h: torch.Tensor, y: torch.Tensor, tolerance: float) -> tuple[float, flo
     validation, rest = (torch.nonzero(m)[:, 0].numpy() for m in (VALIDATION, ~VALIDATION))
     scores = {p: fitted(rest, p).score(scaled[validation], classes[validation]) for p in PENALTIES}
     best = max(PENALTIES, key=lambda p: (scores[p], p))
-    accuracy = fitted(np.arange(ROWS), best).score(scaled[ROWS:], classes[ROWS:])
-    return float(accuracy), best
+    return float(fitted(np.arange(ROWS), best).score(scaled[ROWS:], classes[ROWS:]))
 
 
-def bench_probes() -> bool | None:
+def bench_probes() -> list[Row]:
     """Compare seconds of all probes and their test accuracies."""
+    what, loop_of = "504 linear probes, fitted and chosen", "scikit-learn, one by one"
     if find_spec("sklearn") is None:
-        print("     NOT MEASURED: scikit-learn. To measure, pip install scikit-learn==1.9.1")
-        return None
+        return [Row.missing(what, loop_of, 5)]
     warnings.filterwarnings("ignore", module="sklearn")
     ratios: dict[float, list[float]] = {PRECISE: [], USUAL: []}
     gaps: dict[float, list[float]] = {PRECISE: [], USUAL: []}
     for turn in range(TURNS):
-        seconds = {name: 0.0 for name in ("ours", PRECISE, USUAL)}
-        told = []
-        for relation in CLASSES:
+        spent = {name: 0.0 for name in ("ours", PRECISE, USUAL)}
+        for number, relation in enumerate(CLASSES):
             h, y = states(relation, turn)
             begin = time.process_time()
-            right, chosen = ours(h, y)
-            seconds["ours"] += (time.process_time() - begin) / len(h)
+            right, _ = ours(h, y)
+            spent["ours"] += (time.process_time() - begin) / len(h)
             # Another layer each turn and relation, another format each relation.
-            problem = (5 * len(told) + FORMATS * turn) % len(h)
+            problem = (5 * number + FORMATS * turn) % len(h)
             for tolerance in (PRECISE, USUAL):
                 begin = time.process_time()
-                accuracy, penalty = loop(h[problem], y, tolerance)
-                seconds[tolerance] += time.process_time() - begin
-                gaps[tolerance].append(float(right[problem]) - accuracy)
-                if tolerance == PRECISE:
-                    pair = f"{right[problem]:.1%} {chosen[problem]:g} / {accuracy:.1%} {penalty:g}"
-                    told.append(f"{relation} {pair}")
-        print(f"     accuracy and penalty, ours / loop: {', '.join(told)}", flush=True)
-        whole = {name: spent * LAYERS * FORMATS for name, spent in seconds.items()}
-        print(
-            f"     504 probes: ours {whole['ours']:.0f} s, scikit-learn {whole[PRECISE]:.0f} s, at "
-            f"its usual tolerance {whole[USUAL]:.0f} s",
-            flush=True,
-        )
+                accuracy = loop(h[problem], y, tolerance)
+                spent[tolerance] += time.process_time() - begin
+                gaps[tolerance].append(100 * abs(float(right[problem]) - accuracy))
         for tolerance, found in ratios.items():
-            found.append(seconds[tolerance] / seconds["ours"])
-    times, gap = statistics.median(ratios[USUAL]), np.abs(gaps[USUAL]).max()
-    print(f"     at its usual tolerance: {times:.2f} times our seconds, up to {gap:.1%} off")
-    off = abs(float(np.mean(gaps[PRECISE])))
-    widest = float(np.abs(gaps[PRECISE]).max())
-    met = [
-        report("probes, scikit-learn / ours", ratios[PRECISE], 5),
-        report(
-            f"mean gap of accuracies, points (widest {widest:.2%})", [100 * off], 0.5, least=False
-        ),
-    ]
-    return all(met)
+            found.append(spent[tolerance] / spent["ours"])
+    rows = []
+    for tolerance, bar in ((PRECISE, 5), (USUAL, None)):
+        against = f"{loop_of}, tol={tolerance:g}"
+        peer = {"version": version("scikit-learn")}
+        rows += [
+            Row.of(what, against, ratios[tolerance], bar, **peer),
+            Row.of(
+                "… accuracies apart, points",
+                against,
+                gaps[tolerance],
+                bar and 0.5,
+                least=False,
+                **peer,
+            ),
+        ]
+    return rows
