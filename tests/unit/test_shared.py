@@ -31,7 +31,7 @@ from factrecall.parameters.space import ParameterSpace
 from factrecall.seeds import generator
 from factrecall.storage import read_table, write_tensors
 from factrecall.training.trace import INFLUENCES
-from tests.benchmarks.bench_scale import bench_scale
+from tests.benchmarks.scale import bench_scale
 from tests.unit.test_storage import flip
 
 SPACE = ParameterSpace(

@@ -17,6 +17,7 @@ from tests.workflow.running import PRESET, copy_sources, snakemake
 CHANGES: dict[str, dict[str, Any]] = {
     PRESET: {},
     "workflow/presets/paper.yaml": {},
+    "workflow/presets/gpu.yaml": {},
     "config.yaml": {
         "seed": 3,
         "training": {"seeds": [4, 7]},

@@ -52,6 +52,7 @@ def add(commands: Any) -> None:
 
 def _plan(options: argparse.Namespace) -> None:
     import json
+    import sys
 
     from factrecall.config.reading import read_study
     from factrecall.planning.plan import as_json, plan_study
@@ -70,6 +71,7 @@ def _plan(options: argparse.Namespace) -> None:
     print(show(plans))
     if options.json is not None:
         write_text(options.json, json.dumps(as_json(plans), indent=2) + "\n")
+        print(f"written to {options.json}", file=sys.stderr)
 
 
 def _usual(study: Study) -> list[str]:

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from factrecall.planning.devices import Device
     from factrecall.planning.memory import Memory
 
-PAPER_HOURS = 4635
-"""A100 hours of the paper: 281 of fine-tuning, 2,712 of grafting, 1,642 of interventions."""
-
 ASKING: dict[str, Callable[..., Work]] = {
     "recall": asking.work_of_recall,
     "ablate": asking.work_of_ablation,
@@ -132,6 +129,10 @@ class Plan:
     def disk(self) -> float:
         """Bytes of all files that stay, and of the largest state beside them."""
         return sum(p.work.written for p in self.jobs) + max(p.work.held for p in self.jobs)
+
+    def hours_at(self, efficiency: float) -> float:
+        """Return what `hours` would be if another share of the rate were reached."""
+        return sum(p.work.seconds(self.device, efficiency) for p in self.jobs) / 3600
 
     def hours_shared(self, jobs: int) -> float:
         """Return what `hours` would be if so many jobs at a time shared one GPU.

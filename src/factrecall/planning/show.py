@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from factrecall.planning.choice import FITS, fits
-from factrecall.planning.plan import PAPER_HOURS
 
 if TYPE_CHECKING:
     from factrecall.planning.memory import Memory
@@ -18,9 +17,9 @@ if TYPE_CHECKING:
     from factrecall.training.mode import Mode
 
 SOURCES = {
-    "package": "its config.json as the package has it",
-    "config": "its config.json",
-    "settings": "the study's settings",
+    "package": "by its config.json as the package has it",
+    "config": "by its config.json",
+    "settings": "by the study's settings",
     "name": "GUESSED from its name",
     "weights": "GUESSED from the size of its weights",
 }
@@ -52,7 +51,7 @@ def _head(plan: Plan) -> list[str]:
     lines = [f"study {plan.study.name!r}: {len(plan.jobs)} jobs"]
     for model in plan.models:
         kind, size = model.shape.architecture, f"{model.shape.parameters:,} parameters"
-        lines.append(f"  {model.name}: {kind}, {size}, by {SOURCES[model.source]}")
+        lines.append(f"  {model.name}: {kind}, {size}, {SOURCES[model.source]}")
     return lines
 
 
@@ -70,7 +69,8 @@ def _stages(plan: Plan) -> list[str]:
     ]
     where = plan.device.name
     reached = f" at {plan.efficiency:.0%} of its matrix rate" if plan.device.is_gpu else ""
-    title = f"on {where}{reached}; memory is that of the largest job, all else of all jobs"
+    kind = "predicted for" if plan.device.is_gpu else "on"
+    title = f"{kind} {where}{reached}; memory is that of the largest job, all else of all jobs"
     return [title, *table([head, *rows, total])]
 
 
@@ -89,16 +89,17 @@ def _row(row: Row) -> list[str]:
 
 
 def _devices(plans: Sequence[Plan]) -> list[str]:
-    head = ["device", "memory GB", "hours", "GPU hours", "longest job h", "disk GB", "fits"]
+    head = ["device", "memory GB", "fit it", "main GB", "disk GB", "hours", "GPU hours", "longest"]
     rows = [
         [
             plan.device.name,
             gigabytes(plan.device.memory or 0),
+            "all jobs" if not plan.too_large() else f"all but {len(plan.too_large())}",
+            gigabytes(max(p.work.memory.host for p in plan.jobs)),
+            gigabytes(plan.disk),
             hours(plan.hours),
             hours(plan.gpu_hours) if plan.device.is_gpu else "",
             hours(max(p.seconds for p in plan.jobs) / 3600),
-            gigabytes(plan.disk),
-            "all" if not plan.too_large() else f"all but {len(plan.too_large())} jobs",
         ]
         for plan in plans
     ]
@@ -143,15 +144,20 @@ def _notes(plan: Plan) -> Iterator[str]:
     ]
     yield f"most time goes into {', '.join(share)}"
     if plan.device.is_gpu:
+        most = max(plan.jobs, key=_need)
+        yield (
+            f"the largest job, {most.job.stage} of {most.job.model}, takes {_need(most) / 1e9:.0f} "
+            f"of {FITS * (plan.device.memory or 0) / 1e9:.0f} GB that are safe"
+        )
         if (together := plan.sharing()) > 1:
             yield (
-                f"{together} jobs fit together (--resources gpu={together}): "
+                f"if {together} jobs share the GPU (--resources gpu={together}): "
                 f"{hours(plan.hours_shared(together))} hours, if the host keeps up"
             )
-        if plan.study.name == "paper":
-            less = PAPER_HOURS / plan.gpu_hours
-            yield f"the paper spent {PAPER_HOURS:,} hours of an A100, {less:.0f} times as many"
-        yield "GPU numbers are predictions; docs/planning.md has the sums and what was measured"
+        yield (
+            f"if 60 or 30 % of the matrix rate are reached: {hours(plan.hours_at(0.6))} or "
+            f"{hours(plan.hours_at(0.3))} hours; no run has checked any of this (docs/planning.md)"
+        )
 
 
 def _unfit(plan: Plan) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """The plan beside what a finished study took: time and peak memory, stage by stage, on this CPU.
 
-    python -m tests.benchmarks.bench_plan results/laptop --configfile config.yaml
+    python -m tests.benchmarks.plan results/laptop --configfile config.yaml
 
 Snakemake measures each job (`results/<study>/benchmarks`): seconds, peak of resident memory in MiB,
 share of a core that was used. Bars: peak memory within 25 % and time within 2×, each the mean of a
@@ -122,7 +122,7 @@ def _within(ratio: float, bar: float) -> bool:
 
 def main() -> int:
     """Print the table; return 1 if a bar is missed."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.bench_plan")
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.plan")
     parser.add_argument("results", type=Path, help="the folder of a finished study")
     parser.add_argument("--configfile", type=Path, nargs="+", default=[Path("config.yaml")])
     options = parser.parse_args()

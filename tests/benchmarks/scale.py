@@ -1,7 +1,7 @@
 """The whole way from influences to shared parameters at the size of the paper's larger model.
 
-    python -m tests.benchmarks.bench_scale             3.2 G parameters, K = 10⁸
-    python -m tests.benchmarks.bench_scale --small     the same, two thousand times smaller
+    python -m tests.benchmarks.scale             3.2 G parameters, K = 10⁸
+    python -m tests.benchmarks.scale --small     the same, two thousand times smaller
 
 A process of its own ranks the influences of traced tasks, writes the traces, and selects the shared
 parameters from them, by the functions that the workflow's jobs call. The parameters are those
@@ -162,7 +162,7 @@ def bench_scale(small: bool = False, folder: Path | None = None) -> bool:
         Where the traces (8.7 GB) lie for a while; else where temporary files do.
     """
     with tempfile.TemporaryDirectory(dir=folder) as there:
-        command = [sys.executable, "-m", "tests.benchmarks.bench_scale", "--run", there]
+        command = [sys.executable, "-m", "tests.benchmarks.scale", "--run", there]
         done = subprocess.run(
             [*command, *(["--small"] if small else [])], stdout=subprocess.PIPE, check=True
         )
