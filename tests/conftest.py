@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 import yaml
+from hypothesis import settings
 
 from factrecall.cli import main
 from factrecall.config import Facts, Pools, Recipe, Scratch
@@ -19,6 +20,10 @@ from factrecall.models.tokenizer import train_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+# No test is timed: machines are shared.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 ARCHITECTURES = ("llama", "gpt_neox")
 SMALL_POOLS = Pools(first_names=8, last_names=12, cities=5, universities=5, jobs=5, companies=5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -31,7 +31,6 @@ def test_by_hand() -> None:
     assert table["retained"].tolist() == [True, True, False]
 
 
-@settings(deadline=None)
 @given(right=arrays(bool, st.tuples(st.integers(1, 12), st.just(6))))
 def test_against_a_loop(right: np.ndarray) -> None:
     found = lasting(right, questions(6))

@@ -39,7 +39,7 @@ def test_a_bend_is_found_and_followed() -> None:
     assert curve.worst == 0.0 and len(curve.values) < 60
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     values=st.lists(st.floats(0, 1), min_size=2, max_size=200),
     first=st.integers(1, 20),

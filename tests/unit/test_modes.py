@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -244,7 +244,6 @@ def test_half_precision_with_few_logits_at_a_time(
         torch.testing.assert_close(weight, expected.weights[name], rtol=0, atol=2e-2, msg=name)
 
 
-@settings(deadline=None)
 @given(
     positions=st.integers(1, 30),
     vocabulary=st.integers(2, 40),

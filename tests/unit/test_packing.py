@@ -52,7 +52,7 @@ def fewest(texts: list[np.ndarray], own: list[int], most: int) -> int:
     return best(tuple(range(len(texts))))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(texts=TEXTS, most=st.integers(4, 20) | st.just(1000), data=st.data())
 def test_rows_hold_every_text_once_in_the_fewest_tokens(
     texts: list[np.ndarray], most: int, data: st.DataObject

@@ -170,12 +170,15 @@ def test_gpus_are_asked_for_where_there_may_be_one(
     assert gpus(ci, cluster=False) == 0
 
 
-def test_only_a_fine_tuning_is_shared_by_gpus(ci: Study) -> None:
+def test_only_a_fine_tuning_is_shared_by_gpus(ci: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     mode = ci.training.mode.model_copy(update={"gpus": 4})
     several = ci.model_copy(update={"training": ci.training.model_copy(update={"mode": mode})})
     assert gpus(several, cluster=True, stage="fine-tune") == 4
     assert gpus(several, cluster=True, stage="recall") == gpus(several, cluster=True) == 1
     assert gpus(ci, cluster=True, stage="fine-tune") == 1
+    # Here every job waits for its turn on all of them.
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    assert {gpus(several, cluster=False, stage=s) for s in ("fine-tune", "recall")} == {4}
 
 
 def test_rules_are_read_without_pytorch() -> None:

@@ -63,7 +63,7 @@ def centred(weights: torch.Tensor) -> torch.Tensor:
     return weights
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     seed=st.integers(0, 10**6),
     rows=st.integers(6, 30),
@@ -109,7 +109,7 @@ def test_a_start_changes_the_way_only() -> None:
 
 
 @given(st.integers(0, 10**6), st.integers(2, 12), st.integers(1, 12))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_coordinates(seed: int, rows: int, width: int) -> None:
     h = features(seed, 2, rows, width)
     h[..., 0] = 3.0  # a feature that says nothing

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from factrecall.errors import DamagedFile, FactRecallError
@@ -108,7 +108,6 @@ def test_a_sample_larger_than_its_set_is_refused() -> None:
         made({1, 2}, False).sample_by_tensor({"b": 1}, generator(0))
 
 
-@settings(deadline=None)
 @given(SETS, SETS)
 def test_files_keep_sets(
     tmp_path_factory: pytest.TempPathFactory,

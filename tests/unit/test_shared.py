@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from factrecall.errors import DamagedFile, FactRecallError
@@ -70,7 +70,6 @@ def test_entry_ranks_give_every_intersection(seed: int, dtype: type) -> None:
             assert sizes(found_[name], ks)[k - 1] == len(members)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10_000))
 def test_curves_and_places_count_the_sets(seed: int) -> None:
     found = rankings(seed, 30)

@@ -81,7 +81,7 @@ def test_prompts_say_what_the_tables_say() -> None:
         )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(some_form, someone, someone, some_relation, st.sampled_from(PARTS))
 def test_one_part_is_exchanged_and_no_other(
     form: str, person: int, donor: int, relation: str, part: str
@@ -125,7 +125,7 @@ def test_an_article_goes_with_its_attribute() -> None:
     assert found > 20
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(some_form, someone, some_relation, st.sampled_from(RELATIONS[1:]))
 def test_another_relation_is_told_of_the_same_person(
     form: str, person: int, relation: str, other: str

@@ -78,9 +78,9 @@ parameters = partial(stages.parameters, STUDY)
 needs = partial(planned.resources, STUDY)
 
 # Each job that runs a model has a GPU to itself, or as many as share a fine-tuning: here jobs take
-# turns on all there are, on a cluster each submission has its own.
+# turns on all of these, on a cluster each submission has its own. No job gets more than there are here.
 if "gpu" not in workflow.global_resources:
-    workflow.register_resource("gpu", 1)
+    workflow.register_resource("gpu", STUDY.training.mode.gpus)
 
 
 resource_scopes:

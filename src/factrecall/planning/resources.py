@@ -131,8 +131,8 @@ def gpus(study: Study, *, cluster: bool, stage: str = "") -> int:
     stage : str
         Of the job.
     """
-    # Here it is a turn that is asked for, on all GPUs there are.
-    each = study.training.mode.gpus if cluster and stage == "fine-tune" else 1
+    # Here it is a turn that is asked for, on all GPUs that a fine-tuning takes.
+    each = study.training.mode.gpus if stage == "fine-tune" or not cluster else 1
     if study.compute.device != "auto":
         return each * (study.compute.device == "cuda")
     return each * int(cluster or _gpu_here())
