@@ -245,7 +245,7 @@ def kill(study: Study) -> None:
 
     The job stands still until its successor is there, and then wants to go on.
     """
-    orphan = study.job("graft", "out")
+    orphan = study.job("--split", "out")  # a grafting with or without S: either may come first
     os.kill(orphan.pid, signal.SIGSTOP)
     assert study.snakemake is not None
     study.snakemake.kill()
@@ -254,12 +254,12 @@ def kill(study: Study) -> None:
     study.start()
     out = _option(orphan.pid, "--out")
     wait_until(
-        lambda: any(job.pid != orphan.pid for job in study.jobs("graft", out)),
+        lambda: any(job.pid != orphan.pid for job in study.jobs(out)),
         PATIENCE,
         "the job of the killed start has no successor",
     )
     time.sleep(5)
-    assert [job for job in study.jobs("graft", out) if job.pid != orphan.pid], "it did not wait"
+    assert [job for job in study.jobs(out) if job.pid != orphan.pid], "it did not wait"
     os.kill(orphan.pid, signal.SIGCONT)
     wait_until(lambda: not orphan.alive, 60, "the job of the killed start did not leave")
     study.say(f"orphaned {orphan.number}")
