@@ -189,7 +189,7 @@ def test_the_command_prints_and_writes_a_plan(
     out = tmp_path / "plan.json"
     assert main(["plan", "--configfile", str(PAPER), "--json", str(out)]) == 0
     said = capsys.readouterr().out
-    for word in ("208 jobs", "3,212,749,824", "A100-40", "moments", "predictions"):
+    for word in ("208 jobs", "3,212,749,824", "A100-40", "moments", "predicted"):
         assert word in said
     written = json.loads(out.read_text())
     jsonschema.validate(written, SCHEMA)
