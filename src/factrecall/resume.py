@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from factrecall import interruption
 from factrecall.errors import DamagedFile
-from factrecall.storage import read_tensors, remove_leftovers, to_json, unreadable, write_tensors
+from factrecall.storage import remove_leftovers, to_json, unreadable
+from factrecall.tensorfile import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     import torch

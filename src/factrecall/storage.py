@@ -1,4 +1,4 @@
-"""Files between steps: Parquet for tables, safetensors for tensors, nothing half-written.
+"""Files between steps: Parquet for tables (tensors: `tensorfile`), nothing half-written.
 
 Everything is written to a temporary name beside its target, flushed to disk and renamed, so
 that a reader sees a whole file or none. What a file says of its own making (settings, versions)
@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,6 @@ from factrecall.errors import DamagedFile, FactRecallError
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
-    import torch
 
 Schema = Mapping[str, str]
 """Column name to Arrow type name, e.g. ``{"seed": "int32", "accuracy": "float64"}``."""
@@ -213,131 +212,6 @@ def read_provenance(path: Path) -> dict[str, Any]:
     metadata = pq.read_schema(path).metadata or {}
     result: dict[str, Any] = json.loads(metadata.get(b"factrecall", b"{}"))
     return result
-
-
-# --- tensors ----------------------------------------------------------------------------------
-
-
-def write_tensors(
-    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]
-) -> None:
-    """Write named tensors as safetensors; `metadata` values are kept as JSON.
-
-    Tensors of another device are fetched one at a time; those of this one are not copied.
-    """
-    from factrecall import tensorfile
-
-    with atomic(path) as temporary:
-        tensorfile.write(temporary, tensors, json.loads(to_json(dict(metadata))))
-
-
-class Tensors(Mapping[str, "torch.Tensor"]):
-    """A tensor file that is open: a tensor is read, and checked, when it is asked for.
-
-    Attributes
-    ----------
-    path : Path
-        The file.
-    metadata : dict
-        What it says of its own making (see `write_tensors`).
-
-    Notes
-    -----
-    A tensor that was read is a view of the file: it takes memory of the page cache, which the
-    system takes back when it needs to, and keeps the file open for as long as it is there.
-    """
-
-    def __init__(self, path: Path, file: Any) -> None:
-        from factrecall import tensorfile
-
-        self.path, self._file, self._checksum = path, file, tensorfile.checksum
-        self.metadata: dict[str, Any] = json.loads((file.metadata() or {})["factrecall"])
-        if self.metadata.pop("checksum", None) != tensorfile.checksum_of(self.metadata):
-            raise ValueError("its checksum differs, or it is of another version")
-        self._sums: dict[str, str] = self.metadata.pop("checksums")
-        if sorted(file.keys()) != sorted(self._sums):
-            raise ValueError("its tensors are not those that it was written with")
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        from safetensors import SafetensorError
-
-        total = self._sums[name]
-        try:
-            tensor: torch.Tensor = self._file.get_tensor(name)
-            if self._checksum(name, tensor) != total:
-                raise ValueError(f"the checksum of {name} differs")
-        except (SafetensorError, OSError, RuntimeError, ValueError) as error:
-            raise _unreadable_tensors(self.path, error) from error
-        return tensor
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._sums
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._sums)
-
-    def __len__(self) -> int:
-        return len(self._sums)
-
-
-def open_tensors(path: Path, said: Sequence[str] = ()) -> Tensors:
-    """Open a safetensors file of this project; its tensors are read when they are asked for.
-
-    Parameters
-    ----------
-    path : Path
-        From `write_tensors`. Another file may take its place while it is open: what is read is
-        still of this one.
-    said : sequence of str
-        What its metadata has to say.
-
-    Raises
-    ------
-    FactRecallError
-        When the file is missing or cannot be read; a `DamagedFile` when it is cut off, changed,
-        not of our making or of another kind. A tensor that was changed is found when it is read.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    while True:
-        stamp = _stamp(path)
-        try:
-            if path.is_dir():
-                raise ValueError("it is a folder")
-            opened = Tensors(path, safe_open(path, framework="pt"))
-        except (SafetensorError, OSError, KeyError, RuntimeError, ValueError) as error:
-            if _stamp(path) != stamp:
-                continue
-            raise _unreadable_tensors(path, error) from error
-        # The library opens a file twice, for its header and for its numbers: between the two
-        # another file may have taken its place.
-        if _stamp(path) == stamp:
-            break
-    if missing := [key for key in said if key not in opened.metadata]:
-        why = f"it is a file of another kind: its metadata has no {missing[0]!r}"
-        raise DamagedFile(path, why, "name the right file; --help says which")
-    return opened
-
-
-def read_tensors(
-    path: Path, said: Sequence[str] = ()
-) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Read all tensors of a safetensors file and its metadata (see `open_tensors`)."""
-    opened = open_tensors(path, said)
-    return dict(opened), opened.metadata
-
-
-def _unreadable_tensors(path: Path, error: Exception) -> FactRecallError:
-    damaged = not isinstance(error, (OSError, RuntimeError))
-    return unreadable(path, "safetensors file of this project", error, damaged)
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns
 
 
 def unreadable(path: Path, kind: str, error: Exception, damaged: bool) -> FactRecallError:

@@ -94,7 +94,8 @@ class Predictions:
 
     def descending(self, tokens: float, targets: float, length: float) -> float | None:
         """Return the seconds of forward and backward passes of questions."""
-        from factrecall.planning.asking import HELD, SCORED, SELECTED
+        from factrecall.planning.asking import HELD, SCORED
+        from factrecall.planning.work import SELECTED
 
         spent = self._seconds(1, tokens, targets, length, "train", self.asked, 1.0, True)
         return self._moved(spent, HELD + SCORED + SELECTED)

@@ -18,7 +18,8 @@ from factrecall.facts.forms import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS
 from factrecall.models.load import load_model, load_tokenizer
 from factrecall.recall import PER_EXAMPLE, SUMMARY
 from factrecall.stages import STAGES
-from factrecall.storage import read_provenance, read_table, read_tensors
+from factrecall.storage import read_provenance, read_table
+from factrecall.tensorfile import read_tensors
 from factrecall.training.history import HISTORY
 from tests.conftest import Workspace
 

@@ -21,7 +21,8 @@ from factrecall.errors import DamagedFile, FactRecallError
 from factrecall.models.load import load_model
 from factrecall.parameters.sets import ParameterSet, read_sets, write_sets
 from factrecall.parameters.space import ParameterSpace
-from factrecall.storage import read_table, read_tensors, write_table, write_tensors
+from factrecall.storage import read_table, write_table
+from factrecall.tensorfile import read_tensors, write_tensors
 from tests.conftest import Workspace
 
 PLACES = {"bio.parquet": b"no table", "base/tokenizer.json": b"{", "base/model.safetensors": b""}

@@ -17,7 +17,8 @@ from factrecall.errors import FactRecallError
 from factrecall.models.load import save_model
 from factrecall.report.style import new_figure, save_figure
 from factrecall.resume import Checkpoint
-from factrecall.storage import read_tensors, write_table, write_tensors, write_text
+from factrecall.storage import write_table, write_text
+from factrecall.tensorfile import read_tensors, write_tensors
 from tests.conftest import Tiny, Workspace
 
 NUMBERS = np.random.default_rng(0).random(200_000)

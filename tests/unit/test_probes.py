@@ -30,7 +30,8 @@ from factrecall.experiments.states import FORMATS
 from factrecall.facts import RELATIONS
 from factrecall.seeds import generator
 from factrecall.statistics import TOGETHER
-from factrecall.storage import read_table, write_table, write_tensors
+from factrecall.storage import read_table, write_table
+from factrecall.tensorfile import write_tensors
 
 CPU = torch.device("cpu")
 SIX = len(RELATIONS)

@@ -37,7 +37,8 @@ from factrecall.report.summaries import (
 )
 from factrecall.report.tables import comparison_table, flat, percent, points, recall_table
 from factrecall.report.timings import Timing, duration, summarise
-from factrecall.storage import write_table, write_tensors
+from factrecall.storage import write_table
+from factrecall.tensorfile import write_tensors
 from factrecall.training.history import HISTORY
 from tests.unit.test_report_circuits import write_case, write_circuit_tables, write_sweep
 from tests.unit.test_report_representations import write_representation_tables

@@ -20,7 +20,8 @@ from factrecall.config import Trace
 from factrecall.facts.forms import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS, FactFiles
 from factrecall.models.load import save_model
 from factrecall.resume import Checkpoint, work_key
-from factrecall.storage import read_tensors, write_table
+from factrecall.storage import write_table
+from factrecall.tensorfile import read_tensors
 from factrecall.training import finetune
 from factrecall.training.finetune import fine_tune
 from factrecall.training.loop import train

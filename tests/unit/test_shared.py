@@ -29,7 +29,8 @@ from factrecall.experiments.shared import (
 from factrecall.parameters.sets import read_sets, write_sets
 from factrecall.parameters.space import ParameterSpace
 from factrecall.seeds import generator
-from factrecall.storage import read_table, write_tensors
+from factrecall.storage import read_table
+from factrecall.tensorfile import write_tensors
 from factrecall.training.trace import INFLUENCES
 from tests.benchmarks.scale import bench_scale
 from tests.unit.test_storage import flip

@@ -14,7 +14,7 @@ import torch
 from factrecall.errors import DamagedFile, FactRecallError
 from factrecall.models.load import load_model, save_model
 from factrecall.models.scratch import build_model
-from factrecall.storage import read_tensors
+from factrecall.tensorfile import read_tensors
 from factrecall.training import finetune, snapshots
 from factrecall.training.snapshots import load_weights
 from tests.conftest import FactTables, Tiny, scratch, tiny_of

@@ -28,7 +28,7 @@ from factrecall.facts import RELATIONS
 from factrecall.models.anatomy import anatomy_of
 from factrecall.models.forward import Encoded
 from factrecall.models.states import hidden_states
-from factrecall.storage import read_tensors
+from factrecall.tensorfile import read_tensors
 from tests.conftest import Tiny
 
 CPU = torch.device("cpu")

@@ -162,7 +162,8 @@ def test_a_disk_that_fills_up_while_writing_is_told_by_every_writer(tmp_path: Pa
         from pathlib import Path
         import numpy as np, pandas as pd, torch
         from factrecall.errors import DamagedFile, FactRecallError
-        from factrecall.storage import write_table, write_tensors, write_text
+        from factrecall.storage import write_table, write_text
+        from factrecall.tensorfile import write_tensors
         folder = Path({str(tmp_path)!r})
         numbers = pd.DataFrame({{"a": np.random.default_rng(0).random(9999)}})
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -13,7 +13,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 from factrecall.config import Trace
 from factrecall.errors import FactRecallError
 from factrecall.parameters.space import ParameterSpace
-from factrecall.storage import read_tensors
+from factrecall.tensorfile import read_tensors
 from factrecall.training.batches import batch_indices
 from factrecall.training.finetune import traced_individuals, write_trace
 from factrecall.training.loop import train

@@ -17,7 +17,8 @@ from factrecall.experiments.shared import SHARED as SHARED_TABLE
 from factrecall.facts import RELATIONS
 from factrecall.parameters.sets import read_sets
 from factrecall.recall import PER_EXAMPLE, SPLITS, SUMMARY
-from factrecall.storage import read_provenance, read_table, read_tensors
+from factrecall.storage import read_provenance, read_table
+from factrecall.tensorfile import read_tensors
 from factrecall.training.trace import INFLUENCES
 from tests.workflow.running import PRESET, snakemake
 

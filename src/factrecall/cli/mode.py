@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from factrecall.errors import FactRecallError
-from factrecall.planning.choice import choose, fits
+from factrecall.planning.choice import fits, settle
 from factrecall.planning.jobs import TASKS
 from factrecall.planning.memory import training_memory
-from factrecall.planning.shapes import Shape
 
 if TYPE_CHECKING:
     import torch
 
     from factrecall.config import Recipe, Study
+    from factrecall.planning.shapes import Shape
     from factrecall.training.mode import Mode
 
 
@@ -30,14 +28,7 @@ def resolve(study: Study, shape: Shape, recipe: Recipe, tuning: str, device: tor
 
     cuda = device.type == "cuda"
     memory = torch.cuda.get_device_properties(device).total_memory if cuda else None
-    precision = study.training.precision
-    if precision == "auto":
-        precision = "bfloat16" if cuda else "float32"
-    chosen = choose(
-        study.training.mode, shape, recipe.micro_batch_tokens, TASKS[tuning], memory, precision
-    )
-    if tuning == "base":  # models built from scratch are small
-        chosen = replace(chosen, gpus=1)
+    chosen, precision = settle(study.training, shape, recipe, tuning, memory)
     if memory is not None:
         tokens, tasks = recipe.micro_batch_tokens, TASKS[tuning]
         need = training_memory(shape, chosen, tokens, tasks, precision).device
@@ -53,12 +44,3 @@ def resolve(study: Study, shape: Shape, recipe: Recipe, tuning: str, device: tor
             file=sys.stderr,
         )
     return chosen
-
-
-def shape_of(folder: Path) -> Shape:
-    """Return the shape of the model in a folder; a likely one, if its kind is not known."""
-    try:
-        return Shape.of_file(folder / "config.json")
-    except FactRecallError:
-        # Whatever is wrong with the folder is told when it is opened. Weights are float32.
-        return Shape.guessed(sum(p.stat().st_size for p in folder.glob("*.safetensors")) // 4)

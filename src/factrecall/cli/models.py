@@ -108,14 +108,15 @@ def _fetch_model(options: argparse.Namespace) -> None:
 def _fine_tune(options: argparse.Namespace) -> None:
     study, settings, provenance = open_study(options, model=options.model, tuning=options.tuning)
     device = device_of(study)
-    from factrecall.cli.mode import resolve, shape_of
+    from factrecall.cli.mode import resolve
     from factrecall.facts.forms import FactFiles
+    from factrecall.planning.models import shape_of_folder
     from factrecall.training.finetune import fine_tune
 
     with shared(options, device, study.training.mode.gpus) as here:
         if not here:
             return
-        recipe, shape = settings["recipe"], shape_of(options.start)
+        recipe, (shape, _) = settings["recipe"], shape_of_folder(options.start)
         settings["mode"] = mode = resolve(study, shape, recipe, options.tuning, device)
         fine_tune(
             **settings,

@@ -25,7 +25,8 @@ from factrecall.experiments.states import FORMATS
 from factrecall.facts import RELATIONS
 from factrecall.progress import progress
 from factrecall.seeds import generator
-from factrecall.storage import read_tensors, write_table
+from factrecall.storage import write_table
+from factrecall.tensorfile import read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,8 @@ from factrecall.errors import FactRecallError
 from factrecall.experiments.entry import Ranked, by_index, entries, log_grid, sizes
 from factrecall.parameters.sets import ParameterSet, different_spaces, write_sets
 from factrecall.parameters.space import ParameterSpace
-from factrecall.storage import open_tensors, read_table, write_table
+from factrecall.storage import read_table, write_table
+from factrecall.tensorfile import open_tensors
 from factrecall.training.trace import INFLUENCES, TASKS
 
 PAIRS = {"S_I": ("BIO_in", "QA_in"), "S_II": ("BIO_out", "QA_in")}

@@ -24,7 +24,7 @@ from factrecall.models.forward import Encoded, encode
 from factrecall.models.states import hidden_states
 from factrecall.progress import progress
 from factrecall.seeds import generator
-from factrecall.storage import write_tensors
+from factrecall.tensorfile import write_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

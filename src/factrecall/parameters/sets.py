@@ -18,7 +18,7 @@ import torch
 from factrecall.errors import DamagedFile, FactRecallError
 from factrecall.parameters.rising import both, draw, either, inside, one_of_two, skip
 from factrecall.parameters.space import ParameterSpace
-from factrecall.storage import Tensors, open_tensors, write_tensors
+from factrecall.tensorfile import Tensors, open_tensors, write_tensors
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from factrecall.config.grafting import DualAveraging
 from factrecall.planning.memory import CONTEXT, Memory, asking_memory, text_bytes
 from factrecall.planning.trainings import kept
-from factrecall.planning.work import Kind, Passes, Work
+from factrecall.planning.work import SELECTED, Kind, Passes, Work
 
 if TYPE_CHECKING:
     from factrecall.config import Study
@@ -42,9 +42,6 @@ beside the model, if it has room for them and so many bytes more."""
 FETCHED = 8.0
 """Bytes a parameter that come over the link for each set that is held, where θpre and θtask are in
 main memory."""
-
-SELECTED = 12.0
-"""Bytes a parameter that selecting the largest scores reads: all of them three times."""
 
 
 def work_of_recall(study: Study, known: Known, job: Job, device: Device) -> Work:

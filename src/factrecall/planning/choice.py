@@ -7,14 +7,16 @@ stays. Only `auto` is chosen, and never 8-bit moments, which are an approximatio
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Literal
 
+from factrecall.planning.jobs import TASKS
 from factrecall.planning.memory import training_memory
 from factrecall.training.mode import Mode
 
 if TYPE_CHECKING:
-    from factrecall.config import mode
+    from factrecall.config import Recipe, Training, mode
     from factrecall.planning.shapes import Shape
 
 FITS = 0.95
@@ -57,6 +59,31 @@ def choose(
     needs = [training_memory(shape, m, tokens, tasks, precision).device for m in possible]
     fitting = (m for m, need in zip(possible, needs, strict=True) if fits(need, memory))
     return next(fitting, possible[needs.index(min(needs))])
+
+
+def settle(
+    training: Training, shape: Shape, recipe: Recipe, tuning: str, memory: int | None
+) -> tuple[Mode, str]:
+    """Return how a training is done, and in which precision (see `choose`).
+
+    Parameters
+    ----------
+    training : Training
+        The configuration's section.
+    shape, memory
+        As in `choose`.
+    recipe : Recipe
+        What is trained by.
+    tuning : {"base", "bio", "stage", "mix"}
+        What is learnt; "base" is pre-training.
+    """
+    precision = training.precision
+    if precision == "auto":
+        precision = "float32" if memory is None else "bfloat16"
+    tokens, tasks = recipe.micro_batch_tokens, TASKS[tuning]
+    mode = choose(training.mode, shape, tokens, tasks, memory, precision)
+    # Models built from scratch are small.
+    return (replace(mode, gpus=1) if tuning == "base" else mode), precision
 
 
 def fits(need: float, memory: int | None) -> bool:

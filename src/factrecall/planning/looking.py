@@ -119,7 +119,7 @@ def work_of_representing(study: Study, known: Known, job: Job, device: Device) -
     looked, texts = study.representations, known.texts
     shape, n = known.shape, known.shape.parameters
     layers = list(range(shape.layers)) if looked.layers is None else looked.layers
-    people = probed(study)
+    people = looked_at(study, looked.probes.individuals)
     depth = (layers[-1] + 1) / shape.layers if layers else 1.0
     bio, short, asked = (float(t.mean()) for t in (texts.bio, texts.short, texts.question))
     batch = study.recall.batch_tokens
@@ -194,12 +194,6 @@ def work_of_representing(study: Study, known: Known, job: Job, device: Device) -
     )
 
 
-def probed(study: Study) -> float:
-    """Count the people of both sides whose prompts are probed."""
-    each = study.representations.probes.individuals
-    return float(sum(min(side, each or side) for side in study.facts.sides))
-
-
 def looked_at(study: Study, individuals: int | None) -> float:
     """Count the people of both sides that an analysis takes so many of each of."""
     return float(sum(min(side, individuals or side) for side in study.facts.sides))
@@ -208,7 +202,7 @@ def looked_at(study: Study, individuals: int | None) -> float:
 def states_bytes(study: Study, known: Known) -> tuple[float, float]:
     """Return the size of a model's hidden states, and what probing them takes besides."""
     looked, shape = study.representations, known.shape
-    rows = FORMATS * probed(study) * shape.width
+    rows = FORMATS * looked_at(study, looked.probes.individuals) * shape.width
     layers = shape.layers if looked.layers is None else len(looked.layers)
     item = 2 if looked.precision == "bfloat16" else 4
     return SIX * rows * layers * item, COPIES * rows * 4
@@ -220,6 +214,7 @@ def work_of_probing(study: Study, known: Known, job: Job, device: Device) -> Wor
     looked, shape = study.representations, known.shape
     layers = shape.layers if looked.layers is None else len(looked.layers)
     inside = min(study.facts.sides[0], looked.probes.individuals or study.facts.sides[0])
+    people = looked_at(study, looked.probes.individuals)
     rows = inside * (1 - looked.probes.held_out)
     width = min(shape.width, rows)
     # First tokens: months, blood types, and of the others as many as there are or people call for.
@@ -230,7 +225,7 @@ def work_of_probing(study: Study, known: Known, job: Job, device: Device) -> Wor
     products = fits * ITERATIONS * 2 * 2 * rows * width * classes
     # Coordinates: Gram matrices, their axes, and all people turned into them.
     turned = SIX * layers * FORMATS * (2 * rows * width**2 + 10 * width**3)
-    turned += SIX * layers * FORMATS**2 * 2 * probed(study) * shape.width * width
+    turned += SIX * layers * FORMATS**2 * 2 * people * shape.width * width
     numbers = layers * FORMATS * rows * max(width, classes)
     batches = max(1.0, numbers / TOGETHER[gpu]) * SIX * 2 * (len(looked.probes.penalties) + 1)
     # Soft-maxes read and write the likelihoods several times.
@@ -238,7 +233,7 @@ def work_of_probing(study: Study, known: Known, job: Job, device: Device) -> Wor
     held, probing = states_bytes(study, known)
     host = {"process": BARE, "states": held * (1 + 1 / SIX)}
     host["algebra"] = ALGEBRA
-    host["rows"] = 60.0 * SIX * layers * FORMATS * (FORMATS + 1) * (probed(study) - rows)
+    host["rows"] = 60.0 * SIX * layers * FORMATS * (FORMATS + 1) * (people - rows)
     if gpu:
         memory = Memory({"context": CONTEXT, "probes": probing}, {**host, "CUDA": CUDA})
     else:
@@ -249,7 +244,7 @@ def work_of_probing(study: Study, known: Known, job: Job, device: Device) -> Wor
         device_bytes=moved,
         link_bytes=held,
         read=held,
-        written=1.0 * SIX * layers * FORMATS * (FORMATS + 1) * (probed(study) - rows),
+        written=1.0 * SIX * layers * FORMATS * (FORMATS + 1) * (people - rows),
         more=ITERATION * ITERATIONS * batches,
         threads=study.compute.threads,
     )

@@ -78,16 +78,16 @@ def _found(model: Hub | Folder) -> tuple[Shape, Source]:
         if config := KNOWN.get(model.repository):
             return Shape.of_config(config), "package"
         return Shape.guessed(parameters_of_name(model.repository)), "name"
+    return shape_of_folder(model.path)
+
+
+def shape_of_folder(folder: Path) -> tuple[Shape, Source]:
+    """Return the shape of the model in a folder, a likely one if its kind is not known."""
     try:
-        return Shape.of_file(model.path / "config.json"), "config"
-    except FactRecallError:  # of another architecture, or damaged, which fetching it says
-        count = sum(map(_stored, model.path.glob("*.safetensors")))
+        return Shape.of_file(folder / "config.json"), "config"
+    except FactRecallError:  # or damaged, which is told when the folder is opened
+        count = sum(map(_stored, folder.glob("*.safetensors")))
         return Shape.guessed(count or UNKNOWN), "weights"
-
-
-def parameters_of(study: Study, name: str) -> int:
-    """Return how many parameters a model of a study has."""
-    return known(study, name).shape.parameters
 
 
 def parameters_of_name(repository: str) -> int:

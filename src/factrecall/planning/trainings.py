@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from factrecall.config.model import Scratch
-from factrecall.planning.choice import choose
+from factrecall.planning.choice import settle
 from factrecall.planning.jobs import TASKS
 from factrecall.planning.memory import (
     MOMENTS,
@@ -19,7 +19,7 @@ from factrecall.planning.memory import (
     text_bytes,
     training_memory,
 )
-from factrecall.planning.work import EFFICIENCY, Kind, Passes, Work
+from factrecall.planning.work import EFFICIENCY, SELECTED, Kind, Passes, Work
 from factrecall.training.mode import Mode
 
 if TYPE_CHECKING:
@@ -48,9 +48,6 @@ HOST_BANDWIDTH = 1e11
 
 RANKED = 3
 """Rankings of each task: absolute, magnitude, signed."""
-
-PASSED = 12.0
-"""Bytes a parameter that selecting a ranking's top reads: all scores three times."""
 
 KEPT = 8.0
 """Bytes of a kept parameter in a ranking: an index and a value of four each (below 2³² of them)."""
@@ -113,26 +110,15 @@ def planned(study: Study, known: Known, tuning: str, device: Device) -> Training
         recipe = getattr(model.training, tuning)
     lengths, examples = _examples(study, known.texts, recipe, tuning)
     traced = _traced(study, recipe, tuning)
-    wanted = study.training.precision
-    precision = "bfloat16" if device.is_gpu and wanted != "float32" else "float32"
-    tasks = TASKS[tuning]
     batch = recipe.batch_size * float(lengths.mean())
-    mode = choose(
-        study.training.mode,
-        known.shape,
-        recipe.micro_batch_tokens,
-        tasks,
-        device.memory,
-        precision,
-    )
-    if tuning == "base":  # models built from scratch are small
-        mode = replace(mode, gpus=1)
+    mode, precision = settle(study.training, known.shape, recipe, tuning, device.memory)
     passes: float
     if mode.packing:
         passes = max(1, math.ceil(batch / recipe.micro_batch_tokens))
         tokens = batch / passes
     else:
         passes, tokens = grouped(lengths, recipe.batch_size, recipe.micro_batch_tokens)
+    tasks = TASKS[tuning]
     return Training(recipe, mode, lengths, examples, traced, tasks, tokens, passes, precision)
 
 
@@ -232,7 +218,7 @@ def work_of_training(study: Study, known: Known, tuning: str, device: Device) ->
         shape=shape,
         passes=(batch, alone) if seen else (batch,),
         texts=plan.examples,
-        device_bytes=device_bytes + RANKED * tasks * PASSED * n,
+        device_bytes=device_bytes + RANKED * tasks * SELECTED * n,
         link_bytes=link + 4.0 * n * (2 + snapshots),
         sorted=float(RANKED * tasks * keep),
         read=4.0 * n if tuning != "base" else 0.0,

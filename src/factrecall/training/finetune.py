@@ -15,7 +15,8 @@ from factrecall.models.load import load_model, load_tokenizer, model_files, save
 from factrecall.progress import progress
 from factrecall.resume import Checkpoint
 from factrecall.seeds import derive, generator
-from factrecall.storage import remove_leftovers, write_tensors
+from factrecall.storage import remove_leftovers
+from factrecall.tensorfile import write_tensors
 from factrecall.training.examples import training_set
 from factrecall.training.history import write_history
 from factrecall.training.loop import train

@@ -27,7 +27,7 @@ from factrecall import interruption
 from factrecall.errors import FactRecallError
 from factrecall.interruption import Interrupted
 from factrecall.models.anatomy import anatomy_of
-from factrecall.storage import read_tensors
+from factrecall.tensorfile import read_tensors
 from factrecall.training.shards import Shards
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ import torch
 from factrecall.models.load import load_model
 from factrecall.parameters.sets import different_spaces
 from factrecall.parameters.space import ParameterSpace
-from factrecall.storage import atomic, read_tensors, remove_leftovers, write_tensors
+from factrecall.storage import atomic, remove_leftovers
+from factrecall.tensorfile import read_tensors, write_tensors
 from factrecall.training.shards import Shards
 
 if TYPE_CHECKING:
