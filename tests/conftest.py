@@ -14,9 +14,9 @@ from hypothesis import settings
 
 from factrecall.cli import main
 from factrecall.config import Facts, Pools, Recipe, Scratch
-from factrecall.facts.tables import FactTables, make_facts
+from factrecall.data.tables import FactTables, make_facts
 from factrecall.models.scratch import build_model
-from factrecall.models.tokenizer import train_tokenizer
+from factrecall.models.tokenizers import train_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast

@@ -18,12 +18,12 @@ from torch import distributed
 from torch.distributed.tensor import DTensor
 
 from factrecall.config import Facts
-from factrecall.facts.tables import make_facts
+from factrecall.data.tables import make_facts
 from factrecall.models.scratch import build_model
 from factrecall.training.examples import training_set
+from factrecall.training.execution import Mode
+from factrecall.training.fully_sharded import Sharded
 from factrecall.training.loop import train
-from factrecall.training.mode import Mode
-from factrecall.training.sharded import Sharded
 from factrecall.training.trace import GradientTrace
 from tests.conftest import ARCHITECTURES, SMALL_POOLS, recipe, scratch, tokenizer_for
 

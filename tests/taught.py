@@ -8,10 +8,10 @@ import pandas as pd
 import torch
 
 from factrecall.config import Facts
-from factrecall.experiments.asked import read
-from factrecall.experiments.exchange import Texts, draw_facts
-from factrecall.experiments.prompts import compose
-from factrecall.facts.tables import make_facts
+from factrecall.data.tables import make_facts
+from factrecall.experiments.attribution.counterfactual_prompts import Texts, draw_facts
+from factrecall.experiments.attribution.tokenised_prompts import read
+from factrecall.experiments.common.prompts import compose
 from tests.conftest import SMALL_POOLS, Tiny, tiny_of
 
 FACTS = make_facts(Facts(people=16, pretrain_people=4, pools=SMALL_POOLS), seed=3)

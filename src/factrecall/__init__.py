@@ -2,7 +2,7 @@
 
 Select a set of parameters, compose weights from it, evaluate what they recall. Each stage is a
 plain function that a notebook, the command line and a workflow rule call alike; see
-`factrecall.stages` for the list.
+`factrecall.workflow.stages` for the list.
 """
 
 from __future__ import annotations

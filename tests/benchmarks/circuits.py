@@ -20,21 +20,21 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from factrecall import packing
-from factrecall.answers import Answers
-from factrecall.beginnings import Beginnings
 from factrecall.config import Scratch
-from factrecall.experiments.circuits import Circuit, orders
-from factrecall.facts.tables import make_facts
-from factrecall.models.anatomy import anatomy_of
+from factrecall.data.tables import make_facts
+from factrecall.evaluation import prefix_sharing
+from factrecall.evaluation.batching import Answers
+from factrecall.evaluation.early_exit import Beginnings
+from factrecall.evaluation.incremental_forward import Restart
+from factrecall.experiments.circuits.sweep import Circuit, orders
+from factrecall.models.architectures import anatomy_of
 from factrecall.models.forward import Encoded, encode
-from factrecall.models.restart import Restart
 from factrecall.models.scratch import build_model
-from factrecall.models.tokenizer import train_tokenizer
-from factrecall.parameters.compose import Composition
+from factrecall.models.tokenizers import train_tokenizer
 from factrecall.parameters.nodes import Nodes
+from factrecall.parameters.patched_weights import Composition
 from factrecall.parameters.sets import ParameterSet
-from factrecall.seeds import generator
+from factrecall.runtime.seeds import generator
 from tests.benchmarks.common import MODEL, STUDY
 from tests.benchmarks.peers import PEERS, Padded, Step, sweep
 from tests.benchmarks.table import Row
@@ -149,7 +149,8 @@ def bench_circuits() -> list[Row]:
     bench = Bench()
     nodes, answers = bench.nodes, Answers.of(bench.texts, TOKENS)
     with patch(
-        "factrecall.answers.pack", lambda t, _: [packing.Row((i,), 0) for i in range(len(t))]
+        "factrecall.evaluation.batching.pack",
+        lambda t, _: [prefix_sharing.Row((i,), 0) for i in range(len(t))],
     ):
         unpacked = Answers.of(bench.texts, TOKENS)
     ratios: dict[str, list[float]] = {}

@@ -12,9 +12,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from factrecall.config import Recipe
 from factrecall.config.reading import read_study
-from factrecall.facts.tables import FactTables, make_facts
+from factrecall.data.tables import FactTables, make_facts
 from factrecall.models.scratch import build_model
-from factrecall.models.tokenizer import train_tokenizer
+from factrecall.models.tokenizers import train_tokenizer
 from factrecall.training.batches import Example
 from factrecall.training.examples import training_set
 from factrecall.training.loop import train

@@ -6,7 +6,7 @@ It needs PyTorch, transformers, numpy, pandas and pyarrow, no weights and no net
 the exact shape of Llama-3.2-3B gets random weights, and texts of random tokens are as long as the
 study's. Each part goes through the package's own functions and has a time of its own; one that
 fails or takes too long is a line of the table, and the others go on. What the plan says of each
-(`factrecall.planning`, at its usual efficiency) stands beside it, for the GPUs that it knows.
+(`factrecall.cost`, at its usual efficiency) stands beside it, for the GPUs that it knows.
 
 `--small` runs the same on a tiny model and, without a GPU, on the CPU: a check of the script.
 """

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from factrecall.training.mode import Mode
+from factrecall.training.execution import Mode
 from tests import synthetic
 from tests.benchmarks.predicted import Predictions
 from tests.benchmarks.table import MARKS

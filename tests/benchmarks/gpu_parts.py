@@ -13,20 +13,20 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from factrecall.answers import Answers
-from factrecall.beginnings import Beginnings
-from factrecall.experiments import masks
-from factrecall.experiments.circuits import Circuit, orders
-from factrecall.models.anatomy import anatomy_of
-from factrecall.models.restart import Restart
-from factrecall.parameters.compose import Composition
+from factrecall.evaluation.batching import Answers
+from factrecall.evaluation.early_exit import Beginnings
+from factrecall.evaluation.incremental_forward import Restart
+from factrecall.experiments.circuits.sweep import Circuit, orders
+from factrecall.experiments.grafting.stage import dual_averaging
+from factrecall.models.architectures import anatomy_of
 from factrecall.parameters.nodes import Nodes
+from factrecall.parameters.patched_weights import Composition
 from factrecall.parameters.sets import ParameterSet
-from factrecall.seeds import generator
+from factrecall.runtime.seeds import generator
 from factrecall.training.batches import batch_indices
+from factrecall.training.distributed import shards_of
+from factrecall.training.execution import Mode
 from factrecall.training.loop import train
-from factrecall.training.mode import Mode
-from factrecall.training.shards import shards_of
 from factrecall.training.trace import GradientTrace
 from tests import synthetic
 from tests.benchmarks.gpu_bed import Bench, Found, precision
@@ -177,16 +177,18 @@ def grafting(bench: Bench) -> Iterator[Found]:
         pre = {n: p + 0.1 * p.std() * _like(p, draws) for n, p in model.named_parameters()}
     asked = scale.people  # as many questions as the paper's study has people
     texts = synthetic.questions(asked, bench.vocabulary)[:: len(synthetic.ANSWERS)]
-    questions = masks.Questions(texts, scale.batch_tokens, bench.device, generator(0, "graft"))
+    questions = dual_averaging.Questions(
+        texts, scale.batch_tokens, bench.device, generator(0, "graft")
+    )
     settings: Any = SimpleNamespace(updates=1, batch_size=asked, step=0.3)
     laid = Answers.of(texts, scale.batch_tokens)
     length = float(np.mean([len(text.tokens) for text in texts]))
     size = round(scale.grafted * sum(p.numel() for p in model.parameters()))
     at: list[float] = []
     bench.clear()
-    with Composition(model, pre) as weights, patch.object(masks, "PATH_POINTS", 1):
+    with Composition(model, pre) as weights, patch.object(dual_averaging, "PATH_POINTS", 1):
         nothing = ParameterSet.nothing(weights.space)
-        masks.dual_averaging(
+        dual_averaging.dual_averaging(
             settings,
             weights,
             model,

@@ -17,17 +17,17 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from factrecall.answers import Answers
 from factrecall.config import DualAveraging, SigmoidSGD
-from factrecall.experiments.entry import by_index, entries, sizes
-from factrecall.experiments.masks import Questions, dual_averaging
-from factrecall.experiments.sigmoid import sigmoid_sgd
+from factrecall.evaluation.batching import Answers
+from factrecall.experiments.grafting.dual_averaging import Questions, dual_averaging
+from factrecall.experiments.grafting.sigmoid_sgd import sigmoid_sgd
+from factrecall.experiments.shared_parameters.entry_ranks import by_index, entries, sizes
 from factrecall.models.forward import Encoded, encode
-from factrecall.parameters.compose import Composition
+from factrecall.parameters.patched_weights import Composition
 from factrecall.parameters.sets import ParameterSet
 from factrecall.parameters.space import ParameterSpace
-from factrecall.parameters.top import falling, top
-from factrecall.seeds import generator
+from factrecall.parameters.streaming_topk import falling, top
+from factrecall.runtime.seeds import generator
 from factrecall.training.loop import train
 from tests.benchmarks.common import STUDY, examples, ratios, recipe, setting
 from tests.benchmarks.table import Row

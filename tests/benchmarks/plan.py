@@ -20,9 +20,9 @@ from pathlib import Path
 import pandas as pd
 
 from factrecall.config.reading import read_study
-from factrecall.planning.devices import this_cpu
-from factrecall.planning.jobs import Job
-from factrecall.planning.plan import plan_study
+from factrecall.cost.devices import this_cpu
+from factrecall.cost.jobs import Job
+from factrecall.cost.plan import plan_study
 
 SHARED = 55.0
 """Per cent of a core; a job of ours that is alone uses 65 and more, start-up included."""

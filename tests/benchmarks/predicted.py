@@ -1,4 +1,4 @@
-"""What `factrecall.planning` says of the parts of the GPU benchmark, where it can say anything."""
+"""What `factrecall.cost` says of the parts of the GPU benchmark, where it can say anything."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from factrecall.training.mode import Mode
+from factrecall.training.execution import Mode
 
 if TYPE_CHECKING:
-    from factrecall.planning.devices import Device
-    from factrecall.planning.shapes import Shape
+    from factrecall.cost.devices import Device
+    from factrecall.cost.shapes import Shape
 
 AUTO: Any = SimpleNamespace(
     optimiser="auto", checkpointing="auto", trace="auto", gpus=1, packing="auto", compile="auto"
@@ -41,12 +41,12 @@ class Predictions:
     @staticmethod
     def shape_of(config: Mapping[str, Any]) -> Shape:
         """Return the plan's description of a model."""
-        from factrecall.planning.shapes import Shape
+        from factrecall.cost.shapes import Shape
 
         return Shape.of_config(config)
 
     def _device(self) -> Device | None:
-        from factrecall.planning.devices import DEVICES, this_cpu
+        from factrecall.cost.devices import DEVICES, this_cpu
 
         if not self.gpu:
             return this_cpu()
@@ -62,13 +62,13 @@ class Predictions:
 
     def mode(self, tokens: int, tasks: int) -> Mode:
         """Return how the plan would train, with so many tokens a pass and traced tasks."""
-        from factrecall.planning.choice import choose
+        from factrecall.cost.execution_choice import choose
 
         return choose(AUTO, self.shape, tokens, tasks, self.memory, self.precision)
 
     def training(self, mode: Mode, tokens: float, passes: float, length: float) -> float | None:
         """Return the seconds of an update of so many tokens, all of them targets."""
-        from factrecall.planning.trainings import CASTS, UPDATE
+        from factrecall.cost.training import CASTS, UPDATE
 
         kind = "checkpointed" if mode.checkpointing else "train"
         each = tokens / passes
@@ -77,14 +77,14 @@ class Predictions:
 
     def training_memory(self, mode: Mode, tokens: int, tasks: int) -> float:
         """Return the peak memory of the device in GB, with so many tokens a pass."""
-        from factrecall.planning.memory import training_memory
+        from factrecall.cost.memory import training_memory
 
         found = training_memory(self.shape, mode, tokens, tasks, self.precision, gpu=self.gpu)
         return found.device / 1e9
 
     def operations(self, tokens: float, length: float) -> float:
         """Return the operations of an update, without those that checkpointing repeats."""
-        from factrecall.planning.work import Passes
+        from factrecall.cost.job_cost import Passes
 
         return Passes(1, tokens, tokens, length, "train").operations(self.shape)
 
@@ -94,8 +94,8 @@ class Predictions:
 
     def descending(self, tokens: float, targets: float, length: float) -> float | None:
         """Return the seconds of forward and backward passes of questions."""
-        from factrecall.planning.asking import HELD, SCORED
-        from factrecall.planning.work import SELECTED
+        from factrecall.cost.evaluation import HELD, SCORED
+        from factrecall.cost.job_cost import SELECTED
 
         spent = self._seconds(1, tokens, targets, length, "train", self.asked, 1.0, True)
         return self._moved(spent, HELD + SCORED + SELECTED)
@@ -107,7 +107,7 @@ class Predictions:
         return seconds + each * self.shape.parameters / self.device.bandwidth
 
     def _seconds(self, *passes: Any) -> float | None:
-        from factrecall.planning.work import EFFICIENCY, Passes
+        from factrecall.cost.job_cost import EFFICIENCY, Passes
 
         count, tokens, targets, length, kind, precision, *more = passes
         if self.device is None:

@@ -21,8 +21,8 @@ from importlib.util import find_spec
 import numpy as np
 import torch
 
-from factrecall.experiments.probing import Coordinates, fit_chosen
-from factrecall.seeds import generator
+from factrecall.experiments.representations.logistic_regression import Coordinates, fit_chosen
+from factrecall.runtime.seeds import generator
 from tests.benchmarks.table import Row
 
 CLASSES = {

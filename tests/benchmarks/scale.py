@@ -33,10 +33,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from factrecall.config import Trace
-from factrecall.experiments.shared import select_shared
+from factrecall.experiments.shared_parameters.stage import select_shared
 from factrecall.parameters.sets import read_sets
 from factrecall.parameters.space import ParameterSpace
-from factrecall.training.finetune import write_trace
+from factrecall.training.fine_tuning import write_trace
 from factrecall.training.trace import GradientTrace
 
 PEAK, SECONDS = 16.0, 600.0

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer, TrainingArguments
 
-from factrecall.answers import Answers
-from factrecall.facts.forms import joined
+from factrecall.data.files import joined
+from factrecall.evaluation.batching import Answers
 from factrecall.models.forward import Encoded, encode
 from factrecall.training.batches import IGNORED, Example, batch_indices, micro_batches, pad, padded
-from factrecall.training.finetune import traced_individuals
+from factrecall.training.fine_tuning import traced_individuals
 from factrecall.training.loop import train
 from factrecall.training.losses import example_loss
 from factrecall.training.trace import TASKS, GradientTrace

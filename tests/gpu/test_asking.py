@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 import torch
 
-from factrecall.answers import Answers
-from factrecall.beginnings import Beginnings
-from factrecall.experiments.circuits import Circuit
-from factrecall.experiments.masks import gradients
-from factrecall.experiments.probing import Coordinates, fit_chosen
-from factrecall.models.anatomy import anatomy_of
+from factrecall.evaluation.batching import Answers
+from factrecall.evaluation.early_exit import Beginnings
+from factrecall.evaluation.hidden_states import hidden_states
+from factrecall.evaluation.incremental_forward import Restart
+from factrecall.experiments.circuits.sweep import Circuit
+from factrecall.experiments.grafting.dual_averaging import gradients
+from factrecall.experiments.representations.logistic_regression import Coordinates, fit_chosen
+from factrecall.models.architectures import anatomy_of
 from factrecall.models.forward import Encoded
-from factrecall.models.restart import Restart
-from factrecall.models.states import hidden_states
-from factrecall.parameters.compose import Composition
 from factrecall.parameters.nodes import Nodes
+from factrecall.parameters.patched_weights import Composition
 from factrecall.parameters.sets import ParameterSet
-from factrecall.parameters.top import top
-from factrecall.seeds import generator
+from factrecall.parameters.streaming_topk import top
+from factrecall.runtime.seeds import generator
 from tests import synthetic
 from tests.gpu.tiny import PEOPLE, VOCABULARY, Tiny, half_right, naive_right
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from factrecall.models import head
+from factrecall.models import chunked_head
 from factrecall.training.batches import padded
-from factrecall.training.history import HISTORY
+from factrecall.training.distributed import shards_of
+from factrecall.training.execution import Mode
 from factrecall.training.loop import train
 from factrecall.training.losses import example_loss
-from factrecall.training.mode import Mode
-from factrecall.training.shards import shards_of
 from factrecall.training.trace import GradientTrace
+from factrecall.training.training_log import HISTORY
 from tests import synthetic
 from tests.gpu.tiny import PEOPLE, VOCABULARY, Tiny, naive_loss, naive_training
 
@@ -62,7 +62,7 @@ def test_every_mode_has_the_losses_of_the_naive_loop(
     tiny: Tiny, name: str, precision: str, tolerance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # So few that the head's logits are made in chunks.
-    monkeypatch.setattr(head, "LOGITS", 64 * VOCABULARY)
+    monkeypatch.setattr(chunked_head, "LOGITS", 64 * VOCABULARY)
     wanted = naive_training(tiny.fresh(), DATA, RECIPE, 0)
     np.testing.assert_allclose(trained(tiny, MODES[name], precision), wanted, rtol=tolerance)
 

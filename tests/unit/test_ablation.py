@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 import torch
 
-from factrecall.experiments.ablation import (
+from factrecall.data import RELATIONS
+from factrecall.evaluation.exact_match import SPLITS, Evaluation
+from factrecall.experiments.ablation.stage import (
     ABLATED,
     ABLATION,
     CONTROLS,
@@ -21,13 +23,11 @@ from factrecall.experiments.ablation import (
     ablation_intervals,
     summarise_ablation,
 )
-from factrecall.facts import RELATIONS
-from factrecall.parameters.compose import Composition
+from factrecall.parameters.patched_weights import Composition
 from factrecall.parameters.sets import ParameterSet
-from factrecall.recall import SPLITS, Evaluation
-from factrecall.seeds import generator
-from factrecall.statistics import paired_interval
-from factrecall.storage import read_table, write_table
+from factrecall.runtime.seeds import generator
+from factrecall.runtime.statistics import paired_interval
+from factrecall.runtime.storage import read_table, write_table
 from tests.conftest import Tiny
 
 RIGHT = {NONE: 0.9, "shared": 0.2, "random": 0.9, "random_by_tensor": 0.5, "most_moved": 0.7}

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from factrecall import interruption
-from factrecall.answers import Batch
 from factrecall.config import Adaptive, Each, Steps
-from factrecall.experiments import asking
-from factrecall.experiments.asking import Asker
-from factrecall.facts.tables import FactTables
-from factrecall.interruption import Interrupted
+from factrecall.data.tables import FactTables
+from factrecall.evaluation.batching import Batch
+from factrecall.experiments.circuits.sweep import sweep_runner
+from factrecall.experiments.circuits.sweep_runner import Asker
+from factrecall.runtime import signals
+from factrecall.runtime.signals import Interrupted
 from tests.conftest import ARCHITECTURES, tiny_of
 from tests.unit.test_intervene import files_of, prepared, run
 
@@ -51,7 +51,7 @@ class Watch:
         self.lost = 0
         self._hash = hashlib.sha256()
         self._ask, self._logits = Asker.__call__, Batch.logits
-        patch.setattr(asking, "AFRESH", AFRESH)  # whole passes
+        patch.setattr(sweep_runner, "AFRESH", AFRESH)  # whole passes
         patch.setattr(Asker, "__call__", lambda asker, step: self._called(asker, step))
         patch.setattr(Batch, "logits", lambda batch, model: self._said(batch, model))
 
@@ -92,7 +92,7 @@ def content(folder: Path, job: str, name: str, **more: Any) -> list[bytes]:
 
 def leave(folder: Path, job: str, name: str) -> None:
     """Run a job that is asked to leave on its way."""
-    with interruption.listening(), pytest.raises(Interrupted):
+    with signals.listening(), pytest.raises(Interrupted):
         run(folder, *JOBS[job], name=name)
 
 
@@ -188,7 +188,7 @@ def test_progress_begins_with_what_is_known(
     watch.again(20)
     leave(folder, "each", "broken")
     known, told = 20 - watch.lost, list[int]()
-    monkeypatch.setattr("factrecall.progress._lines", lambda *_: told.append)
+    monkeypatch.setattr("factrecall.runtime.progress._lines", lambda *_: told.append)
     monkeypatch.setattr("sys.stderr.isatty", lambda: False)
     watch.again()
     run(folder, *JOBS["each"], name="broken")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from factrecall.answers import Answers
-from factrecall.beginnings import Beginnings
+from factrecall.evaluation.batching import Answers
+from factrecall.evaluation.early_exit import Beginnings
 from factrecall.models.forward import Encoded
-from factrecall.seeds import generator
+from factrecall.runtime.seeds import generator
 
 STAGES = 12
 

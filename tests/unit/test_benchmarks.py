@@ -108,8 +108,9 @@ class Refuse:
             raise ImportError(name)
 
 sys.meta_path.insert(0, Refuse())
-import tests.benchmarks.gpu, tests.gpu.tiny, factrecall.planning.work, factrecall.planning.choice
-import factrecall.training.sharded
+import tests.benchmarks.gpu, tests.gpu.tiny
+import factrecall.cost.job_cost, factrecall.cost.execution_choice
+import factrecall.training.fully_sharded
 """
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from factrecall.beginnings import Beginnings
-from factrecall.experiments.circuits import DIRECTIONS, Circuit, Direction, orders
-from factrecall.models.anatomy import anatomy_of
+from factrecall.evaluation.early_exit import Beginnings
+from factrecall.evaluation.incremental_forward import Restart
+from factrecall.experiments.circuits.sweep import DIRECTIONS, Circuit, Direction, orders
+from factrecall.models.architectures import anatomy_of
 from factrecall.models.forward import Encoded, encode
-from factrecall.models.restart import Restart
-from factrecall.parameters.compose import Composition
 from factrecall.parameters.nodes import KINDS, Kind, Nodes
+from factrecall.parameters.patched_weights import Composition
 from factrecall.parameters.sets import ParameterSet
-from factrecall.seeds import generator
+from factrecall.runtime.seeds import generator
 from factrecall.training.examples import training_set
 from factrecall.training.loop import train
 from tests.conftest import Tiny, recipe, scratch, tokenizer_for
@@ -69,7 +69,7 @@ class Case:
 def case(request: pytest.FixtureRequest) -> Case:
     """A model of three layers, trained until it is right at times, its MLP the more."""
     from factrecall.config import Facts
-    from factrecall.facts.tables import make_facts
+    from factrecall.data.tables import make_facts
     from factrecall.models.scratch import build_model
     from tests.conftest import SMALL_POOLS
 

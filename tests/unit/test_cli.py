@@ -13,14 +13,14 @@ import yaml
 
 from factrecall import cli
 from factrecall.cli import main, reports
-from factrecall.errors import FactRecallError
-from factrecall.facts.forms import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS
-from factrecall.models.load import load_model, load_tokenizer
-from factrecall.recall import PER_EXAMPLE, SUMMARY
-from factrecall.stages import STAGES
-from factrecall.storage import read_provenance, read_table
-from factrecall.tensorfile import read_tensors
-from factrecall.training.history import HISTORY
+from factrecall.data.files import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS
+from factrecall.evaluation.exact_match import PER_EXAMPLE, SUMMARY
+from factrecall.models.loading import load_model, load_tokenizer
+from factrecall.runtime.errors import FactRecallError
+from factrecall.runtime.safetensors_writer import read_tensors
+from factrecall.runtime.storage import read_provenance, read_table
+from factrecall.training.training_log import HISTORY
+from factrecall.workflow.stages import STAGES
 from tests.conftest import Workspace
 
 HEAVY = ("torch", "transformers", "pydantic", "pandas", "numpy", "pyarrow", "matplotlib")

@@ -10,11 +10,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from factrecall.errors import FactRecallError
-from factrecall.parameters.compose import Composition
+from factrecall.parameters.patched_weights import Composition
 from factrecall.parameters.sets import ParameterSet
 from factrecall.parameters.space import ParameterSpace
-from factrecall.seeds import generator
+from factrecall.runtime.errors import FactRecallError
+from factrecall.runtime.seeds import generator
 from tests.conftest import Tiny
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -170,7 +170,7 @@ def test_nothing_is_left_after_an_exception(
 
 def test_a_tied_tensor_is_written_once_and_stays_tied() -> None:
     from factrecall.config import Facts
-    from factrecall.facts.tables import make_facts
+    from factrecall.data.tables import make_facts
     from factrecall.models.scratch import build_model
     from tests.conftest import SMALL_POOLS, scratch, tokenizer_for
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from factrecall.config.reading import StudyError, parse_study, read_study
-from factrecall.errors import FactRecallError
+from factrecall.runtime.errors import FactRecallError
 
 ROOT = Path(__file__).parents[2]
 CI = (ROOT / "workflow/presets/ci.yaml").read_text(encoding="utf-8")

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from factrecall.config import Facts, Section, Study
 from factrecall.config.reading import configuration_page, parse_study, read_study, study_schema
-from factrecall.errors import FactRecallError
-from factrecall.facts.people import draw_split
+from factrecall.data.people import draw_split
+from factrecall.runtime.errors import FactRecallError
 
 ROOT = Path(__file__).parents[2]
 FILES = [ROOT / "config.yaml", *sorted((ROOT / "workflow/presets").glob("*.yaml"))]

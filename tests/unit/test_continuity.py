@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from factrecall.experiments.continuity import exchanged, lasting
-from factrecall.seeds import generator
+from factrecall.experiments.circuits.continuity import exchanged, lasting
+from factrecall.runtime.seeds import generator
 
 
 def questions(count: int) -> pd.DataFrame:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factrecall.experiments.curve import adaptive, each
-from factrecall.seeds import generator
+from factrecall.experiments.circuits.adaptive_grid import adaptive, each
+from factrecall.runtime.seeds import generator
 
 
 def test_each_asks_every_nth_step_and_the_last() -> None:

@@ -17,12 +17,12 @@ import safetensors
 import torch
 
 from factrecall.cli import main
-from factrecall.errors import DamagedFile, FactRecallError
-from factrecall.models.load import load_model
+from factrecall.models.loading import load_model
 from factrecall.parameters.sets import ParameterSet, read_sets, write_sets
 from factrecall.parameters.space import ParameterSpace
-from factrecall.storage import read_table, write_table
-from factrecall.tensorfile import read_tensors, write_tensors
+from factrecall.runtime.errors import DamagedFile, FactRecallError
+from factrecall.runtime.safetensors_writer import read_tensors, write_tensors
+from factrecall.runtime.storage import read_table, write_table
 from tests.conftest import Workspace
 
 PLACES = {"bio.parquet": b"no table", "base/tokenizer.json": b"{", "base/model.safetensors": b""}

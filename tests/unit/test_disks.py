@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from factrecall.cli import main, reports
-from factrecall.errors import FactRecallError
-from factrecall.models.load import save_model
+from factrecall.models.loading import save_model
 from factrecall.report.style import new_figure, save_figure
-from factrecall.resume import Checkpoint
-from factrecall.storage import write_table, write_text
-from factrecall.tensorfile import read_tensors, write_tensors
+from factrecall.runtime.checkpoint import Checkpoint
+from factrecall.runtime.errors import FactRecallError
+from factrecall.runtime.safetensors_writer import read_tensors, write_tensors
+from factrecall.runtime.storage import write_table, write_text
 from tests.conftest import Tiny, Workspace
 
 NUMBERS = np.random.default_rng(0).random(200_000)

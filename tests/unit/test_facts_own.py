@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 from factrecall.config import Facts
-from factrecall.errors import FactRecallError
-from factrecall.facts import RELATIONS
-from factrecall.facts.own import read_people
-from factrecall.facts.people import PEOPLE_COLUMNS
-from factrecall.facts.tables import make_facts
+from factrecall.data import RELATIONS
+from factrecall.data.own_data import read_people
+from factrecall.data.people import PEOPLE_COLUMNS
+from factrecall.data.tables import make_facts
+from factrecall.runtime.errors import FactRecallError
 
 COUNT = 4
 SETTINGS = Facts(people=COUNT)

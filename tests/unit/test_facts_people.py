@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 from factrecall.config import Facts, Pools
-from factrecall.errors import FactRecallError
-from factrecall.facts import RELATIONS
-from factrecall.facts.people import PEOPLE_COLUMNS, sample_people
-from factrecall.facts.pools import STATES, institutions, make_pools, unique
+from factrecall.data import RELATIONS
+from factrecall.data.people import PEOPLE_COLUMNS, sample_people
+from factrecall.data.pools import STATES, institutions, make_pools, unique
+from factrecall.runtime.errors import FactRecallError
 
 POOLS = ("first_names", "last_names", "cities", "universities", "jobs", "companies")
 
@@ -217,7 +217,7 @@ def test_people_of_pretraining_do_not_repeat_the_draws_of_the_study() -> None:
 @pytest.mark.parametrize("hash_seed", ["1", "2"])
 def test_pools_are_the_same_in_every_process(hash_seed: str) -> None:
     code = (
-        "from factrecall.config import Pools; from factrecall.facts.pools import make_pools;"
+        "from factrecall.config import Pools; from factrecall.data.pools import make_pools;"
         "print(repr(make_pools(Pools(), 0)))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}

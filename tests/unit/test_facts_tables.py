@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 from factrecall.config import Facts
-from factrecall.facts import RELATIONS
-from factrecall.facts.forms import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS, joined
-from factrecall.facts.tables import FactTables, make_facts
-from factrecall.facts.templates import load_templates
-from factrecall.storage import read_table, write_table
+from factrecall.data import RELATIONS
+from factrecall.data.files import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS, joined
+from factrecall.data.tables import FactTables, make_facts
+from factrecall.data.templates import load_templates
+from factrecall.runtime.storage import read_table, write_table
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from factrecall.config import Pools
-from factrecall.errors import FactRecallError
-from factrecall.facts import RELATIONS
-from factrecall.facts.pools import BLOOD_TYPES, make_pools
-from factrecall.facts.render import Rendered, article, render_question, render_sentence
-from factrecall.facts.templates import load_templates, read_templates
+from factrecall.data import RELATIONS
+from factrecall.data.pools import BLOOD_TYPES, make_pools
+from factrecall.data.rendering import Rendered, article, render_question, render_sentence
+from factrecall.data.templates import load_templates, read_templates
+from factrecall.runtime.errors import FactRecallError
 
 TEMPLATES = load_templates()
 ALL = [(relation, t) for relation in RELATIONS for t in TEMPLATES.sentences[relation]]

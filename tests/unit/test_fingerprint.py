@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from factrecall import fingerprint
-from factrecall.fingerprint import PACKAGE, SILENT, code_fingerprint, versions
-from factrecall.stages import STAGES
+from factrecall.runtime import fingerprint
+from factrecall.runtime.fingerprint import PACKAGE, SILENT, code_fingerprint, versions
+from factrecall.workflow.stages import STAGES
 
 SOURCES = fingerprint.ROOT
 MODULES = sorted({stage.module for stage in STAGES.values()})
@@ -64,17 +64,17 @@ def swap(old: str, new: str) -> Edit:
     ids=["comment", "docstring of module", "docstring of function", "layout", "of an attribute"],
 )
 def test_words_and_layout_change_nothing(copy: Path, edit: Edit) -> None:
-    before, now = after(copy, "training/history.py", edit, "training.finetune")
+    before, now = after(copy, "training/training_log.py", edit, "training.finetune")
     assert before == now
 
 
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("training/finetune.py", "replace=False", "replace=True"),
+        ("training/fine_tuning.py", "replace=False", "replace=True"),
         ("training/optimisers.py", "(update + 1)", "(update + 2)"),
         ("training/batches.py", "PASS_COST = 96", "PASS_COST = 97"),
-        ("models/load.py", "torch.float32", "torch.float16"),
+        ("models/loading.py", "torch.float32", "torch.float16"),
         ("seeds.py", "sha256", "sha512"),
         ("facts/__init__.py", '"birth_date"', '"birthday"'),
     ],
@@ -87,7 +87,7 @@ def test_logic_in_the_module_or_in_what_it_imports_changes_it(
 
 
 def test_logic_elsewhere_changes_nothing(copy: Path) -> None:
-    before, now = after(copy, "facts/pools.py", lambda t: t + "\nX = 1\n", "training.finetune")
+    before, now = after(copy, "data/pools.py", lambda t: t + "\nX = 1\n", "training.finetune")
     assert before == now
 
 
@@ -135,8 +135,8 @@ def test_the_silent_modules_exist() -> None:
 def test_stages_cover_what_they_run_and_no_more() -> None:
     train = closure("training.finetune")
     assert {"training/loop.py", "training/trace.py", "storage.py", "seeds.py"} <= train
-    assert {"facts/forms.py", "models/forward.py"} <= train
-    assert not {"facts/pools.py", "facts/people.py", "facts/tables.py", "recall.py"} & train
+    assert {"data/files.py", "models/forward.py"} <= train
+    assert not {"data/pools.py", "data/people.py", "data/tables.py", "recall.py"} & train
     assert "training/trace.py" not in closure("recall")
     assert not any(name.startswith("training/") for name in closure("facts.tables"))
 

@@ -14,14 +14,11 @@ import torch
 from torch.nn import functional
 
 from factrecall.config import Gradients, Trace
-from factrecall.errors import FactRecallError
-from factrecall.experiments.coordinates import Coordinates, Products
-from factrecall.experiments.gradient_tables import (
-    CONSISTENCY,
-    consistency,
-    summarise_gradients,
-)
-from factrecall.experiments.gradients import (
+from factrecall.data import RELATIONS
+from factrecall.data.files import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS, FactFiles
+from factrecall.evaluation.exact_match import Evaluation
+from factrecall.experiments.gradient_similarity.coordinates import Coordinates, Products
+from factrecall.experiments.gradient_similarity.stage import (
     GRADIENTS,
     Moment,
     Pairs,
@@ -29,17 +26,20 @@ from factrecall.experiments.gradients import (
     compare_gradients,
     compared_sets,
 )
-from factrecall.experiments.grafts import OUTCOMES
-from factrecall.facts import RELATIONS
-from factrecall.facts.forms import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS, FactFiles
-from factrecall.models.load import save_model
+from factrecall.experiments.gradient_similarity.summary import (
+    CONSISTENCY,
+    consistency,
+    summarise_gradients,
+)
+from factrecall.experiments.grafting.grafter import OUTCOMES
+from factrecall.models.loading import save_model
 from factrecall.models.scratch import build_model
 from factrecall.parameters.sets import ParameterSet, write_sets
 from factrecall.parameters.space import ParameterSpace
-from factrecall.recall import Evaluation
-from factrecall.resume import Checkpoint
-from factrecall.storage import read_table, write_table
-from factrecall.training.finetune import traced_individuals
+from factrecall.runtime.checkpoint import Checkpoint
+from factrecall.runtime.errors import FactRecallError
+from factrecall.runtime.storage import read_table, write_table
+from factrecall.training.fine_tuning import traced_individuals
 from factrecall.training.snapshots import Snapshots
 from tests.conftest import Tiny, scratch, tokenizer_for
 

@@ -12,15 +12,9 @@ import pytest
 import torch
 
 from factrecall.config import DualAveraging, Grafting, SigmoidSGD
-from factrecall.errors import FactRecallError
-from factrecall.experiments.checks import CHECKS, overlap, shuffled
-from factrecall.experiments.grafting import (
-    Graft,
-    graft,
-    graft_without_shared,
-    summarise_grafting,
-)
-from factrecall.experiments.grafts import (
+from factrecall.data.files import QA_COLUMNS
+from factrecall.experiments.common.model_pair import open_pair
+from factrecall.experiments.grafting.grafter import (
     GRAFTING,
     OUTCOMES,
     PER_MASK,
@@ -30,14 +24,20 @@ from factrecall.experiments.grafts import (
     outcomes,
     smallest,
 )
-from factrecall.experiments.pair import open_pair
-from factrecall.facts.forms import QA_COLUMNS
-from factrecall.models.load import save_model
+from factrecall.experiments.grafting.mask_checks import CHECKS, overlap, shuffled
+from factrecall.experiments.grafting.stage import (
+    Graft,
+    graft,
+    graft_without_shared,
+    summarise_grafting,
+)
+from factrecall.models.loading import save_model
 from factrecall.parameters.sets import ParameterSet, read_sets, write_sets
 from factrecall.parameters.space import ParameterSpace
-from factrecall.resume import Checkpoint
-from factrecall.seeds import generator
-from factrecall.storage import read_table, write_table
+from factrecall.runtime.checkpoint import Checkpoint
+from factrecall.runtime.errors import FactRecallError
+from factrecall.runtime.seeds import generator
+from factrecall.runtime.storage import read_table, write_table
 from factrecall.training.examples import training_set
 from factrecall.training.loop import train
 from tests.conftest import Tiny, recipe

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from factrecall.answers import Answers
 from factrecall.config import DualAveraging, Grafting, SigmoidSGD
-from factrecall.interruption import Interrupted, listening
-from factrecall.resume import Checkpoint
+from factrecall.evaluation.batching import Answers
+from factrecall.runtime.checkpoint import Checkpoint
+from factrecall.runtime.signals import Interrupted, listening
 from tests.conftest import Tiny
 from tests.unit.test_grafts import run_graft, run_without, write_study
 

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from factrecall.config import Adaptive, Case, DualAveraging, Each, Grafting, Steps
-from factrecall.errors import FactRecallError
-from factrecall.experiments import circuit_tables as tables
-from factrecall.experiments.case import (
+from factrecall.data import RELATIONS
+from factrecall.data.files import BIO_COLUMNS, QA_COLUMNS
+from factrecall.experiments.case_study.attention_head import look, telling
+from factrecall.experiments.case_study.stage import (
     ATTENTION,
     CASE,
     LENS,
@@ -23,23 +24,22 @@ from factrecall.experiments.case import (
     GraftedFiles,
     study_case,
 )
-from factrecall.experiments.circuits import BY
-from factrecall.experiments.continuity import CONTINUITY
-from factrecall.experiments.grafted import Grafted, open_grafted
-from factrecall.experiments.grafting import graft
-from factrecall.experiments.grafts import OUTCOMES, fitted_people, looked_at
-from factrecall.experiments.head import look, telling
-from factrecall.experiments.intervene import CURVES, NODES, QUESTIONS, STEPS, intervene
-from factrecall.experiments.prompts import ROLES, prompts
-from factrecall.facts import RELATIONS
-from factrecall.facts.forms import BIO_COLUMNS, QA_COLUMNS
-from factrecall.models.anatomy import anatomy_of
-from factrecall.models.load import load_model, save_model
+from factrecall.experiments.circuits.continuity import CONTINUITY
+from factrecall.experiments.circuits.stage import CURVES, NODES, QUESTIONS, STEPS, intervene
+from factrecall.experiments.circuits.sweep import BY
+from factrecall.experiments.circuits.sweep import summary as tables
+from factrecall.experiments.common.prompts import ROLES, prompts
+from factrecall.experiments.grafting.grafted_model import Grafted, open_grafted
+from factrecall.experiments.grafting.grafter import OUTCOMES, fitted_people, looked_at
+from factrecall.experiments.grafting.stage import graft
+from factrecall.models.architectures import anatomy_of
+from factrecall.models.loading import load_model, save_model
 from factrecall.parameters.nodes import Nodes
 from factrecall.parameters.sets import ParameterSet, read_sets, write_sets
 from factrecall.parameters.space import ParameterSpace
-from factrecall.seeds import generator
-from factrecall.storage import read_table, write_table
+from factrecall.runtime.errors import FactRecallError
+from factrecall.runtime.seeds import generator
+from factrecall.runtime.storage import read_table, write_table
 from factrecall.training.examples import training_set
 from factrecall.training.loop import train
 from tests.conftest import Tiny, recipe
@@ -371,7 +371,7 @@ def test_the_case_is_the_head_of_most_shared_parameters(folder: Path, tiny: Tiny
 
 
 def test_a_fact_is_preferred_that_mixed_training_alone_recalls(folder: Path) -> None:
-    from factrecall.experiments.case import _fact
+    from factrecall.experiments.case_study.stage import _fact
 
     facts = pd.DataFrame(
         {

@@ -11,34 +11,34 @@ from pathlib import Path
 
 import pytest
 
-from factrecall import interruption, lease
-from factrecall.interruption import TAKEN_OVER, Interrupted, keeping, listening
-from factrecall.lease import Lease, begin_run, is_over
-from factrecall.storage import write_text
+from factrecall.runtime import lease, signals
+from factrecall.runtime.lease import Lease, begin_run, is_over
+from factrecall.runtime.signals import TAKEN_OVER, Interrupted, keeping, listening
+from factrecall.runtime.storage import write_text
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from factrecall import interruption, lease
-from factrecall.lease import Lease
-from factrecall.storage import write_text
+from factrecall.runtime import signals, lease
+from factrecall.runtime.lease import Lease
+from factrecall.runtime.storage import write_text
 lease.BEAT = 0.1
 folder, output, run, seconds = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], float(sys.argv[4])
 try:
-    with interruption.listening(), Lease(folder, output, run):
+    with signals.listening(), Lease(folder, output, run):
         print("holds", flush=True)
         time.sleep(seconds)
         write_text(output, run)
-except interruption.Interrupted as left:
+except signals.Interrupted as left:
     sys.exit(left.code)
 """
 
-SAVING = """with interruption.keeping():
-            while not interruption.asked():
+SAVING = """with signals.keeping():
+            while not signals.asked():
                 time.sleep(0.05)
             time.sleep(3)
             write_text(Path({state!r}), "saved")
-            interruption.leave_if_asked()"""
+            signals.leave_if_asked()"""
 
 
 @pytest.fixture(autouse=True)
@@ -170,7 +170,7 @@ def test_a_start_is_over_when_a_later_one_has_begun(tmp_path: Path) -> None:
 def test_a_notice_ends_nothing_that_keeps_no_state() -> None:
     with listening():
         signal.raise_signal(signal.SIGUSR1)
-        assert interruption.asked()
+        assert signals.asked()
         with pytest.raises(Interrupted), keeping():
             pass  # what keeps a state leaves at its first chance
 
@@ -190,9 +190,9 @@ def test_where_a_state_is_kept_a_signal_waits_until_it_is_saved() -> None:
     saved = False
     with pytest.raises(Interrupted), listening(), keeping():
         signal.raise_signal(signal.SIGTERM)
-        assert interruption.asked()
+        assert signals.asked()
         saved = True
-        interruption.leave_if_asked()
+        signals.leave_if_asked()
         pytest.fail("it went on")
     assert saved
 

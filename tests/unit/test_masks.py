@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from factrecall.answers import Answers
 from factrecall.config import DualAveraging, SigmoidSGD
-from factrecall.experiments.masks import (
+from factrecall.evaluation.batching import Answers
+from factrecall.experiments.grafting.dual_averaging import (
     FIRST,
     PATH_POINTS,
     Questions,
@@ -22,14 +22,14 @@ from factrecall.experiments.masks import (
     gradients,
     updates_of,
 )
-from factrecall.experiments.sigmoid import sigmoid_sgd
+from factrecall.experiments.grafting.sigmoid_sgd import sigmoid_sgd
 from factrecall.models.forward import Encoded, encode
-from factrecall.parameters.compose import Composition
+from factrecall.parameters.patched_weights import Composition
 from factrecall.parameters.placement import Place
 from factrecall.parameters.sets import ParameterSet
 from factrecall.parameters.space import ParameterSpace
-from factrecall.resume import Checkpoint
-from factrecall.seeds import generator
+from factrecall.runtime.checkpoint import Checkpoint
+from factrecall.runtime.seeds import generator
 from tests.conftest import Tiny
 
 CPU = torch.device("cpu")

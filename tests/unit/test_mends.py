@@ -12,7 +12,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from snakemake.scheduling.job_scheduler import JobScheduler
 
-from factrecall import mends
+from factrecall.workflow import snakemake_patches
 
 PLUGIN = "snakemake_executor_plugin_slurm"
 
@@ -22,14 +22,14 @@ def test_the_controllers_last_answer_is_remembered(monkeypatch: pytest.MonkeyPat
     plugin = ModuleType(PLUGIN)
     vars(plugin)["get_min_job_age"] = lambda: answers.pop(0)
     monkeypatch.setitem(sys.modules, PLUGIN, plugin)
-    mends.remember_job_age()
+    snakemake_patches.remember_job_age()
     asked = vars(plugin)["get_min_job_age"]
     assert [asked() for _ in range(5)] == [None, 900, 900, 300, 300]
 
 
 def test_without_the_plugin_nothing_is_mended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, PLUGIN, raising=False)
-    mends.remember_job_age()
+    snakemake_patches.remember_job_age()
     assert PLUGIN not in sys.modules
 
 
@@ -57,7 +57,7 @@ def test_sigterm_is_taken_while_the_scheduler_holds_its_lock(
     scheduler._user_kill = None
     scheduler._open_jobs.acquire()
 
-    mends.leave_on_sigterm()
+    snakemake_patches.leave_on_sigterm()
     with scheduler._lock:
         JobScheduler.exit_gracefully(scheduler, 15, None)
         assert scheduler._user_kill is None

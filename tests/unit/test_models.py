@@ -12,8 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, ByT5Tokenizer
 
-from factrecall.errors import FactRecallError
-from factrecall.models.load import (
+from factrecall.models.loading import (
     choose_device,
     load_model,
     load_tokenizer,
@@ -21,6 +20,7 @@ from factrecall.models.load import (
     save_model,
 )
 from factrecall.models.scratch import build_model
+from factrecall.runtime.errors import FactRecallError
 from tests.conftest import ARCHITECTURES, Tiny, scratch
 
 

@@ -22,23 +22,23 @@ from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
 from factrecall.cli import main
-from factrecall.errors import FactRecallError
-from factrecall.models import head
-from factrecall.models.anatomy import anatomy_of
-from factrecall.models.head import _Chunked, loss_at
+from factrecall.models import chunked_head
+from factrecall.models.architectures import anatomy_of
+from factrecall.models.chunked_head import _Chunked, loss_at
 from factrecall.models.scratch import build_model
-from factrecall.resume import Checkpoint
-from factrecall.tensorfile import read_tensors
+from factrecall.runtime.checkpoint import Checkpoint
+from factrecall.runtime.errors import FactRecallError
+from factrecall.runtime.safetensors_writer import read_tensors
 from factrecall.training import loop
 from factrecall.training.batches import Example, batch_indices, micro_batches
 from factrecall.training.examples import training_set
-from factrecall.training.feed import ahead
-from factrecall.training.history import History
+from factrecall.training.execution import Mode
+from factrecall.training.loader import ahead
 from factrecall.training.loop import PLAIN, train
 from factrecall.training.losses import batch_loss
-from factrecall.training.mode import Mode
 from factrecall.training.optimisers import learning_rate, make_optimiser
 from factrecall.training.trace import GradientTrace
+from factrecall.training.training_log import History
 from tests.conftest import Workspace, recipe, scratch, tokenizer_for
 from tests.taught import FACTS
 
@@ -117,7 +117,7 @@ plain = cache(trained)
 
 @pytest.fixture
 def few_logits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(head, "LOGITS", FEW)
+    monkeypatch.setattr(chunked_head, "LOGITS", FEW)
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_modes_compute_the_same_updates(
     expected = plain(architecture, tied, dtype=torch.float64)
     mode, chunked = WAYS[way]
     if chunked:
-        monkeypatch.setattr(head, "LOGITS", FEW)
+        monkeypatch.setattr(chunked_head, "LOGITS", FEW)
     found = trained(architecture, tied, mode, torch.float64)
     # Sums in another order, in float64: 1e-16 each, which Adam's division by the root of small
     # squares enlarges; 20 updates were seen to make 4e-14 of weights, and 4e-14 of sums.
@@ -161,7 +161,7 @@ def test_modes_in_float32(
     mode, chunked = WAYS[way]
     expected = plain(architecture, tied)
     if chunked:
-        monkeypatch.setattr(head, "LOGITS", FEW)
+        monkeypatch.setattr(chunked_head, "LOGITS", FEW)
     # Gradients that ought to be 0 (of GPT-NeoX's key biases) are rounding, which Adam enlarges to
     # steps; 2e-5 was seen, of weights that move by 3e-2.
     trained(architecture, tied, mode).close(expected, weights=2e-4, losses=1e-5, sums=1e-3)
@@ -258,7 +258,7 @@ def test_half_precision_with_few_logits_at_a_time(
     chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = plain("llama", True)
-    monkeypatch.setattr(head, "LOGITS", chunk)
+    monkeypatch.setattr(chunked_head, "LOGITS", chunk)
     found = trained("llama", True, precision="bfloat16")
     # bfloat16 has 8 bits; chunks add to its rounding nothing that is seen beside it, since what
     # they add up is kept in float32.
@@ -323,7 +323,7 @@ def test_no_tensor_of_tokens_times_vocabulary_is_made(
     logits = len(batch.targets) * model.config.vocab_size
     found = {}
     for most in (2**27, FEW):
-        monkeypatch.setattr(head, "LOGITS", most)
+        monkeypatch.setattr(chunked_head, "LOGITS", most)
         with Largest() as largest:
             batch_loss(model, batch)[0].backward()
         found[most] = largest.numel
@@ -415,8 +415,8 @@ def test_a_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_torchao_is_loaded_by_nobody_who_does_not_use_it() -> None:
     code = (
-        "import sys; from factrecall.models.load import quiet; quiet(); "
-        "from transformers import LlamaForCausalLM; import factrecall.training.finetune; "
+        "import sys; from factrecall.models.loading import quiet; quiet(); "
+        "from transformers import LlamaForCausalLM; import factrecall.training.fine_tuning; "
         "assert 'torchao' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -10,16 +10,16 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, BloomConfig
 
-from factrecall.answers import Answers
-from factrecall.beginnings import Beginnings
-from factrecall.errors import FactRecallError
-from factrecall.models.anatomy import ANATOMIES, PROJECTIONS, anatomy_of, heads_of
+from factrecall.evaluation.batching import Answers
+from factrecall.evaluation.early_exit import Beginnings
+from factrecall.evaluation.incremental_forward import Restart
+from factrecall.models.architectures import ANATOMIES, PROJECTIONS, anatomy_of, heads_of
 from factrecall.models.forward import Encoded
-from factrecall.models.restart import Restart
 from factrecall.parameters.nodes import KINDS, Kind, Nodes
 from factrecall.parameters.sets import ParameterSet
 from factrecall.parameters.space import ParameterSpace
-from factrecall.seeds import generator
+from factrecall.runtime.errors import FactRecallError
+from factrecall.runtime.seeds import generator
 
 if TYPE_CHECKING:
     from torch import nn

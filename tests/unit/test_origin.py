@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from factrecall.config import Folder, Hub
-from factrecall.errors import FactRecallError
-from factrecall.models.load import load_model, load_tokenizer, save_model
-from factrecall.models.origin import fetch
+from factrecall.models.loading import load_model, load_tokenizer, save_model
+from factrecall.models.sources import fetch
+from factrecall.runtime.errors import FactRecallError
 from tests.conftest import Tiny, scratch
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

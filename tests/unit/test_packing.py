@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factrecall.answers import Answers
+from factrecall.evaluation.batching import Answers
+from factrecall.evaluation.prefix_sharing import Row, layout, pack
 from factrecall.models.forward import encode, logits_at
-from factrecall.packing import Row, layout, pack
 from tests.conftest import Tiny
 
 TEXTS = st.lists(

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from factrecall.config import Patching, Representations
-from factrecall.errors import FactRecallError
-from factrecall.experiments import patching
-from factrecall.experiments.asked import POSITIONS, Asked, read
-from factrecall.experiments.patching import (
+from factrecall.evaluation.exact_match import Evaluation
+from factrecall.experiments.attribution import patching
+from factrecall.experiments.attribution.attribution_summary import PATCHED, summarise_patching
+from factrecall.experiments.attribution.patching import (
     DONORS,
     PATCHING,
     SOURCES,
@@ -23,12 +23,12 @@ from factrecall.experiments.patching import (
     patched,
     states_of,
 )
-from factrecall.experiments.prompts import compose
-from factrecall.experiments.reading_tables import PATCHED, summarise_patching
-from factrecall.models.anatomy import anatomy_of
-from factrecall.recall import Evaluation
-from factrecall.statistics import TOGETHER
-from factrecall.storage import read_table, write_table
+from factrecall.experiments.attribution.tokenised_prompts import POSITIONS, Asked, read
+from factrecall.experiments.common.prompts import compose
+from factrecall.models.architectures import anatomy_of
+from factrecall.runtime.errors import FactRecallError
+from factrecall.runtime.statistics import TOGETHER
+from factrecall.runtime.storage import read_table, write_table
 from tests.conftest import ARCHITECTURES, Tiny
 from tests.taught import DRAWN, FACTS, TEXTS, taught
 

@@ -12,21 +12,21 @@ import jsonschema
 import numpy as np
 import pytest
 
-from factrecall.answers import Answers
 from factrecall.cli import main
 from factrecall.config import Study
 from factrecall.config.reading import read_study
+from factrecall.cost.devices import DEVICES, SOME_CPU
+from factrecall.cost.job_cost import Passes
+from factrecall.cost.jobs import Job, jobs_of
+from factrecall.cost.models import known
+from factrecall.cost.plan import plan_study
+from factrecall.cost.shapes import KNOWN, Shape
+from factrecall.cost.sweeps import asked_steps
+from factrecall.cost.texts import texts_of
+from factrecall.cost.training import grouped, planned
+from factrecall.evaluation.batching import Answers
 from factrecall.models.forward import encode
-from factrecall.planning.devices import DEVICES, SOME_CPU
-from factrecall.planning.jobs import Job, jobs_of
-from factrecall.planning.models import known
-from factrecall.planning.plan import plan_study
-from factrecall.planning.shapes import KNOWN, Shape
-from factrecall.planning.sweeps import asked_steps
-from factrecall.planning.texts import texts_of
-from factrecall.planning.trainings import grouped, planned
-from factrecall.planning.work import Passes
-from factrecall.stages import STAGES
+from factrecall.workflow.stages import STAGES
 from tests.conftest import SMALL_POOLS, FactTables, tokenizer_for
 
 ROOT = Path(__file__).parents[2]
@@ -108,7 +108,7 @@ def test_words_are_counted_as_the_tokenizer_does(facts: FactTables) -> None:
 
 def test_tokens_of_questions_that_share_rows_are_about_as_planned() -> None:
     from factrecall.config import Facts
-    from factrecall.facts.tables import make_facts
+    from factrecall.data.tables import make_facts
 
     settings = Facts(people=120)
     facts, texts = make_facts(settings, 5), texts_of(settings, 5)

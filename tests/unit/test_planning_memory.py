@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from factrecall.config import Mode as Settings
-from factrecall.errors import FactRecallError
+from factrecall.cost.devices import DEVICES, this_cpu
+from factrecall.cost.execution_choice import FITS, candidates, choose, fits
+from factrecall.cost.memory import activation_bytes, training_memory
+from factrecall.cost.shapes import KNOWN, Shape
+from factrecall.cost.training import PASS_COST
 from factrecall.models.scratch import build_model
-from factrecall.planning.choice import FITS, candidates, choose, fits
-from factrecall.planning.devices import DEVICES, this_cpu
-from factrecall.planning.memory import activation_bytes, training_memory
-from factrecall.planning.shapes import KNOWN, Shape
-from factrecall.planning.trainings import PASS_COST
-from factrecall.training.mode import Mode
+from factrecall.runtime.errors import FactRecallError
+from factrecall.training.execution import Mode
 from tests.conftest import ARCHITECTURES, FactTables, scratch, tokenizer_for
 
 COUNTS = {"meta-llama/Llama-3.2-3B": 3_212_749_824, "EleutherAI/pythia-2.8b": 2_775_208_960}
@@ -215,21 +215,25 @@ def test_this_cpu_is_measured() -> None:
 
 def test_numbers_of_other_modules_are_theirs() -> None:
     """Those that take PyTorch are written again in the plan, which is read without it."""
-    from factrecall import packing
-    from factrecall.experiments import masks, probing
-    from factrecall.models import head
+    from factrecall.cost import analysis, evaluation, memory, texts
+    from factrecall.evaluation import prefix_sharing
+    from factrecall.experiments.grafting.stage import dual_averaging
+    from factrecall.experiments.representations import logistic_regression
+    from factrecall.models import chunked_head
     from factrecall.parameters import placement
-    from factrecall.planning import asking, looking, memory, texts
     from factrecall.training import batches
 
-    assert memory.LOGITS == head.LOGITS
-    assert texts.ROW == packing.ROW_TOKENS
+    assert memory.LOGITS == chunked_head.LOGITS
+    assert texts.ROW == prefix_sharing.ROW_TOKENS
     assert PASS_COST == batches.PASS_COST
-    assert (asking.PATH_POINTS, asking.FIRST) == (masks.PATH_POINTS, masks.FIRST)
-    assert (asking.PAIR, asking.DUAL_AVERAGING, asking.SIGMOID, asking.SPARE) == (
+    assert (evaluation.PATH_POINTS, evaluation.FIRST) == (
+        dual_averaging.PATH_POINTS,
+        dual_averaging.FIRST,
+    )
+    assert (evaluation.PAIR, evaluation.DUAL_AVERAGING, evaluation.SIGMOID, evaluation.SPARE) == (
         placement.PAIR,
         placement.DUAL_AVERAGING,
         placement.SIGMOID,
         placement._SPARE,
     )
-    assert tuple(looking.TOGETHER.values()) == tuple(probing.NUMBERS.values())
+    assert tuple(analysis.TOGETHER.values()) == tuple(logistic_regression.NUMBERS.values())

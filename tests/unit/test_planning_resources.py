@@ -13,10 +13,10 @@ import torch
 from factrecall.config import Study
 from factrecall.config.model import Folder
 from factrecall.config.reading import read_study
-from factrecall.planning.looking import states_bytes
-from factrecall.planning.models import UNKNOWN, known, parameters_of_name
-from factrecall.planning.resources import GOES_ON, LONGEST, gpus, needs, resources
-from factrecall.planning.shapes import KNOWN
+from factrecall.cost.analysis import states_bytes
+from factrecall.cost.models import UNKNOWN, known, parameters_of_name
+from factrecall.cost.resources import GOES_ON, LONGEST, gpus, needs, resources
+from factrecall.cost.shapes import KNOWN
 from tests.conftest import scratch
 
 PRESETS = Path(__file__).parents[2] / "workflow/presets"
@@ -131,9 +131,9 @@ def test_hidden_states_are_counted(paper: Study, ci: Study) -> None:
 
 
 def test_gradients_that_are_kept_are_on_the_device(paper: Study) -> None:
-    from factrecall.planning.devices import DEVICES
-    from factrecall.planning.jobs import Job
-    from factrecall.planning.plan import work_of
+    from factrecall.cost.devices import DEVICES
+    from factrecall.cost.jobs import Job
+    from factrecall.cost.plan import work_of
 
     job = Job("compare-gradients", "llama-3.2-3b", "mix", 0)
     work = work_of(paper, known(paper, "llama-3.2-3b"), job, DEVICES["H200"])
@@ -185,7 +185,7 @@ def test_rules_are_read_without_pytorch() -> None:
     """Snakemake reads the rules at each start, and in each submitted job."""
     code = (
         "import sys; from pathlib import Path; from factrecall.config.reading import read_study\n"
-        "from factrecall.planning.resources import needs\n"
+        "from factrecall.cost.resources import needs\n"
         f"needs(read_study(Path({str(PRESETS / 'ci.yaml')!r})), 'recall', 'llama-tiny')\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )

@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from factrecall.config.representations import Probes
-from factrecall.errors import FactRecallError
-from factrecall.experiments import probes as module
-from factrecall.experiments.probe_tables import (
+from factrecall.data import RELATIONS
+from factrecall.experiments.representations import probes as module
+from factrecall.experiments.representations.capture import FORMATS
+from factrecall.experiments.representations.probe_summary import (
     ALL,
     CONSISTENCY,
     MEASURES,
@@ -25,13 +26,12 @@ from factrecall.experiments.probe_tables import (
     Probed,
     summarise_probes,
 )
-from factrecall.experiments.probes import FITS, PROBE_EXAMPLES, Roles, probe
-from factrecall.experiments.states import FORMATS
-from factrecall.facts import RELATIONS
-from factrecall.seeds import generator
-from factrecall.statistics import TOGETHER
-from factrecall.storage import read_table, write_table
-from factrecall.tensorfile import write_tensors
+from factrecall.experiments.representations.probes import FITS, PROBE_EXAMPLES, Roles, probe
+from factrecall.runtime.errors import FactRecallError
+from factrecall.runtime.safetensors_writer import write_tensors
+from factrecall.runtime.seeds import generator
+from factrecall.runtime.statistics import TOGETHER
+from factrecall.runtime.storage import read_table, write_table
 
 CPU = torch.device("cpu")
 SIX = len(RELATIONS)
@@ -215,7 +215,10 @@ def test_roles_are_apart_and_the_same_for_all_models() -> None:
 
 
 def test_probing_loads_no_transformers() -> None:
-    code = "import factrecall.experiments.probes, sys; print('transformers' in sys.modules)"
+    code = (
+        "import factrecall.experiments.representations.probes, sys;"
+        "print('transformers' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

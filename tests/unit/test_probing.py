@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factrecall.experiments.probing import Coordinates, fit, fit_chosen
-from factrecall.seeds import generator
+from factrecall.experiments.representations.logistic_regression import Coordinates, fit, fit_chosen
+from factrecall.runtime.seeds import generator
 
 
 def features(seed: int, problems: int, rows: int, width: int) -> torch.Tensor:

@@ -12,13 +12,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedConfig
 
 from factrecall.config import Facts
-from factrecall.facts import RELATIONS
-from factrecall.facts.people import sample_people
-from factrecall.facts.tables import FactTables, make_bio, make_qa
-from factrecall.facts.templates import load_templates
+from factrecall.data import RELATIONS
+from factrecall.data.people import sample_people
+from factrecall.data.tables import FactTables, make_bio, make_qa
+from factrecall.data.templates import load_templates
+from factrecall.evaluation.exact_match import Evaluator, majority, summarise
 from factrecall.models.forward import encode
 from factrecall.models.scratch import build_model
-from factrecall.recall import Evaluator, majority, summarise
 from factrecall.training.examples import training_set
 from factrecall.training.loop import train
 from tests.conftest import ARCHITECTURES, SMALL_POOLS, recipe, scratch, tokenizer_for

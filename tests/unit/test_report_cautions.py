@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from factrecall.report.cautions import cautions
+from factrecall.experiments.recall.caveats import cautions
 
 
 def recall(**accuracies: float) -> pd.DataFrame:

@@ -13,49 +13,49 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from factrecall.experiments.case import ATTENTION, CASE, LENS, LOOKS, TOKENS
-from factrecall.experiments.circuit_tables import (
-    CIRCUITS,
-    HEADS,
-    INTERVENTIONS,
-    SWEEPS,
-    numbers,
-)
-from factrecall.experiments.continuity import CONTINUITY
-from factrecall.experiments.intervene import QUESTIONS, STEPS
-from factrecall.experiments.prompts import ROLES
-from factrecall.report.case_claims import case_claims
-from factrecall.report.case_data import SHOWN, Case, CaseFiles, read_case
-from factrecall.report.case_figures import CASE_DATA, LOOKS_DATA, draw_case, draw_looks
-from factrecall.report.circuit_cautions import (
+from factrecall.experiments.case_study.claims import case_claims
+from factrecall.experiments.case_study.data import SHOWN, Case, CaseFiles, read_case
+from factrecall.experiments.case_study.figures import CASE_DATA, LOOKS_DATA, draw_case, draw_looks
+from factrecall.experiments.case_study.stage import ATTENTION, CASE, LENS, LOOKS, TOKENS
+from factrecall.experiments.circuits.caveats import (
     case_cautions,
     continuity_cautions,
     kind_cautions,
     model_cautions,
 )
-from factrecall.report.circuit_claims import circuit_claims
-from factrecall.report.circuit_figures import HEADS_DATA, _legend, draw_circuits, draw_heads
-from factrecall.report.circuit_measures import CURVES, MLP, CircuitMeasures, read_circuits
-from factrecall.report.circuit_numbers import (
+from factrecall.experiments.circuits.claims import circuit_claims
+from factrecall.experiments.circuits.continuity import CONTINUITY
+from factrecall.experiments.circuits.continuity_figure import (
+    CONTINUITY_DATA,
+    PEOPLE,
+    SweepFiles,
+    draw_continuity,
+)
+from factrecall.experiments.circuits.figures import HEADS_DATA, _legend, draw_circuits, draw_heads
+from factrecall.experiments.circuits.measures import CURVES, MLP, CircuitMeasures, read_circuits
+from factrecall.experiments.circuits.numbers import (
     continuity_table,
     heads_table,
     lens_table,
     numbers_table,
     sweeps_table,
 )
-from factrecall.report.circuit_sections import alternatives, circuits
-from factrecall.report.claim import Claim
-from factrecall.report.continuity_figure import (
-    CONTINUITY_DATA,
-    PEOPLE,
-    SweepFiles,
-    draw_continuity,
+from factrecall.experiments.circuits.section import alternatives, circuits
+from factrecall.experiments.circuits.stage import QUESTIONS, STEPS
+from factrecall.experiments.circuits.summary import (
+    CIRCUITS,
+    HEADS,
+    INTERVENTIONS,
+    SWEEPS,
+    numbers,
 )
+from factrecall.experiments.common.prompts import ROLES
+from factrecall.report.claim import Claim
 from factrecall.report.measures import TableFiles, read_measures
 from factrecall.report.published import LLAMA, PYTHIA
 from factrecall.report.style import DOTS_PER_INCH, WIDTH
 from factrecall.report.tables import MISSING
-from factrecall.storage import read_table, write_table
+from factrecall.runtime.storage import read_table, write_table
 
 SEEDS = (0, 1, 2)
 NODES = {"attention": 48, "column": 4000, "unit": 512}

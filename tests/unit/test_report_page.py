@@ -8,12 +8,12 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 
-from factrecall.errors import FactRecallError
+from factrecall.experiments.recall.figures import RECALL_DATA, RELATION_DATA
 from factrecall.report.names import FIGURES, SUFFIXES
-from factrecall.report.recall_figures import RECALL_DATA, RELATION_DATA
 from factrecall.report.style import COLOURS, DOTS_PER_INCH, TUNING_LABELS, WIDTH
 from factrecall.report.summaries import TUNINGS
-from factrecall.storage import read_table
+from factrecall.runtime.errors import FactRecallError
+from factrecall.runtime.storage import read_table
 from tests.unit.test_report_tables import (  # noqa: F401
     IMAGE,
     SCRIPT,

@@ -14,38 +14,34 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from factrecall.experiments.asked import POSITIONS
-from factrecall.experiments.exchange import ANOTHER
-from factrecall.experiments.gradient_tables import CONSISTENCY as GRADIENTS
-from factrecall.experiments.probe_tables import CONSISTENCY, PROBES
-from factrecall.experiments.prompts import FORMATS, ROLES
-from factrecall.experiments.reading_tables import PATCHED, READ_FROM
-from factrecall.facts import RELATIONS
-from factrecall.report.claim import NOT_MEASURED, Claim
-from factrecall.report.gradient_figure import GRADIENTS_DATA, draw_gradients
-from factrecall.report.measures import TableFiles
-from factrecall.report.published import LLAMA, PYTHIA
-from factrecall.report.reading_figures import (
+from factrecall.data import RELATIONS
+from factrecall.experiments.attribution.attribution_summary import PATCHED, READ_FROM
+from factrecall.experiments.attribution.counterfactual_prompts import ANOTHER
+from factrecall.experiments.attribution.figures import (
     PATCHING_DATA,
     SIGNATURE_DATA,
     SIGNATURE_LABELS,
     draw_patching,
     draw_signature,
 )
-from factrecall.report.representation_cautions import (
+from factrecall.experiments.attribution.tokenised_prompts import POSITIONS
+from factrecall.experiments.common.prompts import FORMATS, ROLES
+from factrecall.experiments.gradient_similarity.figures import GRADIENTS_DATA, draw_gradients
+from factrecall.experiments.gradient_similarity.summary import CONSISTENCY as GRADIENTS
+from factrecall.experiments.representations.caveats import (
     gradient_cautions,
     patching_cautions,
     probe_cautions,
     signature_cautions,
 )
-from factrecall.report.representation_claims import representation_claims, size
-from factrecall.report.representation_figures import (
+from factrecall.experiments.representations.claims import representation_claims, size
+from factrecall.experiments.representations.figures import (
     CONSISTENCY_DATA,
     PROBES_DATA,
     draw_consistency,
     draw_probes,
 )
-from factrecall.report.representation_measures import (
+from factrecall.experiments.representations.measures import (
     Found,
     Represented,
     apart,
@@ -53,12 +49,16 @@ from factrecall.report.representation_measures import (
     read_represented,
     together,
 )
-from factrecall.report.representation_sections import representations, texts
-from factrecall.report.representation_tables import with_interval
+from factrecall.experiments.representations.probe_summary import CONSISTENCY, PROBES
+from factrecall.experiments.representations.report_tables import with_interval
+from factrecall.experiments.representations.section import representations, texts
+from factrecall.report.claim import NOT_MEASURED, Claim
+from factrecall.report.measures import TableFiles
+from factrecall.report.published import LLAMA, PYTHIA
 from factrecall.report.style import DOTS_PER_INCH, WIDTH
 from factrecall.report.tables import MISSING, points
-from factrecall.statistics import TOGETHER
-from factrecall.storage import read_table, write_table
+from factrecall.runtime.statistics import TOGETHER
+from factrecall.runtime.storage import read_table, write_table
 
 SEEDS = (0, 1, 2)
 EVERY = (*SEEDS, TOGETHER)

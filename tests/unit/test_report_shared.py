@@ -12,29 +12,34 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from factrecall.experiments.ablation import ABLATED, ABLATION, CONTROLS, INTERVALS, NONE
-from factrecall.experiments.checks import CHECKS
-from factrecall.experiments.grafts import GRAFTING, MOVEMENT, WHOLE
-from factrecall.experiments.shared import SETS, SHARED, SHARED_PLACES
-from factrecall.recall import SPLITS
-from factrecall.report.ablation_figure import draw_ablation
-from factrecall.report.claim import Claim, word
-from factrecall.report.claims import judge_claims
-from factrecall.report.grafting_figures import RECOVERY_DATA, draw_grafting, draw_grafting_size
-from factrecall.report.measures import Measures, TableFiles, by_seed_difference, read_measures
-from factrecall.report.overlap_figure import OVERLAP_DATA, draw_grafting_overlap
-from factrecall.report.parameter_cautions import (
+from factrecall.evaluation.exact_match import SPLITS
+from factrecall.experiments.ablation.figures import draw_ablation
+from factrecall.experiments.ablation.stage import ABLATED, ABLATION, CONTROLS, INTERVALS, NONE
+from factrecall.experiments.grafting.figures import RECOVERY_DATA, draw_grafting, draw_grafting_size
+from factrecall.experiments.grafting.grafter import GRAFTING, MOVEMENT, WHOLE
+from factrecall.experiments.grafting.mask_checks import CHECKS
+from factrecall.experiments.grafting.overlap_figure import OVERLAP_DATA, draw_grafting_overlap
+from factrecall.experiments.shared_parameters.caveats import (
     ablation_cautions,
     grafting_cautions,
     shared_cautions,
 )
-from factrecall.report.parameter_tables import (
+from factrecall.experiments.shared_parameters.claims import judge_claims
+from factrecall.experiments.shared_parameters.figures import (
+    PLACES_DATA,
+    draw_shared,
+    draw_shared_places,
+)
+from factrecall.experiments.shared_parameters.report_tables import (
     ablation_table,
     checks_table,
     grafting_table,
     intervals_table,
     shared_table,
 )
+from factrecall.experiments.shared_parameters.stage import SETS, SHARED, SHARED_PLACES
+from factrecall.report.claim import Claim, word
+from factrecall.report.measures import Measures, TableFiles, by_seed_difference, read_measures
 from factrecall.report.published import (
     ABLATIONS,
     GRAFTS,
@@ -45,9 +50,8 @@ from factrecall.report.published import (
     published_graft,
 )
 from factrecall.report.sections import PARTIALS, parameters
-from factrecall.report.shared_figures import PLACES_DATA, draw_shared, draw_shared_places
 from factrecall.report.style import DOTS_PER_INCH, WIDTH
-from factrecall.storage import read_table, write_table
+from factrecall.runtime.storage import read_table, write_table
 
 SEEDS = (0, 1, 2)
 ALPHAS = (0.01, 0.05, 0.2)

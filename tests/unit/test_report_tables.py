@@ -13,20 +13,19 @@ import torch
 import yaml
 
 import factrecall.report.deviations as deviations_module
-from factrecall.errors import FactRecallError
-from factrecall.facts import RELATIONS
-from factrecall.facts.forms import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS, FactFiles
-from factrecall.facts.tables import make_bio, make_qa
-from factrecall.facts.templates import load_templates
-from factrecall.recall import PER_EXAMPLE, SUMMARY
-from factrecall.report.continuity_figure import SweepFiles
+from factrecall.data import RELATIONS
+from factrecall.data.files import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS, FactFiles
+from factrecall.data.tables import make_bio, make_qa
+from factrecall.data.templates import load_templates
+from factrecall.evaluation.exact_match import PER_EXAMPLE, SUMMARY
+from factrecall.experiments.circuits.continuity_figure import SweepFiles
+from factrecall.experiments.representations.measures import RepresentationFiles
+from factrecall.experiments.shared_parameters.top_tensors import read_gatherings
 from factrecall.report.deviations import CONDITIONS, deviations
 from factrecall.report.figures import draw_figures
-from factrecall.report.influences import read_gatherings
 from factrecall.report.measures import TableFiles
 from factrecall.report.page import write_report
 from factrecall.report.published import LLAMA, PYTHIA, counterpart, published
-from factrecall.report.representation_measures import RepresentationFiles
 from factrecall.report.shown import ModelFiles
 from factrecall.report.summaries import (
     AVERAGE,
@@ -37,9 +36,10 @@ from factrecall.report.summaries import (
 )
 from factrecall.report.tables import comparison_table, flat, percent, points, recall_table
 from factrecall.report.timings import Timing, duration, summarise
-from factrecall.storage import write_table
-from factrecall.tensorfile import write_tensors
-from factrecall.training.history import HISTORY
+from factrecall.runtime.errors import FactRecallError
+from factrecall.runtime.safetensors_writer import write_tensors
+from factrecall.runtime.storage import write_table
+from factrecall.training.training_log import HISTORY
 from tests.unit.test_report_circuits import write_case, write_circuit_tables, write_sweep
 from tests.unit.test_report_representations import write_representation_tables
 from tests.unit.test_report_shared import write_parameter_tables

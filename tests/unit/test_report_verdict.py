@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from factrecall.errors import FactRecallError
-from factrecall.recall import PER_EXAMPLE
-from factrecall.report.verdict import decide, judge
-from factrecall.statistics import bootstrap_interval
-from factrecall.storage import write_table
+from factrecall.evaluation.exact_match import PER_EXAMPLE
+from factrecall.experiments.recall.verdict import decide, judge
+from factrecall.runtime.errors import FactRecallError
+from factrecall.runtime.statistics import bootstrap_interval
+from factrecall.runtime.storage import write_table
 
 RELATIONS = ("job", "employer")
 

@@ -17,15 +17,15 @@ import torch
 
 from factrecall.cli import main
 from factrecall.config import Trace
-from factrecall.facts.forms import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS, FactFiles
-from factrecall.models.load import save_model
-from factrecall.resume import Checkpoint, work_key
-from factrecall.storage import write_table
-from factrecall.tensorfile import read_tensors
-from factrecall.training import finetune
-from factrecall.training.finetune import fine_tune
+from factrecall.data.files import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS, FactFiles
+from factrecall.models.loading import save_model
+from factrecall.runtime.checkpoint import Checkpoint, work_key
+from factrecall.runtime.safetensors_writer import read_tensors
+from factrecall.runtime.storage import write_table
+from factrecall.training import fine_tuning
+from factrecall.training.execution import Mode
+from factrecall.training.fine_tuning import fine_tune
 from factrecall.training.loop import train
-from factrecall.training.mode import Mode
 from factrecall.training.trace import GradientTrace
 from tests.conftest import Tiny, Workspace, recipe
 from tests.unit.test_trace import sides
@@ -284,7 +284,7 @@ def test_asked_to_leave_a_command_saves_its_state_and_goes_on_later(
         yield watch
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetune, "progress", signalled)
+        patch.setattr(fine_tuning, "progress", signalled)
         assert main(tune) == 128 + number
     assert not (workspace.folder / "out").exists()
     (state,) = (workspace.folder / "state").glob("?" * 32 + ".safetensors")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from factrecall.training.batches import IGNORED, Example, padded
 from factrecall.training.losses import FLEX, batch_loss
-from factrecall.training.rows import BLOCK, block_mask, fill, lay, positions, row, scores_mask
+from factrecall.training.packing import BLOCK, block_mask, fill, lay, positions, row, scores_mask
 from tests.conftest import Tiny
 from tests.unit.test_training import mix_of
 

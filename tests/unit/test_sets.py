@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factrecall.errors import DamagedFile, FactRecallError
-from factrecall.parameters.rising import exchanged
 from factrecall.parameters.sets import ParameterSet, read_set, read_sets, write_sets
+from factrecall.parameters.sorted_sets import exchanged
 from factrecall.parameters.space import ParameterSpace
-from factrecall.seeds import generator
+from factrecall.runtime.errors import DamagedFile, FactRecallError
+from factrecall.runtime.seeds import generator
 from tests.unit.test_storage import flip
 
 SPACE = ParameterSpace(("a", "b", "c", "d"), ((3, 4), (5,), (0,), (2, 6)))

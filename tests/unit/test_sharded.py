@@ -25,18 +25,18 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import distributed
 
-from factrecall import interruption
 from factrecall.cli import main
-from factrecall.errors import FactRecallError
-from factrecall.interruption import Interrupted
-from factrecall.lease import HELD, Lease
-from factrecall.storage import read_table, write_text
-from factrecall.training import launch as launching
+from factrecall.runtime import signals
+from factrecall.runtime.errors import FactRecallError
+from factrecall.runtime.lease import HELD, Lease
+from factrecall.runtime.signals import Interrupted
+from factrecall.runtime.storage import read_table, write_text
+from factrecall.training import launcher as launching
 from factrecall.training.batches import Example
-from factrecall.training.history import HISTORY
-from factrecall.training.mode import Mode
-from factrecall.training.sharded import deal
-from factrecall.training.shards import shards_of
+from factrecall.training.distributed import shards_of
+from factrecall.training.execution import Mode
+from factrecall.training.fully_sharded import deal
+from factrecall.training.training_log import HISTORY
 from tests.conftest import ARCHITECTURES, Workspace
 from tests.sharing import CASES, compare
 
@@ -328,15 +328,15 @@ def test_the_processes_of_a_command_have_its_lease(
     monkeypatch.setenv(HELD, str(beat))  # as a process sees it whose command was declared dead
     with pytest.raises(Interrupted) as left:
         write_text(tmp_path / "out", "late")
-    assert left.value.code == interruption.TAKEN_OVER and not (tmp_path / "out").exists()
+    assert left.value.code == signals.TAKEN_OVER and not (tmp_path / "out").exists()
 
 
 def test_short_blocks_are_not_disturbed() -> None:
-    with interruption.listening(), pytest.raises(Interrupted):
-        with interruption.undisturbed():
+    with signals.listening(), pytest.raises(Interrupted):
+        with signals.undisturbed():
             signal.raise_signal(signal.SIGTERM)
             done = True
         assert done
         pytest.fail("it was asked to leave")
-    with interruption.listening(), interruption.undisturbed():
+    with signals.listening(), signals.undisturbed():
         signal.raise_signal(signal.SIGUSR1)  # goes on outside of blocks, too

@@ -11,10 +11,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factrecall.errors import DamagedFile, FactRecallError
-from factrecall.experiments import entry
-from factrecall.experiments.entry import by_index, entries, log_grid, never, sizes
-from factrecall.experiments.shared import (
+from factrecall.experiments.shared_parameters import entry_ranks
+from factrecall.experiments.shared_parameters.entry_ranks import (
+    by_index,
+    entries,
+    log_grid,
+    never,
+    sizes,
+)
+from factrecall.experiments.shared_parameters.stage import (
     CURVE,
     PAIRS,
     PLACES,
@@ -28,9 +33,10 @@ from factrecall.experiments.shared import (
 )
 from factrecall.parameters.sets import read_sets, write_sets
 from factrecall.parameters.space import ParameterSpace
-from factrecall.seeds import generator
-from factrecall.storage import read_table
-from factrecall.tensorfile import write_tensors
+from factrecall.runtime.errors import DamagedFile, FactRecallError
+from factrecall.runtime.safetensors_writer import write_tensors
+from factrecall.runtime.seeds import generator
+from factrecall.runtime.storage import read_table
 from factrecall.training.trace import INFLUENCES
 from tests.benchmarks.scale import bench_scale
 from tests.unit.test_storage import flip
@@ -205,7 +211,7 @@ def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch, dtype: type) -> Non
     ks = np.array([1, 700, 1500])
     found = sizes(whole, ks)
     assert found.tolist() == [len(set(one[:k]) & set(other[:k])) for k in ks]
-    monkeypatch.setattr(entry, "_CHUNK", 7)
+    monkeypatch.setattr(entry_ranks, "_CHUNK", 7)
     again = by_index(one)
     assert again.at.dtype == dtype and (one[again.rank - 1] == again.at).all()
     assert (entries(again, by_index(other)) == whole).all()

@@ -14,16 +14,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factrecall.config import Signature
-from factrecall.experiments import signature
-from factrecall.experiments.asked import Asked, read
-from factrecall.experiments.exchange import ANOTHER, PARTS, draw_facts, exchange
-from factrecall.experiments.prompts import FORMATS, ROLES, Prompt, compose, prompts
-from factrecall.experiments.reading_tables import READ_FROM, summarise_signature
-from factrecall.experiments.signature import SIGNATURE, attribute, integrate
-from factrecall.facts import RELATIONS
-from factrecall.recall import Evaluation
-from factrecall.statistics import TOGETHER
-from factrecall.storage import read_table, write_table
+from factrecall.data import RELATIONS
+from factrecall.evaluation.exact_match import Evaluation
+from factrecall.experiments.attribution import attribution
+from factrecall.experiments.attribution.attribution import SIGNATURE, attribute, integrate
+from factrecall.experiments.attribution.attribution_summary import READ_FROM, summarise_signature
+from factrecall.experiments.attribution.counterfactual_prompts import (
+    ANOTHER,
+    PARTS,
+    draw_facts,
+    exchange,
+)
+from factrecall.experiments.attribution.tokenised_prompts import Asked, read
+from factrecall.experiments.common.prompts import FORMATS, ROLES, Prompt, compose, prompts
+from factrecall.runtime.statistics import TOGETHER
+from factrecall.runtime.storage import read_table, write_table
 from tests.conftest import ARCHITECTURES, Tiny, tokenizer_for
 from tests.taught import DRAWN, FACTS, TEXTS, taught
 
@@ -242,7 +247,7 @@ def test_weights_take_no_part_and_batches_are_small(
         sizes.append(((tokens[0] if tokens else given["input_ids"]).numel(), asking))
 
     model.base_model.register_forward_pre_hook(seen, with_kwargs=True)
-    monkeypatch.setattr(signature, "BATCH_TOKENS", 64)
+    monkeypatch.setattr(attribution, "BATCH_TOKENS", 64)
     weights[0].requires_grad_(False)
     found = integrate(model, asked, 8, 4096, CPU)
     assert not weights[0].requires_grad and all(weight.requires_grad for weight in weights[1:])

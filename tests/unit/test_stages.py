@@ -12,7 +12,7 @@ import pytest
 
 from factrecall.config import TUNINGS, Study
 from factrecall.config.reading import read_study
-from factrecall.stages import STAGES, parameters, settings
+from factrecall.workflow.stages import STAGES, parameters, settings
 
 ROOT = Path(__file__).parents[2]
 MODEL = "llama-tiny"

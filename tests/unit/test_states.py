@@ -20,15 +20,20 @@ from transformers import (
     PreTrainedModel,
 )
 
-from factrecall.answers import Answers
 from factrecall.config.representations import Representations
-from factrecall.errors import FactRecallError
-from factrecall.experiments.states import FORMATS, capture_states, first_tokens, probed_people
-from factrecall.facts import RELATIONS
-from factrecall.models.anatomy import anatomy_of
+from factrecall.data import RELATIONS
+from factrecall.evaluation.batching import Answers
+from factrecall.evaluation.hidden_states import hidden_states
+from factrecall.experiments.representations.capture import (
+    FORMATS,
+    capture_states,
+    first_tokens,
+    probed_people,
+)
+from factrecall.models.architectures import anatomy_of
 from factrecall.models.forward import Encoded
-from factrecall.models.states import hidden_states
-from factrecall.tensorfile import read_tensors
+from factrecall.runtime.errors import FactRecallError
+from factrecall.runtime.safetensors_writer import read_tensors
 from tests.conftest import Tiny
 
 CPU = torch.device("cpu")

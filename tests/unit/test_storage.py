@@ -20,8 +20,8 @@ import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 
-from factrecall.errors import DamagedFile, FactRecallError
-from factrecall.storage import (
+from factrecall.runtime.errors import DamagedFile, FactRecallError
+from factrecall.runtime.storage import (
     arrow_schema,
     atomic,
     open_tensors,
@@ -127,7 +127,7 @@ def test_a_folder_that_cannot_be_replaced_stays(
 ) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "weights").write_text("old")
-    monkeypatch.setattr("factrecall.storage.os.replace", refuse(errno.ENOSPC, after))
+    monkeypatch.setattr("factrecall.runtime.storage.os.replace", refuse(errno.ENOSPC, after))
     with pytest.raises(FactRecallError), atomic(tmp_path / "model") as temporary:
         temporary.mkdir()
     assert (tmp_path / "model" / "weights").read_text() == "old"
@@ -139,7 +139,7 @@ def test_a_disk_that_refuses_is_told_and_the_old_file_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: int
 ) -> None:
     write_text(tmp_path / "x", "old")
-    monkeypatch.setattr("factrecall.storage.os.replace", refuse(kind, 1))
+    monkeypatch.setattr("factrecall.runtime.storage.os.replace", refuse(kind, 1))
     with pytest.raises(FactRecallError) as caught:
         write_text(tmp_path / "x", "new")
     assert caught.value.where == f"cannot write {tmp_path / 'x'}"
@@ -161,9 +161,9 @@ def test_a_disk_that_fills_up_while_writing_is_told_by_every_writer(tmp_path: Pa
         import resource, signal
         from pathlib import Path
         import numpy as np, pandas as pd, torch
-        from factrecall.errors import DamagedFile, FactRecallError
-        from factrecall.storage import write_table, write_text
-        from factrecall.tensorfile import write_tensors
+        from factrecall.runtime.errors import DamagedFile, FactRecallError
+        from factrecall.runtime.storage import write_table, write_text
+        from factrecall.runtime.safetensors_writer import write_tensors
         folder = Path({str(tmp_path)!r})
         numbers = pd.DataFrame({{"a": np.random.default_rng(0).random(9999)}})
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -359,7 +359,7 @@ def test_a_kill_while_tensors_are_written_leaves_nothing_that_is_not_found(
         path.write_bytes(b"half")
         os._exit(9)
 
-    monkeypatch.setattr("factrecall.tensorfile.write", write)
+    monkeypatch.setattr("factrecall.runtime.safetensors_writer.write", write)
     path = tmp_path / "x.safetensors"
     if (child := os.fork()) == 0:
         try:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from factrecall.facts.forms import joined
-from factrecall.facts.tables import FactTables
-from factrecall.models.load import load_tokenizer
-from factrecall.models.tokenizer import train_tokenizer
+from factrecall.data.files import joined
+from factrecall.data.tables import FactTables
+from factrecall.models.loading import load_tokenizer
+from factrecall.models.tokenizers import train_tokenizer
 from tests.conftest import tokenizer_for
 
 KINDS = ("words", "bpe")
@@ -81,7 +81,7 @@ def test_offsets_lead_back_to_the_text(facts: FactTables) -> None:
 
 SCRIPT = """
 import sys
-from factrecall.models.tokenizer import train_tokenizer
+from factrecall.models.tokenizers import train_tokenizer
 texts = [f"{a}{b} was born in {b}ville, {a}-{b}." for a in "abcdefgh" for b in "stuvwxyz"]
 train_tokenizer(texts, sys.argv[1], 420, context=64).save_pretrained(sys.argv[2])
 """

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from factrecall.errors import FactRecallError
-from factrecall.parameters import top as module
-from factrecall.parameters.top import falling, top
+from factrecall.parameters import streaming_topk as module
+from factrecall.parameters.streaming_topk import falling, top
+from factrecall.runtime.errors import FactRecallError
 
 # Ties, both zeros, infinities, values that share their upper 16 bits, and anything else.
 FLOATS = st.one_of(

@@ -11,11 +11,11 @@ import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from factrecall.config import Trace
-from factrecall.errors import FactRecallError
 from factrecall.parameters.space import ParameterSpace
-from factrecall.tensorfile import read_tensors
+from factrecall.runtime.errors import FactRecallError
+from factrecall.runtime.safetensors_writer import read_tensors
 from factrecall.training.batches import batch_indices
-from factrecall.training.finetune import traced_individuals, write_trace
+from factrecall.training.fine_tuning import traced_individuals, write_trace
 from factrecall.training.loop import train
 from factrecall.training.optimisers import learning_rate
 from factrecall.training.trace import INFLUENCES, GradientTrace
@@ -101,7 +101,7 @@ def test_questions_of_people_out_of_distribution_are_not_traced(tiny: Tiny) -> N
 
 def test_tied_embeddings_are_one_tensor() -> None:
     from factrecall.config import Facts
-    from factrecall.facts.tables import make_facts
+    from factrecall.data.tables import make_facts
     from factrecall.models.scratch import build_model
     from tests.conftest import scratch, tokenizer_for
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from factrecall.errors import FactRecallError
+from factrecall.runtime.errors import FactRecallError
 from factrecall.training.batches import IGNORED, Example, batch_indices
 from factrecall.training.examples import training_set
-from factrecall.training.history import HISTORY
+from factrecall.training.execution import Mode
 from factrecall.training.loop import train
-from factrecall.training.mode import Mode
 from factrecall.training.optimisers import learning_rate
+from factrecall.training.training_log import HISTORY
 from tests.conftest import Tiny, recipe
 
 

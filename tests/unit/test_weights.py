@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from factrecall.errors import DamagedFile, FactRecallError
-from factrecall.experiments.pair import open_pair
-from factrecall.models.load import load_model, save_model
+from factrecall.experiments.common.model_pair import open_pair
+from factrecall.models.loading import load_model, save_model
 from factrecall.models.scratch import build_model
 from factrecall.parameters import placement
 from factrecall.parameters.placement import choose_place
 from factrecall.parameters.sets import ParameterSet
 from factrecall.parameters.space import ParameterSpace
 from factrecall.parameters.weights import Weights, _Folder, folder_weights
-from factrecall.seeds import generator
+from factrecall.runtime.errors import DamagedFile, FactRecallError
+from factrecall.runtime.seeds import generator
 from tests.conftest import Tiny, scratch
 
 CPU = torch.device("cpu")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from factrecall.cli import main
-from factrecall.errors import FactRecallError
-from factrecall.why import Cause, Job, account, cause, differences, failure, jobs
+from factrecall.runtime.errors import FactRecallError
+from factrecall.workflow.explain_rerun import Cause, Job, account, cause, differences, failure, jobs
 
 LIBRARIES = "{'faker': '40.54.0', 'pandas': '3.1.1'}"
 BEFORE = (
@@ -190,7 +190,7 @@ def test_words_reach_snakemake_as_they_are(
         seen.append(words)
         return subprocess.CompletedProcess(words, 0, stdout=OUTPUT)
 
-    monkeypatch.setattr("factrecall.why.subprocess.run", run)
+    monkeypatch.setattr("factrecall.workflow.explain_rerun.subprocess.run", run)
     assert main(["why", "--configfile", "a b", "c", "--", "$(x); y", "-n"]) == 0
     start = [sys.executable, "-m", "snakemake"]
     assert seen[0][:3] == start

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from factrecall.config.reading import read_study
-from factrecall.planning.jobs import jobs_of
+from factrecall.cost.jobs import jobs_of
 from tests.workflow.running import PRESET, copy_sources, snakemake
 
 CHANGES: dict[str, dict[str, Any]] = {

@@ -187,8 +187,8 @@ TRACE = "src/factrecall/training/trace.py"
     [
         (TRACE, '"""The cross-task', '# x\n"""What is the cross-task', set()),
         (TRACE, "INFLUENCES = (", "ADDED = 1\nINFLUENCES = (", {"fine_tune", *AFTER_TRAINING}),
-        ("src/factrecall/experiments/checks.py", "DRAWS = 3", "DRAWS = 4", GRAFTED),
-        ("src/factrecall/facts/templates.yaml", "What is the", "Which is the", EVERYTHING),
+        ("src/factrecall/experiments/grafting/mask_checks.py", "DRAWS = 3", "DRAWS = 4", GRAFTED),
+        ("src/factrecall/data/templates.yaml", "What is the", "Which is the", EVERYTHING),
         ("src/factrecall/report/style.py", '"#d55e00"', '"#d55e01"', set(REPORT)),
         (
             "src/factrecall/report/page.html.j2",
@@ -248,7 +248,7 @@ def test_another_version_of_a_library_reruns_the_stages_that_keep_its_results(
 def test_touching_files_reruns_nothing(checkout: Path) -> None:
     for name in (
         "src/factrecall/training/loop.py",
-        "src/factrecall/facts/templates.yaml",
+        "src/factrecall/data/templates.yaml",
         PRESET,
         "results/ci/facts/bio.parquet",
         "results/ci/tables/recall.parquet",
@@ -266,7 +266,7 @@ def test_switching_study_and_back_reruns_nothing(checkout: Path) -> None:
 
 def test_an_edit_of_own_sentences_remakes_the_facts_and_a_touch_does_not(checkout: Path) -> None:
     own = checkout / "my {own} sentences.yaml"  # braces are wildcards to Snakemake
-    text = (checkout / "src/factrecall/facts/templates.yaml").read_text(encoding="utf-8")
+    text = (checkout / "src/factrecall/data/templates.yaml").read_text(encoding="utf-8")
     own.write_text(text, encoding="utf-8")
     change = {"name": "own", "facts": {"templates": own.name}}
     (checkout / "change.yaml").write_text(yaml.safe_dump(change))

@@ -9,16 +9,16 @@ import pandas as pd
 import pytest
 
 from factrecall.config import Study
-from factrecall.experiments.ablation import ABLATED, ABLATION
-from factrecall.experiments.circuit_tables import HEADS, INTERVENTIONS, SWEEPS
-from factrecall.experiments.continuity import CONTINUITY
-from factrecall.experiments.grafts import GRAFTING, OUTCOMES
-from factrecall.experiments.shared import SHARED as SHARED_TABLE
-from factrecall.facts import RELATIONS
+from factrecall.data import RELATIONS
+from factrecall.evaluation.exact_match import PER_EXAMPLE, SPLITS, SUMMARY
+from factrecall.experiments.ablation.stage import ABLATED, ABLATION
+from factrecall.experiments.circuits.continuity import CONTINUITY
+from factrecall.experiments.circuits.summary import HEADS, INTERVENTIONS, SWEEPS
+from factrecall.experiments.grafting.grafter import GRAFTING, OUTCOMES
+from factrecall.experiments.shared_parameters.stage import SHARED as SHARED_TABLE
 from factrecall.parameters.sets import read_sets
-from factrecall.recall import PER_EXAMPLE, SPLITS, SUMMARY
-from factrecall.storage import read_provenance, read_table
-from factrecall.tensorfile import read_tensors
+from factrecall.runtime.safetensors_writer import read_tensors
+from factrecall.runtime.storage import read_provenance, read_table
 from factrecall.training.trace import INFLUENCES
 from tests.workflow.running import PRESET, snakemake
 

@@ -16,11 +16,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
-from factrecall import mends, stages
-from factrecall.errors import EXIT_CODE, FactRecallError
-from factrecall.lease import begin_run, is_over
-from factrecall.planning import resources as planned
-from factrecall.storage import disk_error, to_json, write_text
+from factrecall.workflow import snakemake_patches, stages
+from factrecall.runtime.errors import EXIT_CODE, FactRecallError
+from factrecall.runtime.lease import begin_run, is_over
+from factrecall.cost import resources as planned
+from factrecall.runtime.storage import disk_error, to_json, write_text
 from factrecall.config.reading import parse_study
 
 try:
@@ -44,8 +44,8 @@ os.environ.update(
     FACTRECALL_STUDY=STUDY_FILE,
 )
 
-mends.remember_job_age()
-mends.leave_on_sigterm()
+snakemake_patches.remember_job_age()
+snakemake_patches.leave_on_sigterm()
 
 # A job is asked to leave by a signal to all its processes: the shell and `tee` stay until it has
 # saved its state, and so does a Snakemake that runs it in a cluster's job. A log that cannot be

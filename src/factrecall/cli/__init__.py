@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 from factrecall.cli import circuits, experiments, models, plan, reports, representations
 from factrecall.cli.common import moved_aside, writing
-from factrecall.errors import EXIT_CODE, DamagedFile, FactRecallError, out_of_memory
-from factrecall.interruption import TAKEN_OVER, Interrupted, listening
-from factrecall.storage import disk_error
+from factrecall.runtime.errors import EXIT_CODE, DamagedFile, FactRecallError, out_of_memory
+from factrecall.runtime.signals import TAKEN_OVER, Interrupted, listening
+from factrecall.runtime.storage import disk_error
 
 REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """A full or read-only disk may show wherever a command writes, and is never its defect."""

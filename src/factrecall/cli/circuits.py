@@ -76,7 +76,7 @@ def _intervene(options: argparse.Namespace) -> None:
     by = "controls" if options.sets is None else "shared"
     study, settings, provenance = open_study(options, kind=options.kind, by=by)
     device = device_of(study)
-    from factrecall.experiments.intervene import intervene
+    from factrecall.experiments.circuits.stage import intervene
 
     intervene(
         **settings,
@@ -91,7 +91,7 @@ def _intervene(options: argparse.Namespace) -> None:
 
 def _summarise_circuits(options: argparse.Namespace) -> None:
     _, settings, provenance = open_study(options)
-    from factrecall.experiments.circuit_tables import Intervention, summarise_circuits
+    from factrecall.experiments.circuits.summary import Intervention, summarise_circuits
 
     interventions = [
         Intervention(model, tuning, seed_of(seed), kind, by, *map(Path, files))
@@ -108,8 +108,8 @@ def _summarise_circuits(options: argparse.Namespace) -> None:
 def _study_case(options: argparse.Namespace) -> None:
     study, settings, provenance = open_study(options)
     device = device_of(study)
-    from factrecall.errors import FactRecallError
-    from factrecall.experiments.case import GraftedFiles, study_case
+    from factrecall.experiments.case_study.stage import GraftedFiles, study_case
+    from factrecall.runtime.errors import FactRecallError
 
     grafted = {tuning: GraftedFiles(*map(Path, files)) for tuning, *files in options.grafted}
     if set(grafted) != {"mix", "stage"}:

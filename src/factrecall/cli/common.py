@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from factrecall.errors import DamagedFile, FactRecallError
-from factrecall.lease import HELD, Lease
+from factrecall.runtime.errors import DamagedFile, FactRecallError
+from factrecall.runtime.lease import HELD, Lease
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +79,7 @@ def open_study(
 ) -> tuple[Study, dict[str, Any], dict[str, Any]]:
     """Read the study; return it with the command's settings and provenance."""
     from factrecall.config.reading import read_study
-    from factrecall.stages import parameters, settings
+    from factrecall.workflow.stages import parameters, settings
 
     study = read_study(options.study)
     model = wildcards.get("model")
@@ -183,7 +183,7 @@ def device_of(study: Study, threads: int | None = None, *, exact: bool = False) 
 
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    from factrecall.models.load import choose_device
+    from factrecall.models.loading import choose_device
 
     device = choose_device(study.compute.device)
     if device.type == "cuda" and not exact and study.training.precision != "float32":
@@ -206,7 +206,7 @@ def shared(options: argparse.Namespace, device: torch.device, count: int) -> Ite
     bool
         Whether it is to be done here; if not, it has been done.
     """
-    from factrecall.training.launch import is_process, joined, launch
+    from factrecall.training.launcher import is_process, joined, launch
 
     if count > 1 and not is_process():
         launch(options.arguments, count, device)

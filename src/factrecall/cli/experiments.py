@@ -82,7 +82,7 @@ def add(commands: Any) -> None:
 
 def _select_shared(options: argparse.Namespace) -> None:
     _, settings, provenance = open_study(options)
-    from factrecall.experiments.shared import select_shared
+    from factrecall.experiments.shared_parameters.stage import select_shared
 
     select_shared(
         **settings,
@@ -94,7 +94,7 @@ def _select_shared(options: argparse.Namespace) -> None:
 
 def _summarise_shared(options: argparse.Namespace) -> None:
     _, settings, provenance = open_study(options)
-    from factrecall.experiments.shared import Selection, summarise_shared
+    from factrecall.experiments.shared_parameters.stage import Selection, summarise_shared
 
     selections = [
         Selection(model, tuning, seed_of(seed), Path(curve), Path(where))
@@ -112,7 +112,7 @@ def _summarise_shared(options: argparse.Namespace) -> None:
 def _ablate(options: argparse.Namespace) -> None:
     study, settings, provenance = open_study(options)
     device = device_of(study)
-    from factrecall.experiments.ablation import ablate
+    from factrecall.experiments.ablation.stage import ablate
 
     ablate(
         **settings,
@@ -124,8 +124,8 @@ def _ablate(options: argparse.Namespace) -> None:
 
 def _summarise_ablation(options: argparse.Namespace) -> None:
     _, settings, provenance = open_study(options)
-    from factrecall.experiments.ablation import summarise_ablation
-    from factrecall.recall import Evaluation
+    from factrecall.evaluation.exact_match import Evaluation
+    from factrecall.experiments.ablation.stage import summarise_ablation
 
     evaluations = [
         Evaluation(model, tuning, seed_of(seed), Path(table))
@@ -142,7 +142,7 @@ def _summarise_ablation(options: argparse.Namespace) -> None:
 def _graft(options: argparse.Namespace) -> None:
     study, settings, provenance = open_study(options, seed=str(options.seed))
     device = device_of(study)
-    from factrecall.experiments.grafting import graft
+    from factrecall.experiments.grafting.stage import graft
 
     graft(
         **settings,
@@ -157,7 +157,7 @@ def _graft(options: argparse.Namespace) -> None:
 def _graft_without_shared(options: argparse.Namespace) -> None:
     study, settings, provenance = open_study(options)
     device = device_of(study)
-    from factrecall.experiments.grafting import graft_without_shared
+    from factrecall.experiments.grafting.stage import graft_without_shared
 
     graft_without_shared(
         **settings,
@@ -171,7 +171,7 @@ def _graft_without_shared(options: argparse.Namespace) -> None:
 
 def _summarise_grafting(options: argparse.Namespace) -> None:
     _, settings, provenance = open_study(options)
-    from factrecall.experiments.grafting import Graft, summarise_grafting
+    from factrecall.experiments.grafting.stage import Graft, summarise_grafting
 
     grafts = [
         Graft(model, tuning, seed_of(seed), Path(table), split, *map(Path, others))

@@ -56,9 +56,9 @@ def add(commands: Any) -> None:
 
 def _make_facts(options: argparse.Namespace) -> None:
     _, settings, provenance = open_study(options)
-    from factrecall.facts.forms import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS
-    from factrecall.facts.tables import make_facts
-    from factrecall.storage import write_table
+    from factrecall.data.files import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS
+    from factrecall.data.tables import make_facts
+    from factrecall.runtime.storage import write_table
 
     facts = make_facts(**settings)
     write_table(options.individuals, facts.individuals, INDIVIDUAL_COLUMNS, provenance)
@@ -69,10 +69,10 @@ def _make_facts(options: argparse.Namespace) -> None:
 def _pretrain(options: argparse.Namespace) -> None:
     study, settings, provenance = open_study(options, model=options.model)
     device = device_of(study, study.compute.pretrain_threads)
-    from factrecall.cli.mode import resolve
-    from factrecall.facts.forms import FactFiles
-    from factrecall.planning.shapes import Shape
-    from factrecall.training.pretrain import pretrain
+    from factrecall.cli.execution import resolve
+    from factrecall.cost.shapes import Shape
+    from factrecall.data.files import FactFiles
+    from factrecall.training.pretraining import pretrain
 
     with shared(options, device, 1) as here:
         if not here:
@@ -96,8 +96,8 @@ def _fetch_model(options: argparse.Namespace) -> None:
     _, settings, _ = open_study(options, model=options.model)
     from transformers import AutoConfig
 
-    from factrecall.models.anatomy import anatomy_of
-    from factrecall.models.origin import fetch
+    from factrecall.models.architectures import anatomy_of
+    from factrecall.models.sources import fetch
 
     fetch(**settings, locks=options.locks, out=options.out)
     # Told before anything is trained. Not part of the stage: a new architecture in the table must
@@ -108,10 +108,10 @@ def _fetch_model(options: argparse.Namespace) -> None:
 def _fine_tune(options: argparse.Namespace) -> None:
     study, settings, provenance = open_study(options, model=options.model, tuning=options.tuning)
     device = device_of(study)
-    from factrecall.cli.mode import resolve
-    from factrecall.facts.forms import FactFiles
-    from factrecall.planning.models import shape_of_folder
-    from factrecall.training.finetune import fine_tune
+    from factrecall.cli.execution import resolve
+    from factrecall.cost.models import shape_of_folder
+    from factrecall.data.files import FactFiles
+    from factrecall.training.fine_tuning import fine_tune
 
     with shared(options, device, study.training.mode.gpus) as here:
         if not here:
@@ -138,7 +138,7 @@ def _fine_tune(options: argparse.Namespace) -> None:
 def _recall(options: argparse.Namespace) -> None:
     study, settings, provenance = open_study(options)
     device = device_of(study)
-    from factrecall.recall import recall
+    from factrecall.evaluation.exact_match import recall
 
     recall(
         **settings,
@@ -153,7 +153,7 @@ def _recall(options: argparse.Namespace) -> None:
 
 def _summarise_recall(options: argparse.Namespace) -> None:
     study, _, provenance = open_study(options)
-    from factrecall.recall import Evaluation, summarise_recall
+    from factrecall.evaluation.exact_match import Evaluation, summarise_recall
 
     evaluations = [
         Evaluation(model, tuning, seed_of(seed), Path(path))

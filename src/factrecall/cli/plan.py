@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from factrecall.cli.common import Command
-from factrecall.errors import FactRecallError
+from factrecall.runtime.errors import FactRecallError
 
 if TYPE_CHECKING:
     from factrecall.config import Study
-    from factrecall.planning.devices import Device
+    from factrecall.cost.devices import Device
 
 
 def add(commands: Any) -> None:
@@ -55,10 +55,10 @@ def _plan(options: argparse.Namespace) -> None:
     import sys
 
     from factrecall.config.reading import read_study
-    from factrecall.planning.plan import as_json, plan_study
-    from factrecall.planning.show import show
-    from factrecall.planning.work import EFFICIENCY
-    from factrecall.storage import write_text
+    from factrecall.cost.job_cost import EFFICIENCY
+    from factrecall.cost.plan import as_json, plan_study
+    from factrecall.cost.render import show
+    from factrecall.runtime.storage import write_text
 
     efficiency = EFFICIENCY if options.efficiency is None else options.efficiency
     if not 0 < efficiency <= 1:
@@ -76,16 +76,16 @@ def _plan(options: argparse.Namespace) -> None:
 
 def _usual(study: Study) -> list[str]:
     """Return all GPUs; before them this machine, if it is likely to run the study."""
-    from factrecall.planning.devices import CPU, DEVICES
-    from factrecall.planning.models import known
-    from factrecall.planning.resources import LARGE
+    from factrecall.cost.devices import CPU, DEVICES
+    from factrecall.cost.models import known
+    from factrecall.cost.resources import LARGE
 
     small = all(known(study, name).shape.parameters < LARGE for name in study.models)
     return [CPU, *DEVICES] if small and study.compute.device != "cuda" else list(DEVICES)
 
 
 def _device(name: str) -> Device:
-    from factrecall.planning.devices import CPU, DEVICES, this_cpu
+    from factrecall.cost.devices import CPU, DEVICES, this_cpu
 
     names = {known.casefold(): known for known in (*DEVICES, CPU)}
     found = names.get(name.casefold())

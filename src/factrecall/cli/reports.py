@@ -84,17 +84,17 @@ def _validate(options: argparse.Namespace) -> None:
 
 
 def _why(options: argparse.Namespace) -> None:
-    from factrecall.why import explain
+    from factrecall.workflow.explain_rerun import explain
 
     print(explain(options.target, options.configfile))
 
 
 def _draw_figures(options: argparse.Namespace) -> None:
     _, settings, _ = open_study(options, model=options.model)
-    from factrecall.report.case_data import CaseFiles
-    from factrecall.report.continuity_figure import SweepFiles
+    from factrecall.experiments.case_study.data import CaseFiles
+    from factrecall.experiments.circuits.continuity_figure import SweepFiles
+    from factrecall.experiments.representations.measures import RepresentationFiles
     from factrecall.report.figures import draw_figures
-    from factrecall.report.representation_measures import RepresentationFiles
 
     kind, *sweep = options.sweep
     histories = [(tuning, seed_of(seed), Path(path)) for tuning, seed, path in options.history]

@@ -70,7 +70,7 @@ def add(commands: Any) -> None:
 def _represent(options: argparse.Namespace) -> None:
     study, settings, provenance = open_study(options)
     device = device_of(study)
-    from factrecall.experiments.represent import represent
+    from factrecall.experiments.representations.stage import represent
 
     represent(
         **settings,
@@ -84,7 +84,7 @@ def _represent(options: argparse.Namespace) -> None:
 def _probe(options: argparse.Namespace) -> None:
     study, settings, provenance = open_study(options)
     device = device_of(study, exact=True)
-    from factrecall.experiments.probes import probe
+    from factrecall.experiments.representations.probes import probe
 
     probe(
         **settings, **given(options, "states", "out", "fits"), device=device, provenance=provenance
@@ -94,8 +94,8 @@ def _probe(options: argparse.Namespace) -> None:
 def _compare_gradients(options: argparse.Namespace) -> None:
     study, settings, provenance = open_study(options)
     device = device_of(study)
-    from factrecall.experiments.gradients import Moment, compare_gradients
-    from factrecall.facts.forms import FactFiles
+    from factrecall.data.files import FactFiles
+    from factrecall.experiments.gradient_similarity.stage import Moment, compare_gradients
 
     moments = [
         Moment(phase, _share(share), Path(weights)) for phase, share, weights in options.moment
@@ -111,7 +111,7 @@ def _compare_gradients(options: argparse.Namespace) -> None:
 
 
 def _share(text: str) -> float:
-    from factrecall.errors import FactRecallError
+    from factrecall.runtime.errors import FactRecallError
 
     try:
         return float(text)
@@ -123,7 +123,10 @@ def _share(text: str) -> float:
 
 def _summarise(options: argparse.Namespace) -> None:
     _, settings, provenance = open_study(options)
-    from factrecall.experiments.represented import Represented, summarise_representations
+    from factrecall.experiments.representations.summary import (
+        Represented,
+        summarise_representations,
+    )
 
     runs = [
         Represented(model, tuning, seed_of(seed), *map(Path, files))

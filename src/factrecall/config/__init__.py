@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from factrecall.config.circuits import Adaptive, Case, Circuits, Each, Steps
+from factrecall.config.execution import Mode
 from factrecall.config.facts import Facts, Pools
 from factrecall.config.grafting import DualAveraging, Grafting, SigmoidSGD
-from factrecall.config.mode import Mode
 from factrecall.config.model import Folder, Hub, Model, Recipe, Recipes, Scratch
 from factrecall.config.representations import (
     Gradients,

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from factrecall.config.section import Mistake, Natural, Positive, Section
-from factrecall.facts import RELATIONS
+from factrecall.data import RELATIONS
 
 
 class Steps(Section):

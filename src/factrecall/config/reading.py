@@ -17,7 +17,7 @@ from factrecall.config import Study
 from factrecall.config.explain import explain, explain_name
 from factrecall.config.schema import configuration_page, study_schema, to_yaml, union
 from factrecall.config.yamlfile import Document, KeyPath, dotted, read_yaml
-from factrecall.errors import FactRecallError
+from factrecall.runtime.errors import FactRecallError
 
 __all__ = ["StudyError", "configuration_page", "parse_study", "read_study", "study_schema"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from factrecall.errors import FactRecallError
+from factrecall.runtime.errors import FactRecallError
 
 KeyPath = tuple[str | int, ...]
 """Where a value is: keys of mappings and positions in lists, from the top."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from factrecall.models.anatomy import PROJECTIONS, Anatomy, anatomy_of, heads_of
+from factrecall.models.architectures import PROJECTIONS, Anatomy, anatomy_of, heads_of
 from factrecall.parameters.sets import ParameterSet
 from factrecall.parameters.space import ParameterSpace
 

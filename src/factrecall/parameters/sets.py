@@ -15,10 +15,10 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from factrecall.errors import DamagedFile, FactRecallError
-from factrecall.parameters.rising import both, draw, either, inside, one_of_two, skip
+from factrecall.parameters.sorted_sets import both, draw, either, inside, one_of_two, skip
 from factrecall.parameters.space import ParameterSpace
-from factrecall.tensorfile import Tensors, open_tensors, write_tensors
+from factrecall.runtime.errors import DamagedFile, FactRecallError
+from factrecall.runtime.safetensors_writer import Tensors, open_tensors, write_tensors
 
 
 @dataclass(frozen=True, eq=False)

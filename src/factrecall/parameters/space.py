@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 
-from factrecall.storage import to_json
+from factrecall.runtime.storage import to_json
 
 if TYPE_CHECKING:
     from torch import nn

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from factrecall.models.load import load_model
+from factrecall.models.loading import load_model
 from factrecall.parameters.space import ParameterSpace
 
 _IN_FILES = {"lm_head.weight": "embed_out.weight"}

@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple
 
 import pandas as pd
 
+from factrecall.experiments.recall.verdict import Word, decide
 from factrecall.report.tables import NO_BREAK, percent, points
-from factrecall.report.verdict import Word, decide
 
 RULE = (
     "A claim holds if every seed shows it and, where there is a 95 % interval over people, all of "

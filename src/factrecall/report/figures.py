@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from factrecall.report.ablation_figure import draw_ablation
-from factrecall.report.case_data import CaseFiles, read_case
-from factrecall.report.case_figures import draw_case, draw_looks
-from factrecall.report.circuit_figures import draw_circuits, draw_heads
-from factrecall.report.circuit_measures import MLP, read_circuits
-from factrecall.report.continuity_figure import SweepFiles, draw_continuity
-from factrecall.report.gradient_figure import draw_gradients
-from factrecall.report.grafting_figures import draw_grafting, draw_grafting_size
-from factrecall.report.loss_figure import draw_loss
+from factrecall.experiments.ablation.figures import draw_ablation
+from factrecall.experiments.attribution.figures import draw_patching, draw_signature
+from factrecall.experiments.case_study.data import CaseFiles, read_case
+from factrecall.experiments.case_study.figures import draw_case, draw_looks
+from factrecall.experiments.circuits.continuity_figure import SweepFiles, draw_continuity
+from factrecall.experiments.circuits.figures import draw_circuits, draw_heads
+from factrecall.experiments.circuits.measures import MLP, read_circuits
+from factrecall.experiments.gradient_similarity.figures import draw_gradients
+from factrecall.experiments.grafting.figures import draw_grafting, draw_grafting_size
+from factrecall.experiments.grafting.overlap_figure import draw_grafting_overlap
+from factrecall.experiments.recall.figures import draw_recall, draw_recall_by_relation
+from factrecall.experiments.recall.loss_figure import draw_loss
+from factrecall.experiments.representations.figures import draw_consistency, draw_probes
+from factrecall.experiments.representations.measures import RepresentationFiles, read_represented
+from factrecall.experiments.shared_parameters.figures import draw_shared, draw_shared_places
 from factrecall.report.measures import read_measures
-from factrecall.report.overlap_figure import draw_grafting_overlap
-from factrecall.report.reading_figures import draw_patching, draw_signature
-from factrecall.report.recall_figures import draw_recall, draw_recall_by_relation
-from factrecall.report.representation_figures import draw_consistency, draw_probes
-from factrecall.report.representation_measures import RepresentationFiles, read_represented
-from factrecall.report.shared_figures import draw_shared, draw_shared_places
 from factrecall.report.summaries import read_recall
 
 

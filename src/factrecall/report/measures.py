@@ -14,11 +14,11 @@ from typing import Literal
 
 import pandas as pd
 
-from factrecall.experiments.ablation import ABLATION, INTERVALS
-from factrecall.experiments.checks import CHECKS
-from factrecall.experiments.grafts import GRAFTING, UNFITTED, looked_at
-from factrecall.experiments.shared import SHARED, SHARED_PLACES, absolute_k
-from factrecall.storage import arrow_schema, read_table
+from factrecall.experiments.ablation.stage import ABLATION, INTERVALS
+from factrecall.experiments.grafting.grafter import GRAFTING, UNFITTED, looked_at
+from factrecall.experiments.grafting.mask_checks import CHECKS
+from factrecall.experiments.shared_parameters.stage import SHARED, SHARED_PLACES, absolute_k
+from factrecall.runtime.storage import arrow_schema, read_table
 
 COMPARED = ("stage", "mix")
 """The tunings whose shared parameters are compared, in the order in which they are shown."""

@@ -11,22 +11,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from factrecall.experiments.recall.examples import choose_people
+from factrecall.experiments.recall.loss_figure import POINTS
+from factrecall.experiments.recall.verdict import RULE
+from factrecall.experiments.shared_parameters.top_tensors import TOP
 from factrecall.report import tables
 from factrecall.report.claim import RULE as CLAIMS_RULE
 from factrecall.report.deviations import deviations
-from factrecall.report.examples import choose_people
-from factrecall.report.influences import TOP
-from factrecall.report.loss_figure import POINTS
 from factrecall.report.measures import TableFiles
 from factrecall.report.sections import PARTIALS
 from factrecall.report.shown import FINE_TUNED, ModelFiles, count, show, traced_table
 from factrecall.report.style import TUNING_LABELS
-from factrecall.report.verdict import RULE
-from factrecall.statistics import DRAWS
-from factrecall.storage import write_text
+from factrecall.runtime.statistics import DRAWS
+from factrecall.runtime.storage import write_text
 
 if TYPE_CHECKING:
-    from factrecall.facts.forms import FactFiles
+    from factrecall.data.files import FactFiles
     from factrecall.report.timings import Timing
 
 
@@ -114,7 +114,7 @@ def _examples(
     models: Sequence[ModelFiles], study: Mapping[str, Any], facts: FactFiles, seed: int
 ) -> dict[str, Any]:
     from factrecall.config import Trace
-    from factrecall.training.finetune import traced_individuals
+    from factrecall.training.fine_tuning import traced_individuals
 
     individuals, bio, qa = facts.read()
     traced = traced_individuals(individuals, Trace.model_validate(study["trace"]), study["seed"])

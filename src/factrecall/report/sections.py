@@ -7,21 +7,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from factrecall.report.claim import Claim
-from factrecall.report.claims import judge_claims
-from factrecall.report.measures import Measures
-from factrecall.report.parameter_cautions import (
+from factrecall.experiments.shared_parameters.caveats import (
     ablation_cautions,
     grafting_cautions,
     shared_cautions,
 )
-from factrecall.report.parameter_tables import (
+from factrecall.experiments.shared_parameters.claims import judge_claims
+from factrecall.experiments.shared_parameters.report_tables import (
     ablation_table,
     checks_table,
     grafting_table,
     intervals_table,
     shared_table,
 )
+from factrecall.report.claim import Claim
+from factrecall.report.measures import Measures
 from factrecall.report.published import graft_source
 from factrecall.report.style import TUNING_LABELS
 from factrecall.report.tables import NO_BREAK, Table, percent

@@ -10,28 +10,28 @@ from typing import Any
 
 import pandas as pd
 
-from factrecall.errors import FactRecallError
+from factrecall.experiments.case_study.claims import case_claims
+from factrecall.experiments.case_study.data import CaseFiles, read_case
+from factrecall.experiments.circuits.claims import circuit_claims
+from factrecall.experiments.circuits.measures import read_circuits
+from factrecall.experiments.circuits.section import Circuits, alternatives, circuits
+from factrecall.experiments.recall.caveats import cautions
+from factrecall.experiments.recall.figures import RELATION_DATA
+from factrecall.experiments.recall.loss_figure import LOSS_DATA
+from factrecall.experiments.recall.verdict import Verdict, judge
+from factrecall.experiments.representations.claims import representation_claims
+from factrecall.experiments.representations.measures import read_represented
+from factrecall.experiments.representations.section import Representations, representations, texts
+from factrecall.experiments.shared_parameters.top_tensors import Gathering, read_gatherings
 from factrecall.report import tables
-from factrecall.report.case_claims import case_claims
-from factrecall.report.case_data import CaseFiles, read_case
-from factrecall.report.cautions import cautions
-from factrecall.report.circuit_claims import circuit_claims
-from factrecall.report.circuit_measures import read_circuits
-from factrecall.report.circuit_sections import Circuits, alternatives, circuits
-from factrecall.report.influences import Gathering, read_gatherings
-from factrecall.report.loss_figure import LOSS_DATA
 from factrecall.report.measures import SPLIT_NAMES, Measures, TableFiles, read_measures
 from factrecall.report.published import LLAMA, PUBLISHED, counterpart
-from factrecall.report.recall_figures import RELATION_DATA
-from factrecall.report.representation_claims import representation_claims
-from factrecall.report.representation_measures import read_represented
-from factrecall.report.representation_sections import Representations, representations, texts
 from factrecall.report.sections import Parameters, parameters
 from factrecall.report.style import RELATION_LABELS, TUNING_LABELS
 from factrecall.report.summaries import by_seed, read_recall, spread
-from factrecall.report.verdict import Verdict, judge
-from factrecall.seeds import generator
-from factrecall.storage import read_table
+from factrecall.runtime.errors import FactRecallError
+from factrecall.runtime.seeds import generator
+from factrecall.runtime.storage import read_table
 
 FINE_TUNED = ("bio", "stage", "mix")
 

@@ -7,10 +7,10 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from factrecall.experiments.circuits import BY
-from factrecall.facts.forms import FactFiles
+from factrecall.data.files import FactFiles
+from factrecall.experiments.case_study.data import CaseFiles
+from factrecall.experiments.circuits.sweep import BY
 from factrecall.parameters.nodes import KINDS
-from factrecall.report.case_data import CaseFiles
 from factrecall.report.measures import COMPARED, SPLIT_NAMES, TableFiles
 from factrecall.report.page import write_report
 from factrecall.report.shown import FINE_TUNED, ModelFiles

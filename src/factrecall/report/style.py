@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 
-from factrecall.storage import Schema, atomic, write_table
+from factrecall.runtime.storage import Schema, atomic, write_table
 
 if TYPE_CHECKING:
     import pandas as pd

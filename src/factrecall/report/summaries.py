@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from factrecall.errors import FactRecallError
-from factrecall.facts import RELATIONS
-from factrecall.recall import SPLITS, SUMMARY
-from factrecall.storage import read_table
+from factrecall.data import RELATIONS
+from factrecall.evaluation.exact_match import SPLITS, SUMMARY
+from factrecall.runtime.errors import FactRecallError
+from factrecall.runtime.storage import read_table
 
 TUNINGS = ("base", "bio", "stage", "mix", "majority")
 """In the order in which they are shown."""

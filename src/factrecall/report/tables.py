@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from factrecall.recall import SPLITS
-from factrecall.report.influences import Gathering
+from factrecall.evaluation.exact_match import SPLITS
+from factrecall.experiments.shared_parameters.top_tensors import Gathering
 from factrecall.report.published import published
 from factrecall.report.style import SPLIT_LABELS, TUNING_LABELS
 from factrecall.report.summaries import by_seed, spread

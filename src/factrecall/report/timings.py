@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from factrecall.errors import FactRecallError
+from factrecall.runtime.errors import FactRecallError
 
 
 @dataclass(frozen=True)

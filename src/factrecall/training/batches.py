@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from factrecall.seeds import generator
+from factrecall.runtime.seeds import generator
 
 PASS_COST = 96
 """What one more forward and backward pass costs, in tokens (measured on 1M parameters, CPU)."""

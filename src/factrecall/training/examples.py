@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from factrecall.facts.forms import Text, joined
+from factrecall.data.files import Text, joined
 from factrecall.models.forward import Encoded, encode
 from factrecall.training.batches import IGNORED, Example
 

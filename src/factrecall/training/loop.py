@@ -23,22 +23,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from factrecall.models.anatomy import anatomy_of
-from factrecall.seeds import derive
+from factrecall.models.architectures import anatomy_of
+from factrecall.runtime.seeds import derive
 from factrecall.training.batches import Example
-from factrecall.training.feed import Feed, Layout, Update
-from factrecall.training.history import EVERY, History
+from factrecall.training.distributed import Shards
+from factrecall.training.execution import Mode
+from factrecall.training.loader import Feed, Layout, Update
 from factrecall.training.losses import FLEX, batch_loss, example_loss
-from factrecall.training.mode import Mode
 from factrecall.training.optimisers import make_optimiser, set_rate
-from factrecall.training.shards import Shards
 from factrecall.training.state import put_state, state_of
+from factrecall.training.training_log import EVERY, History
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from factrecall.config import Recipe
-    from factrecall.resume import Checkpoint
+    from factrecall.runtime.checkpoint import Checkpoint
     from factrecall.training.snapshots import Snapshots
     from factrecall.training.trace import GradientTrace
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from factrecall.models.head import loss_at
-from factrecall.training.rows import block_mask, positions, scores_mask
+from factrecall.models.chunked_head import loss_at
+from factrecall.training.packing import block_mask, positions, scores_mask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from factrecall.errors import FactRecallError
+from factrecall.runtime.errors import FactRecallError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from factrecall.config import Recipe
-    from factrecall.training.mode import Mode
+    from factrecall.training.execution import Mode
 
 
 def learning_rate(recipe: Recipe, update: int) -> float:

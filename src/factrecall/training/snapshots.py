@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from factrecall.models.load import load_model
+from factrecall.models.loading import load_model
 from factrecall.parameters.sets import different_spaces
 from factrecall.parameters.space import ParameterSpace
-from factrecall.storage import atomic, remove_leftovers
-from factrecall.tensorfile import read_tensors, write_tensors
-from factrecall.training.shards import Shards
+from factrecall.runtime.safetensors_writer import read_tensors, write_tensors
+from factrecall.runtime.storage import atomic, remove_leftovers
+from factrecall.training.distributed import Shards
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from factrecall.resume import Checkpoint
+    from factrecall.runtime.checkpoint import Checkpoint
 
 
 class Snapshots:

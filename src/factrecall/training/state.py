@@ -11,9 +11,9 @@ from factrecall.training.optimisers import eight_bit_moment, parts_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from factrecall.resume import State
+    from factrecall.runtime.checkpoint import State
+    from factrecall.training.distributed import Shards
     from factrecall.training.loop import Run
-    from factrecall.training.shards import Shards
 
 
 def state_of(run: Run) -> State:

@@ -16,8 +16,8 @@ import torch
 
 from factrecall.models.backward import gradients
 from factrecall.parameters.space import ParameterSpace
-from factrecall.parameters.top import falling, top
-from factrecall.training.shards import Shards
+from factrecall.parameters.streaming_topk import falling, top
+from factrecall.training.distributed import Shards
 
 if TYPE_CHECKING:
     from torch import nn

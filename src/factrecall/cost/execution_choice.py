@@ -1,0 +1,130 @@
+"""How a training is done on a device: the first mode whose memory fits.
+
+Modes come in the order of what they cost in time; all compute the same updates. What the user set
+stays. Only `auto` is chosen, and never 8-bit moments, which are an approximation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from typing import TYPE_CHECKING, Literal
+
+from factrecall.cost.jobs import TASKS
+from factrecall.cost.memory import training_memory
+from factrecall.training.execution import Mode
+
+if TYPE_CHECKING:
+    from factrecall.config import Recipe, Training, execution
+    from factrecall.cost.shapes import Shape
+
+FITS = 0.95
+"""Share of a GPU's memory that a training may fill: the allocator's gaps take the rest."""
+
+
+def choose(
+    settings: execution.Mode,
+    shape: Shape,
+    tokens: int,
+    tasks: int,
+    memory: int | None,
+    precision: str = "bfloat16",
+) -> Mode:
+    """Return how a training is done.
+
+    Parameters
+    ----------
+    settings : Mode
+        The configuration's `training.mode`.
+    shape : Shape
+        Of the model.
+    tokens : int
+        Tokens of one pass at most: ``recipe.micro_batch_tokens``.
+    tasks : int
+        Traced tasks of the tuning: 2 of bio, 1 of stage, 3 of mix, 0 of pre-training.
+    memory : int, optional
+        Bytes of the device, as PyTorch says; None for a CPU.
+    precision : {"bfloat16", "float32"}
+        What matrix products are computed in.
+
+    Returns
+    -------
+    Mode
+        The first that fits (see `fits`) or, where none does, the one that takes least.
+    """
+    possible = list(candidates(settings, gpu=memory is not None))
+    if memory is None:
+        return possible[0]
+    needs = [training_memory(shape, m, tokens, tasks, precision).device for m in possible]
+    fitting = (m for m, need in zip(possible, needs, strict=True) if fits(need, memory))
+    return next(fitting, possible[needs.index(min(needs))])
+
+
+def settle(
+    training: Training, shape: Shape, recipe: Recipe, tuning: str, memory: int | None
+) -> tuple[Mode, str]:
+    """Return how a training is done, and in which precision (see `choose`).
+
+    Parameters
+    ----------
+    training : Training
+        The configuration's section.
+    shape, memory
+        As in `choose`.
+    recipe : Recipe
+        What is trained by.
+    tuning : {"base", "bio", "stage", "mix"}
+        What is learnt; "base" is pre-training.
+    """
+    precision = training.precision
+    if precision == "auto":
+        precision = "float32" if memory is None else "bfloat16"
+    tokens, tasks = recipe.micro_batch_tokens, TASKS[tuning]
+    mode = choose(training.mode, shape, tokens, tasks, memory, precision)
+    # Models built from scratch are small.
+    return (replace(mode, gpus=1) if tuning == "base" else mode), precision
+
+
+def fits(need: float, memory: int | None) -> bool:
+    """Say whether so many bytes are safe on a device of so many; a CPU takes anything."""
+    return memory is None or need <= FITS * memory
+
+
+def candidates(settings: execution.Mode, *, gpu: bool) -> Iterator[Mode]:
+    """Yield the modes that the settings leave open, in the order in which they are tried.
+
+    Sums on the host come after activations computed twice: their additions are as slow as main
+    memory, and there may be none to spare. Offloading, which waits for the host at each update and
+    has its gradients there anyway, comes last. On a CPU there is nothing to gain: main memory holds
+    everything anyway.
+    """
+    optimisers: list[Literal["plain", "eight_bit", "offloaded"]]
+    traces: list[Literal["device", "host"]]
+    if settings.optimiser != "auto":
+        optimisers = [settings.optimiser]
+    else:
+        optimisers = ["plain", "offloaded"] if gpu else ["plain"]
+    if settings.trace != "auto":
+        traces = [settings.trace]
+    else:
+        traces = ["device", "host"] if gpu else ["device"]
+    for optimiser, trace, checkpointing in product(
+        optimisers, traces, _switch(settings.checkpointing, auto=(False, True) if gpu else (False,))
+    ):
+        if gpu and optimiser == "offloaded" and trace == "device" and settings.trace == "auto":
+            continue  # where its gradients are, in main memory, are their sums
+        yield Mode(
+            optimiser=optimiser,
+            checkpointing=checkpointing,
+            trace=trace,
+            gpus=settings.gpus,
+            packing=_switch(settings.packing, auto=(gpu,))[0],
+            # Kernels that PyTorch fuses would save a few per cent, by our reckoning; what it takes
+            # to compile them was not measured yet.
+            compile=_switch(settings.compile, auto=(False,))[0],
+        )
+
+
+def _switch(setting: execution.Switch, auto: tuple[bool, ...]) -> tuple[bool, ...]:
+    return auto if setting == "auto" else (setting == "always",)

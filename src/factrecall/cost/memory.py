@@ -1,0 +1,232 @@
+"""Memory of a training and of a model that is asked, by part, counted from what the code keeps.
+
+Every number is bytes for each parameter or token, with what it is made of beside it. Trainings
+are those of `training.loop`: weights in float32, products in bfloat16 by autocast on a GPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from factrecall.cost.shapes import Shape
+    from factrecall.training.execution import Mode
+
+CONTEXT = 1.0e9
+"""Bytes of a GPU that CUDA, its libraries' workspaces and loaded kernels take."""
+
+PROCESS = 5.2e8
+"""Bytes of main memory of a process with PyTorch, transformers, a tokenizer and pyarrow loaded."""
+
+BARE = 3.1e8
+"""Bytes of one that opens no model."""
+
+TABLES = 3.8e8
+"""Bytes of one that summarises tables: pyarrow and pandas work on several at a time."""
+
+FIGURES = 4.3e8
+"""Bytes of one that draws, with matplotlib and seaborn."""
+
+LIGHT = 1.4e8
+"""Bytes of one that has no PyTorch."""
+
+ALGEBRA = 1.3e8
+"""Bytes that eigenvalues of batches of matrices and the tables of probes take beside."""
+
+TOKEN_BYTES = 480.0
+"""Bytes of a token of the texts, with its offsets, in Python's lists while texts are prepared."""
+
+ROW_BYTES = 1.5e3
+"""Bytes of a text's rows in the tables of facts, in Python's strings."""
+
+CUDA = 2.0e9
+"""Bytes of main memory that CUDA and its libraries take beside, in a process that uses a GPU."""
+
+LOGITS = 2**27
+"""How many logits a training makes at a time (`models.head`, which takes PyTorch)."""
+
+MOMENTS = {"plain": 8.0, "eight_bit": 2 + 8 / 256, "offloaded": 8.0}
+"""Two float32; two bytes with a float32 scale for each 256 of them; two float32 on the host."""
+
+SUMS = 8.0
+"""Bytes a parameter and traced task: the sum of lr·g and that of |lr·g|, in float32."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Peak memory in bytes, by part: of the device (each, if several share a training), the host.
+
+    On a CPU everything is on the host.
+    """
+
+    parts: Mapping[str, float] = field(default_factory=dict)
+    host_parts: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def device(self) -> float:
+        """All parts on the device."""
+        return sum(self.parts.values())
+
+    @property
+    def host(self) -> float:
+        """All parts in main memory; not those of the device."""
+        return sum(self.host_parts.values())
+
+
+def text_bytes(texts: float, tokens: float) -> float:
+    """Return the main memory of so many texts of so many tokens in all, while prepared."""
+    return ROW_BYTES * texts + TOKEN_BYTES * tokens
+
+
+def activation_bytes(shape: Shape, precision: str) -> float:
+    """Return the bytes that a layer keeps of a token for its backward pass.
+
+    In float32 each is what autograd saves of transformers' modules. Under autocast matrix inputs
+    and outputs are bfloat16 and the residual stream stays float32; each matrix casts its input
+    anew.
+    """
+    d, q, k, f = shape.width, shape.queries, shape.keys, shape.mlp_size
+    half = precision == "bfloat16"
+    if shape.architecture == "llama":
+        if half:
+            # Of both norms: input and normalised, float32 (16 d). Casts: three for Q, K and V, two
+            # for gate and up (10 d). Attention's q, k, v, output. Gate, its SiLU, up, product.
+            return 26 * d + 2 * (2 * q + 2 * k) + 8 * f
+        # Of both norms: input, normalised, scaled (24 d). Attention's four. The MLP's four.
+        return 24 * d + 4 * (2 * q + 2 * k) + 16 * f
+    if half:
+        # Both norms share their input (4 d), with a cast each (4 d). Q, K and V in one tensor,
+        # rotated q and k anew, the output and its copy in rows. Hidden units before, after GELU.
+        return 8 * d + 2 * 7 * q + 4 * f
+    return 12 * d + 4 * 7 * q + 8 * f
+
+
+def training_memory(
+    shape: Shape, mode: Mode, tokens: int, tasks: int, precision: str, *, gpu: bool = True
+) -> Memory:
+    """Return the peak memory of a training.
+
+    Parameters
+    ----------
+    shape : Shape
+        Of the model.
+    mode : Mode
+        How the training is done.
+    tokens : int
+        Of one pass, padding included.
+    tasks : int
+        Traced ones.
+    precision : {"bfloat16", "float32"}
+        Of matrix products.
+    gpu : bool
+        Whether there is a CUDA to keep.
+    """
+    n = shape.parameters
+    offloaded, split = mode.optimiser == "offloaded", mode.gpus
+    # Sharded layers are gathered one after the other, the next while one computes; the ends are a
+    # shard of their own.
+    gathered = 4.0 * (2 * shape.layer + shape.ends) if offloaded or split > 1 else 0.0
+    kept = 0.0 if offloaded else 4.0 * n / split
+    parts = {"context": CONTEXT} if gpu else {}
+    parts["weights"] = kept + gathered
+    if precision == "bfloat16":
+        # Autocast keeps the casts of all matrices until the update ends; the embedding is looked
+        # up in float32, the head, a cast of it or a matrix of its own, is one of them.
+        layers = 2 if offloaded or split > 1 else shape.layers
+        parts["bfloat16 casts"] = 2.0 * (layers * shape.matrices + shape.embedding)
+    # A traced example's own gradients are all there at once as well, before the batch's.
+    parts["gradients"] = kept + (4.0 * (shape.layer + shape.ends) if gathered else 0.0)
+    parts["moments"] = 0.0 if offloaded else MOMENTS[mode.optimiser] * n / split
+    if mode.optimiser == "eight_bit":  # the embedding's stay in float32
+        parts["moments"] += (MOMENTS["plain"] - MOMENTS["eight_bit"]) * shape.embedding
+    sums = SUMS * tasks * n / split
+    on_host = gpu and (offloaded or mode.trace == "host")  # where gradients of offloaded ones go
+    # |g| of one tensor at a time.
+    traced = sums + 4.0 * shape.largest if tasks else 0.0
+    parts["trace"] = 0.0 if on_host else traced
+    layer = activation_bytes(shape, precision) * tokens
+    # Checkpointed, each layer's input is kept and one layer is computed anew. The backward pass
+    # holds gradients beside what one layer kept: of its widest tensors, so as much again at most.
+    kept_layers = (
+        (4.0 * shape.width * tokens * shape.layers + layer)
+        if mode.checkpointing
+        else (layer * shape.layers)
+    )
+    parts["activations"] = kept_layers + layer / 2
+    logits = min(tokens * shape.vocabulary, LOGITS)
+    # In float32: logits, their log-softmax, a gradient. By autocast: bfloat16 logits and their
+    # gradient, float32 ones and theirs. In chunks, the head's gradient is added up beside.
+    chunked = tokens * shape.vocabulary > LOGITS
+    parts["logits"] = 12.0 * logits + (4.0 * shape.embedding if chunked else 0.0)
+    host: dict[str, float] = {}
+    if gpu:
+        host["CUDA"] = CUDA
+        host["reading"] = 4.0 * n  # weights come to the device by way of the host
+        if offloaded:
+            host["weights, gradients and moments"] = 16.0 * n / split
+        if on_host:
+            # Two tensors on their way, in page-locked memory.
+            host["trace"] = traced + (0.0 if offloaded or not tasks else 8.0 * shape.largest)
+    return Memory(parts, host)
+
+
+def asking_memory(
+    shape: Shape,
+    tokens: float,
+    targets: float,
+    copies: float,
+    *,
+    gpu: bool,
+    backward: bool = False,
+    prepared: float = 0.0,
+    device_bytes: float = 0.0,
+    host_bytes: float = 0.0,
+) -> Memory:
+    """Return the peak memory of asking models in float32.
+
+    Parameters
+    ----------
+    shape : Shape
+        Of the model.
+    tokens, targets : float
+        Of one pass, and those of its tokens whose logits are made.
+    copies : float
+        Tensors in float32 as large as the model: itself, θpre, θtask, changes, scores.
+    gpu : bool
+        Whether these are on a GPU.
+    backward : bool
+        Whether gradients are taken; each is freed at once.
+    prepared : float
+        Bytes of the texts that are asked (see `text_bytes`).
+    device_bytes, host_bytes : float
+        What is kept beside, on the device and of sets in main memory.
+    """
+    n = shape.parameters
+    parts = {"context": CONTEXT} if gpu else {}
+    parts["weights"] = 4.0 * n
+    if copies > 1:
+        parts["copies of weights"] = 4.0 * n * (copies - 1)
+    if backward:
+        # The embedding's gradient waits for that of the head where they are tied.
+        parts["gradients"] = 4.0 * (shape.largest + shape.embedding * shape.tied)
+        parts["activations"] = activation_bytes(shape, "float32") * tokens * (shape.layers + 0.5)
+        parts["logits"] = 12.0 * targets * shape.vocabulary
+    else:
+        # Residual stream, normalised, query to output, gate, up and product, of one layer.
+        wide = 6 * shape.width + 2 * shape.keys + 3 * shape.mlp_size
+        parts["activations"] = 4.0 * wide * tokens
+        parts["logits"] = 4.0 * targets * shape.vocabulary
+    if device_bytes:
+        parts["kept"] = device_bytes
+    host = {"process": PROCESS, "texts": prepared}
+    if host_bytes:
+        host["sets"] = host_bytes
+    if gpu:
+        host["CUDA"] = CUDA
+        # One model at a time is read there.
+        host["reading"] = 4.0 * n
+        return Memory(parts, host)
+    return Memory({}, {**host, **parts})

@@ -1,0 +1,111 @@
+"""What is known of a study's models before they are there: their shapes, and how surely."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from factrecall.config.model import Folder, Hub
+from factrecall.cost.shapes import KNOWN, Shape
+from factrecall.cost.texts import PIECES, Texts, texts_of
+from factrecall.runtime.errors import FactRecallError
+
+if TYPE_CHECKING:
+    from factrecall.config import Study
+
+UNKNOWN = 3_200_000_000
+"""Parameters of a model whose name does not tell: the paper's."""
+
+ROUNDED = 7 / 6
+"""By how much names like ``pythia-2.8b`` round parameters off at most."""
+
+Source = Literal["config", "package", "settings", "name", "weights"]
+
+
+@dataclass(frozen=True)
+class Known:
+    """A model of a study.
+
+    Attributes
+    ----------
+    name : str
+        In the study.
+    shape : Shape
+        Its dimensions.
+    source : {"config", "package", "settings", "name", "weights"}
+        Where they come from: its `config.json`, the package's copy of it, the study; or they are
+        guessed from its size, by its name or by its weights.
+    texts : Texts
+        The study's texts in its tokenizer.
+    """
+
+    name: str
+    shape: Shape
+    source: Source
+    texts: Texts
+
+    @property
+    def guessed(self) -> bool:
+        """Whether the shape is a guess."""
+        return self.source in ("name", "weights")
+
+
+def known(study: Study, name: str) -> Known:
+    """Return what is known of a model of a study.
+
+    Raises
+    ------
+    FactRecallError
+        When the study's own people or sentences cannot be read.
+    """
+    model = study.models[name]
+    words = texts_of(study.facts, study.seed)
+    if isinstance(model, (Hub, Folder)):
+        shape, source = _found(model)
+        return Known(name, shape, source, words.scaled(PIECES))
+    if model.tokenizer == "words":
+        return Known(name, Shape.of_scratch(model, words.words), "settings", words)
+    shape = Shape.of_scratch(model, model.vocabulary)
+    return Known(name, shape, "settings", words.scaled(PIECES))
+
+
+def _found(model: Hub | Folder) -> tuple[Shape, Source]:
+    if isinstance(model, Hub):
+        if config := KNOWN.get(model.repository):
+            return Shape.of_config(config), "package"
+        return Shape.guessed(parameters_of_name(model.repository)), "name"
+    return shape_of_folder(model.path)
+
+
+def shape_of_folder(folder: Path) -> tuple[Shape, Source]:
+    """Return the shape of the model in a folder, a likely one if its kind is not known."""
+    try:
+        return Shape.of_file(folder / "config.json"), "config"
+    except FactRecallError:  # or damaged, which is told when the folder is opened
+        count = sum(map(_stored, folder.glob("*.safetensors")))
+        return Shape.guessed(count or UNKNOWN), "weights"
+
+
+def parameters_of_name(repository: str) -> int:
+    """Read the size of a model off its name, with a sixth more for what names round off."""
+    found = re.search(r"(\d+(?:\.\d+)?)([bm])(?![a-z])", repository.lower())
+    if not found:
+        return UNKNOWN
+    number, unit = found.groups()
+    return round(float(number) * {"b": 1e9, "m": 1e6}[unit] * ROUNDED)
+
+
+def _stored(path: Path) -> int:
+    """Count the scalars of a safetensors file by its header: its length, then JSON."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(length, path.stat().st_size)))
+        entries = [entry for key, entry in header.items() if key != "__metadata__"]
+        return sum(math.prod(entry["shape"]) for entry in entries)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return 0  # fetching the model says what is wrong with it

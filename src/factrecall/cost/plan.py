@@ -1,0 +1,275 @@
+"""A study's plan: every job's work, time and memory on a device, and what they add up to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from factrecall.cost import analysis, evaluation, sweeps
+from factrecall.cost.execution_choice import fits
+from factrecall.cost.job_cost import EFFICIENCY, Work
+from factrecall.cost.jobs import SUMMARIES, TUNINGS, Job, jobs_of
+from factrecall.cost.models import Known, known
+from factrecall.cost.training import Training, planned, work_of_training
+
+if TYPE_CHECKING:
+    from factrecall.config import Study
+    from factrecall.cost.devices import Device
+    from factrecall.cost.memory import Memory
+
+ASKING: dict[str, Callable[..., Work]] = {
+    "recall": evaluation.work_of_recall,
+    "ablate": evaluation.work_of_ablation,
+    "graft": evaluation.work_of_grafting,
+    "graft-without-shared": evaluation.work_of_grafting,
+    "intervene": sweeps.work_of_interventions,
+    "study-case": evaluation.work_of_case,
+    "represent": analysis.work_of_representing,
+    "probe": analysis.work_of_probing,
+    "compare-gradients": analysis.work_of_gradients,
+}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One job on a device.
+
+    Attributes
+    ----------
+    job : Job
+        Which.
+    work : Work
+        What it does.
+    seconds : float
+        How long that takes.
+    gpus : int
+        That it computes on.
+    """
+
+    job: Job
+    work: Work
+    seconds: float
+    gpus: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """The jobs of one stage and model together.
+
+    Attributes
+    ----------
+    stage, model : str
+        Which; jobs without a model have none.
+    jobs : tuple of Planned
+        They are alike but for tuning and seed.
+    """
+
+    stage: str
+    model: str
+    jobs: tuple[Planned, ...]
+
+    def total(self, of: Callable[[Planned], float]) -> float:
+        """Add up something over all jobs."""
+        return sum(map(of, self.jobs))
+
+    def most(self, of: Callable[[Planned], float]) -> float:
+        """Return the largest of all jobs."""
+        return max(map(of, self.jobs))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study on a device.
+
+    Attributes
+    ----------
+    study : Study
+        The configuration.
+    device : Device
+        Where all jobs with a model run.
+    efficiency : float
+        Share of its matrix rate that is reached; a CPU's is measured.
+    models : tuple of Known
+        What is known of the models.
+    jobs : tuple of Planned
+        In the order in which they can run.
+    """
+
+    study: Study
+    device: Device
+    efficiency: float
+    models: tuple[Known, ...]
+    jobs: tuple[Planned, ...]
+
+    @property
+    def rows(self) -> list[Row]:
+        """The jobs by stage and model."""
+        groups: dict[str, dict[str, list[Planned]]] = {}
+        for one in self.jobs:
+            models = groups.setdefault(one.job.stage, {})
+            models.setdefault(one.job.model, []).append(one)
+        return [
+            Row(stage, model, tuple(jobs))
+            for stage, models in groups.items()
+            for model, jobs in models.items()
+        ]
+
+    @property
+    def hours(self) -> float:
+        """Hours of all jobs, one after the other."""
+        return sum(p.seconds for p in self.jobs) / 3600
+
+    @property
+    def gpu_hours(self) -> float:
+        """Hours of all devices that jobs ask for, added up."""
+        return sum(p.seconds * p.gpus for p in self.jobs if p.work.on_gpu) / 3600
+
+    @property
+    def disk(self) -> float:
+        """Bytes of all files that stay, and of the largest state beside them."""
+        return sum(p.work.written for p in self.jobs) + max(p.work.held for p in self.jobs)
+
+    def hours_at(self, efficiency: float) -> float:
+        """Return what `hours` would be if another share of the rate were reached."""
+        return sum(p.work.seconds(self.device, efficiency) for p in self.jobs) / 3600
+
+    def hours_shared(self, jobs: int) -> float:
+        """Return what `hours` would be if so many jobs at a time shared one GPU.
+
+        No sooner than the GPU has computed everything, nor than with as many GPUs. Jobs that wait
+        for others are not counted: there are as good as always enough that do not.
+        """
+        busy = sum(p.work.busy(self.device, self.efficiency) for p in self.jobs) / 3600
+        return max(busy, self.hours / jobs)
+
+    def sharing(self, most: int = 4) -> int:
+        """Return how many of the largest jobs fit into the device's memory together."""
+        if self.device.memory is None:
+            return 1
+        largest = max(p.work.memory.device for p in self.jobs)
+        fitting = (n for n in range(most, 1, -1) if fits(n * largest, self.device.memory))
+        return next(fitting, 1)
+
+    def trainings(self) -> list[tuple[Known, str, Training, Memory]]:
+        """Return each model's trainings with their modes and memory."""
+        found = []
+        for model in self.models:
+            scratch = self.study.models[model.name].source == "scratch"
+            for tuning in (("base",) if scratch else ()) + TUNINGS:
+                training = planned(self.study, model, tuning, self.device)
+                work = work_of_training(self.study, model, tuning, self.device)
+                found.append((model, tuning, training, work.memory))
+        return found
+
+    def too_large(self) -> list[Planned]:
+        """Return the jobs that do not fit into the device's memory."""
+        return [p for p in self.jobs if not fits(p.work.memory.device, self.device.memory)]
+
+
+def plan_study(study: Study, device: Device, efficiency: float = EFFICIENCY) -> Plan:
+    """Plan a study on a device.
+
+    Parameters
+    ----------
+    study : Study
+        The configuration.
+    device : Device
+        Where.
+    efficiency : float
+        Share of its matrix rate that is reached (not that of a CPU, which is measured).
+
+    Raises
+    ------
+    FactRecallError
+        When the study's own people or sentences cannot be read.
+    """
+    models = {name: known(study, name) for name in study.models}
+    jobs = list(jobs_of(study))
+    found = []
+    for job in jobs:
+        work = work_of(study, models.get(job.model), job, device)
+        shared = study.training.mode.gpus if job.stage == "fine-tune" else 1
+        seconds = work.seconds(device, efficiency)
+        found.append(Planned(job, work, seconds, shared))
+    return Plan(study, device, efficiency, tuple(models.values()), tuple(found))
+
+
+def work_of(study: Study, model: Known | None, job: Job, device: Device) -> Work:
+    """Return what a job does on a device."""
+    if job.stage == "make-facts":
+        return analysis.work_of_facts(study)
+    if job.stage in SUMMARIES or job.stage == "draw-figures":
+        return analysis.work_of_tables(study, job)
+    assert model is not None
+    if job.stage in ("pretrain", "fine-tune"):
+        return work_of_training(study, model, job.tuning or "base", device)
+    if job.stage == "fetch-model":
+        return analysis.work_of_fetching(study, model)
+    if job.stage == "select-shared":
+        return analysis.work_of_selection(study, model)
+    return ASKING[job.stage](study, model, job, device)
+
+
+def as_json(plans: Sequence[Plan]) -> dict[str, Any]:
+    """Return plans of one study on several devices as plain values, to be written."""
+    study = plans[0].study
+    return {
+        "study": study.name,
+        "models": [
+            {
+                "model": model.name,
+                "architecture": model.shape.architecture,
+                "parameters": model.shape.parameters,
+                "source": model.source,
+                "guessed": model.guessed,
+            }
+            for model in plans[0].models
+        ],
+        "devices": [_device(plan) for plan in plans],
+    }
+
+
+def _device(plan: Plan) -> dict[str, Any]:
+    return {
+        "device": plan.device.name,
+        "efficiency": plan.efficiency if plan.device.is_gpu else None,
+        "memory_bytes": plan.device.memory,
+        "jobs": len(plan.jobs),
+        "hours": plan.hours,
+        "gpu_hours": plan.gpu_hours,
+        "operations": sum(p.work.operations for p in plan.jobs),
+        "tokens": sum(p.work.tokens for p in plan.jobs),
+        "disk_bytes": plan.disk,
+        "stages": [
+            {
+                "stage": row.stage,
+                "model": row.model,
+                "jobs": len(row.jobs),
+                "parameters": row.jobs[0].work.shape.parameters if row.jobs[0].work.shape else 0,
+                "tokens": row.total(lambda p: p.work.tokens),
+                "operations": row.total(lambda p: p.work.operations),
+                "device_memory_bytes": row.most(lambda p: p.work.memory.device),
+                "host_memory_bytes": row.most(lambda p: p.work.memory.host),
+                "written_bytes": row.total(lambda p: p.work.written),
+                "state_bytes": row.most(lambda p: p.work.held),
+                "hours": row.total(lambda p: p.seconds) / 3600,
+                "longest_hours": row.most(lambda p: p.seconds) / 3600,
+                "fits": all(fits(p.work.memory.device, plan.device.memory) for p in row.jobs),
+            }
+            for row in plan.rows
+        ],
+        "trainings": [
+            {
+                "model": model.name,
+                "tuning": tuning,
+                "mode": vars(training.mode),
+                "precision": training.precision,
+                "tokens_of_a_pass": training.tokens,
+                "device_bytes": dict(memory.parts),
+                "host_bytes": dict(memory.host_parts),
+                "fits": fits(memory.device, plan.device.memory),
+            }
+            for model, tuning, training, memory in plan.trainings()
+        ],
+    }

@@ -1,0 +1,163 @@
+"""What a job asks of a cluster: the plan's numbers, with a margin for what a plan cannot know.
+
+Nothing here changes a result. A job that needs more than it asked for is submitted again and asks
+for more; trainings, fits and sweeps then go on from their state.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from factrecall.cost.devices import CPU, DEVICES, SOME_CPU, Device
+from factrecall.cost.job_cost import EFFICIENCY
+from factrecall.cost.jobs import Job, kinds_of
+from factrecall.cost.models import known
+from factrecall.cost.plan import work_of
+from factrecall.runtime.errors import FactRecallError
+
+if TYPE_CHECKING:
+    from factrecall.config import Study
+    from factrecall.cost.job_cost import Work
+
+MEMORY = 1.25
+"""Main memory asked for over what is planned, which is right to a quarter (docs/planning.md)."""
+
+TIME = 3.0
+"""Time asked for over what is planned: no GPU number was measured yet, and nodes are not alike."""
+
+ROOM = 500.0
+"""Megabytes beside: the engine's own processes around a job on a cluster."""
+
+START = 25
+"""Minutes that every job gets; SLURM gives notice after the first fifteen."""
+
+LONGEST = 24 * 60
+"""Minutes that a job asks for at most: trainings, fits and sweeps go on in their next attempt."""
+
+GOES_ON = ("pretrain", "fine-tune", "graft", "graft-without-shared", "intervene")
+"""Stages that resume, so that a later attempt needs no more time than the first."""
+
+TIMED = "A100-80"
+"""The slower of the GPUs that hold models of the paper's size whole: for jobs that begin anew."""
+
+LARGE = 3e7
+"""Parameters from which models are thought to be on a GPU, where there may be one."""
+
+Resources = dict[str, Callable[..., int]]
+
+
+def needs(
+    study: Study, stage: str, model: str, tuning: str = "base", attempt: int = 1
+) -> dict[str, int]:
+    """Return what a job asks for.
+
+    Parameters
+    ----------
+    study : Study
+        The configuration.
+    stage : str
+        One that has a model.
+    model, tuning : str
+        Of the job.
+    attempt : int
+        From 1; memory grows with it, and so does the time of stages that begin anew.
+
+    Returns
+    -------
+    dict of str to int
+        ``mem_mb``, ``runtime`` (minutes) and ``disk_mb``, as Snakemake names them. Of several
+        devices that it may run on, the most.
+    """
+    found = _works(study, stage, model, tuning)
+    host = max(work.memory.host for _, work in found)
+    disk = max(work.written + work.held for _, work in found)
+    goes_on = stage in GOES_ON
+    timed = [(d, work) for d, work in found if goes_on or d.name in (TIMED, CPU)]
+    seconds = max(work.seconds(device, EFFICIENCY) for device, work in timed)
+    minutes = START + round(TIME * seconds / 60)
+    if not goes_on:
+        minutes *= attempt
+    # A second attempt is as often due to a node or a time limit as to memory.
+    memory = (1 + (attempt - 1) / 2) * (ROOM + MEMORY * host / 1e6)
+    return {
+        "mem_mb": round(memory),
+        "runtime": min(minutes, LONGEST),
+        "disk_mb": round(1000 + MEMORY * disk / 1e6),
+    }
+
+
+def _works(study: Study, stage: str, name: str, tuning: str) -> list[tuple[Device, Work]]:
+    """Return what jobs of a stage do, on every device that they may run on."""
+    try:
+        model = known(study, name)
+    except FactRecallError:  # the user's own people are wrong, which the first job says
+        invented = study.facts.model_copy(update={"individuals": None, "templates": None})
+        model = known(study.model_copy(update={"facts": invented}), name)
+    where = study.compute.device
+    devices: list[Device] = []
+    if where != "cpu":
+        devices += DEVICES.values()
+    if where == "cpu" or (where == "auto" and model.shape.parameters < LARGE):
+        devices.append(SOME_CPU)
+    jobs = _jobs(study, stage, name, tuning)
+    return [(device, work_of(study, model, job, device)) for device in devices for job in jobs]
+
+
+def _jobs(study: Study, stage: str, name: str, tuning: str) -> list[Job]:
+    """Return the jobs among which is the one that takes most; of the first seed, as a rule."""
+    job = Job(stage, name, tuning, study.training.seeds[0])
+    if stage in ("graft", "graft-without-shared"):
+        return [replace(job, split=split) for split in ("in", "out")]
+    if stage == "intervene":
+        return [replace(job, kind=kind, by="controls") for kind in kinds_of(study)]
+    return [job]
+
+
+def gpus(study: Study, *, cluster: bool, stage: str = "") -> int:
+    """Return how many GPUs a job that runs a model asks for: none where there is none.
+
+    Parameters
+    ----------
+    study : Study
+        The configuration; `compute.device: cpu` wants none, and `training.mode.gpus` says how
+        many share a fine-tuning on a cluster.
+    cluster : bool
+        Whether jobs are submitted to a cluster, whose nodes are not this machine.
+    stage : str
+        Of the job.
+    """
+    # Here it is a turn that is asked for, on all GPUs that a fine-tuning takes.
+    each = study.training.mode.gpus if stage == "fine-tune" or not cluster else 1
+    if study.compute.device != "auto":
+        return each * (study.compute.device == "cuda")
+    return each * int(cluster or _gpu_here())
+
+
+def _gpu_here() -> bool:
+    """Say whether this machine seems to have a GPU; to load PyTorch for that takes seconds."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return any(name.strip() not in ("", "-1") for name in visible.split(","))
+    # The last is that of Windows' Linux.
+    return any([*Path("/dev").glob("nvidia[0-9]*"), *Path("/dev").glob("dxg")])
+
+
+def resources(study: Study, stage: str) -> Resources:
+    """Return a rule's resources as functions of wildcards and attempt, as Snakemake calls them."""
+    # Jobs of one rule are alike but for their seeds, and there are hundreds.
+    asked = cache(partial(needs, study, stage))
+
+    def of(name: str) -> Callable[..., int]:
+        def value(wildcards: object, attempt: int) -> int:
+            tuning = getattr(wildcards, "tuning", "base")
+            model: str = getattr(wildcards, "model")  # noqa: B009
+            return asked(model, tuning, attempt)[name]
+
+        return value
+
+    return {name: of(name) for name in ("mem_mb", "runtime", "disk_mb")}

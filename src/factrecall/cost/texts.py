@@ -1,0 +1,146 @@
+"""How many tokens a study's texts have: a sample of them is written and split into words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from factrecall.data import RELATIONS
+from factrecall.data.files import joined
+from factrecall.models.tokenizers import word_splitter
+
+if TYPE_CHECKING:
+    from factrecall.config import Facts
+
+SAMPLE = 300
+"""People whose texts are written."""
+
+PIECES = 1.3
+"""Tokens for each word or punctuation mark in a byte-pair encoding. English prose has about 1.1 in
+the large models' vocabularies; invented names and years, which are half of these texts, two or
+three. An estimate: no tokenizer of theirs is at hand while planning."""
+
+ROW = 64
+"""Tokens of a row of several questions (`packing.ROW_TOKENS`, which is not loaded here as it takes
+PyTorch)."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Lengths in tokens, a start token included.
+
+    Attributes
+    ----------
+    bio, short, question, six : ndarray of float, shape (texts of the sample,)
+        Of biographies, single sentences, questions with answers, and all six of a person in one.
+    answer : float
+        Tokens of an answer with its full stop.
+    asked : float
+        Tokens of a question that pass through a model when it is asked among others: what they
+        begin with alike is shared, and an answer's last token is not read.
+    words : int
+        Different words and punctuation marks in all texts, and three special tokens.
+    """
+
+    bio: np.ndarray
+    short: np.ndarray
+    question: np.ndarray
+    six: np.ndarray
+    answer: float
+    asked: float
+    words: int
+
+    def scaled(self, factor: float) -> Texts:
+        """Return the same texts in a tokenizer with so many tokens for each word."""
+
+        def grown(lengths: np.ndarray) -> np.ndarray:
+            return 1 + (lengths - 1) * factor
+
+        return Texts(
+            grown(self.bio),
+            grown(self.short),
+            grown(self.question),
+            grown(self.six),
+            self.answer * factor,
+            self.asked * factor,
+            self.words,
+        )
+
+
+_KEPT: dict[tuple[str, int], Texts] = {}
+
+
+def texts_of(facts: Facts, seed: int) -> Texts:
+    """Return the lengths of a study's texts in words; those of the same settings are kept.
+
+    Parameters
+    ----------
+    facts : Facts
+        The configuration's section.
+    seed : int
+        The study's.
+
+    Raises
+    ------
+    FactRecallError
+        When the user's own people or sentences cannot be read.
+    """
+    key = facts.model_dump_json(), seed
+    if key not in _KEPT:
+        _KEPT[key] = _texts(facts, seed)
+    return _KEPT[key]
+
+
+def _texts(facts: Facts, seed: int) -> Texts:
+    from factrecall.data.own_data import read_people
+    from factrecall.data.people import sample_people
+    from factrecall.data.tables import make_bio, make_qa
+    from factrecall.data.templates import load_templates
+
+    templates = load_templates(facts.templates)
+    if facts.individuals is None:
+        people = sample_people(facts, seed)
+    else:
+        people = read_people(facts.individuals, facts, seed)
+    spread = np.linspace(0, len(people) - 1, min(SAMPLE, len(people))).astype(int)
+    few = people.iloc[spread].reset_index(drop=True)
+    bio, qa = make_bio(few, templates, seed), make_qa(few, templates)
+    question = _count(qa["text"])
+    answers = _count(
+        text[start:end]
+        for text, start, end in zip(
+            qa["text"], qa["attribute_start"], qa["terminator_end"], strict=True
+        )
+    )
+    shared = _count(
+        text[:start] for text, start in zip(qa["text"], qa["subject_start"], strict=True)
+    )
+    # What is each question's own: from the name on, but not the answer's last token.
+    own = np.maximum(question - 1 - shared, 1)
+    together = np.maximum((ROW - shared) // own, 1)
+    # Names and attributes stand behind a space; of sentences the sample holds nearly all words.
+    values = (people[column].unique() for column in ("name", *RELATIONS))
+    return Texts(
+        bio=_count(text for _, text, _ in joined(bio)),
+        short=_count(bio["short"]),
+        question=question,
+        six=_count(text for _, text, _ in joined(qa)),
+        answer=float(answers.mean()) - 1,
+        asked=float((own + shared / together).mean()),
+        words=_different([*bio["text"], *qa["text"]], chain.from_iterable(values)),
+    )
+
+
+def _count(texts: Iterable[str]) -> np.ndarray:
+    """Count the tokens of texts as the tokenizer `words` does, a start token before each."""
+    split = word_splitter().pre_tokenize_str
+    return np.array([1.0 + len(split(text)) for text in texts])
+
+
+def _different(texts: Iterable[str], values: Iterable[str]) -> int:
+    split = word_splitter().pre_tokenize_str
+    return 3 + len({piece for text in chain(texts, values) for piece, _ in split(text)})

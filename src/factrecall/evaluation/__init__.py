@@ -1,0 +1,1 @@
+"""Evaluation: which facts a model recalls."""

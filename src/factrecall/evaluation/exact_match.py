@@ -1,0 +1,194 @@
+"""What a model recalls: exact match of answers, per example, from one teacher-forced pass.
+
+The full stop that ends an answer is part of it: "engineer" is no match for "engineer, civil".
+All six answers of a biography come out of one pass (paper, section 2.2 and appendix A.2; method,
+section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import pandas as pd
+
+from factrecall.data.files import BIO_COLUMNS, QA_COLUMNS, joined
+from factrecall.evaluation.batching import Answers
+from factrecall.models.forward import Encoded, encode
+from factrecall.models.loading import load_model, load_tokenizer
+from factrecall.runtime.progress import progress
+from factrecall.runtime.storage import read_table, write_table
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+SPLITS = ("bio", "qa_in", "qa_out")
+
+PER_EXAMPLE = {
+    "split": "string",
+    "individual": "int32",
+    "relation": "string",
+    "correct": "bool",
+}
+"""Columns of a per-example table: one row a split, individual and relation."""
+
+SUMMARY = {
+    "model": "string",
+    "tuning": "string",
+    "seed": "int32",
+    "split": "string",
+    "relation": "string",
+    "n": "int32",
+    "correct": "int32",
+    "accuracy": "float64",
+}
+"""Columns of ``tables/recall.parquet``."""
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """The facts of a study as questions, ready to be put to many models.
+
+    Attributes
+    ----------
+    rows : DataFrame
+        One row a question: ``split``, ``individual``, ``relation``.
+    answers : Answers
+        In the order of `rows`.
+    texts : list of Encoded
+        What they are in.
+    """
+
+    rows: pd.DataFrame
+    answers: Answers
+    texts: list[Encoded]
+
+    @classmethod
+    def of(
+        cls,
+        tokenizer: PreTrainedTokenizerBase,
+        bio: pd.DataFrame,
+        qa: pd.DataFrame,
+        batch_tokens: int,
+        device: torch.device | str = "cpu",
+    ) -> Self:
+        """Tokenise tables of facts.
+
+        Parameters
+        ----------
+        tokenizer
+            Of the models to be asked.
+        bio, qa : DataFrame
+            Tables of facts, or rows of them; those of pre-training people are left out. Split
+            "bio" asks for each attribute given all the gold text before it, "qa_in" and "qa_out"
+            for each answer given its question.
+        batch_tokens : int
+            Largest padded size of a batch.
+        device : device
+            Of the models to be asked.
+        """
+        bio, qa = bio[bio["split"] != "pretrain"], qa[qa["split"] != "pretrain"]
+        stories = list(joined(bio))
+        asked = list(zip(qa["text"], qa["attribute_start"], qa["terminator_end"], strict=True))
+        texts = encode(
+            tokenizer,
+            [text for _, text, _ in stories] + [text for text, _, _ in asked],
+            [spans for _, _, spans in stories] + [[(start, end)] for _, start, end in asked],
+        )
+        rows = pd.concat([bio.assign(split="bio"), qa.assign(split="qa_" + qa["split"])])
+        return cls(
+            rows[["split", "individual", "relation"]].reset_index(drop=True),
+            Answers.of(texts, batch_tokens, device),
+            texts,
+        )
+
+    def evaluate(
+        self, model: PreTrainedModel, watch: Callable[[int], None] = lambda done: None
+    ) -> pd.DataFrame:
+        """Ask a model everything; columns ``PER_EXAMPLE``."""
+        return self.rows.assign(correct=self.answers.right(model, watch))
+
+
+def majority(qa: pd.DataFrame) -> pd.DataFrame:
+    """Answer every question with the most frequent answer it was trained with.
+
+    Returns
+    -------
+    DataFrame
+        Like `evaluate`. Biographies of all people are trained on, questions of those of split
+        "in"; of equally frequent answers the first in the alphabet is taken.
+    """
+    qa = qa[qa["split"] != "pretrain"]
+    answers = pd.Series(
+        [
+            t[s:e]
+            for t, s, e in zip(qa["text"], qa["attribute_start"], qa["attribute_end"], strict=True)
+        ],
+        index=qa.index,
+    )
+    parts = []
+    for split, trained in (("bio", qa.index == qa.index), ("qa", qa["split"] == "in")):
+        usual = answers[trained].groupby(qa["relation"][trained]).agg(lambda a: a.mode().iloc[0])
+        correct = answers == qa["relation"].map(usual)
+        names = "bio" if split == "bio" else "qa_" + qa["split"]
+        parts.append(qa[["individual", "relation"]].assign(split=names, correct=correct))
+    return pd.concat(parts)[list(PER_EXAMPLE)].reset_index(drop=True)
+
+
+def summarise(per_example: pd.DataFrame, model: str, tuning: str, seed: int) -> pd.DataFrame:
+    """Count right answers by split and relation; columns ``SUMMARY``."""
+    groups = per_example.groupby(["split", "relation"], sort=False)["correct"]
+    table = groups.agg(n="size", correct="sum", accuracy="mean").reset_index()
+    return table.assign(model=model, tuning=tuning, seed=seed)[list(SUMMARY)]
+
+
+def recall(
+    batch_tokens: int,
+    *,
+    model: Path,
+    bio: Path,
+    qa: Path,
+    out: Path,
+    device: torch.device,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Evaluate the model in a folder and write its per-example table (see `evaluate`)."""
+    tables = read_table(bio, BIO_COLUMNS), read_table(qa, QA_COLUMNS)
+    tokenizer, network = load_tokenizer(model), load_model(model, device)
+    evaluator = Evaluator.of(tokenizer, *tables, batch_tokens, device)
+    with progress(len(evaluator.texts), "recall", "text") as watch:
+        examples = evaluator.evaluate(network, watch)
+    write_table(out, examples, PER_EXAMPLE, provenance)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A per-example table and what made it."""
+
+    model: str
+    tuning: str
+    seed: int
+    table: Path
+
+
+def summarise_recall(
+    evaluations: Sequence[Evaluation],
+    qa: Path,
+    out: Path,
+    seed: int,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write ``tables/recall.parquet``: all evaluations, and for each model the majority vote.
+
+    `seed` is the study's, which the majority vote carries, having none of its own.
+    """
+    parts = [
+        summarise(read_table(e.table, PER_EXAMPLE), e.model, e.tuning, e.seed) for e in evaluations
+    ]
+    voted = majority(read_table(qa, QA_COLUMNS))
+    for model in dict.fromkeys(e.model for e in evaluations):
+        parts.append(summarise(voted, model, "majority", seed))
+    write_table(out, pd.concat(parts), SUMMARY, provenance)

@@ -1,0 +1,1 @@
+"""Ablation: reset shared parameters to θpre."""

@@ -1,0 +1,179 @@
+"""Ablation: what a model recalls with its shared parameters set back (paper, section 3.1).
+
+Shared parameters are put to θpre, and so, for comparison, are as many others: random ones, random
+ones in the same tensors, and those that fine-tuning moved most (method, section 6). All are asked
+the same questions, so that every comparison is paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from factrecall.data.files import BIO_COLUMNS, QA_COLUMNS
+from factrecall.evaluation.exact_match import PER_EXAMPLE, SPLITS, Evaluation, Evaluator, summarise
+from factrecall.experiments.common.model_pair import open_pair
+from factrecall.parameters.sets import ParameterSet, read_set
+from factrecall.runtime.progress import progress
+from factrecall.runtime.seeds import generator
+from factrecall.runtime.statistics import paired_interval
+from factrecall.runtime.storage import read_table, write_table
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from factrecall.parameters.patched_weights import Composition
+
+NONE = "none"
+CONTROLS = ("random", "random_by_tensor", "most_moved")
+ABLATED = (NONE, "shared", *CONTROLS)
+"""What is set back to θpre: nothing, S, or as many others."""
+
+PER_ABLATION = {"ablated": "string", **PER_EXAMPLE}
+"""Columns of one model's table: one row an ablation, split, individual and relation."""
+
+ABLATION = {
+    "model": "string",
+    "tuning": "string",
+    "seed": "int32",
+    "ablated": "string",
+    "split": "string",
+    "relation": "string",
+    "n": "int32",
+    "correct": "int32",
+    "accuracy": "float64",
+    "drop": "float64",
+}
+"""Columns of ``tables/ablation.parquet``; `drop` is the accuracy lost to the ablation."""
+
+INTERVALS = {
+    "model": "string",
+    "tuning": "string",
+    "split": "string",
+    "ablated": "string",
+    "against": "string",
+    "difference": "float64",
+    "low": "float64",
+    "high": "float64",
+}
+"""Columns of ``tables/ablation_intervals.parquet``.
+
+`difference` is the accuracy with `against` ablated minus that with `ablated`, the mean over seeds;
+`low` and `high` bound its 95 % bootstrap interval over individuals.
+"""
+
+
+def ablated_sets(
+    shared: ParameterSet, weights: Composition, rng: np.random.Generator
+) -> dict[str, ParameterSet]:
+    """Return what each ablation sets back, as many as `shared` has (or as moved at all).
+
+    `weights` is inside its block; `random` and `random_by_tensor` are drawn with `rng`.
+    """
+    everything = ~ParameterSet.nothing(shared.space)
+    return {
+        NONE: ParameterSet.nothing(shared.space),
+        "shared": shared,
+        "random": everything.sample(len(shared), rng),
+        "random_by_tensor": everything.sample_by_tensor(shared.counts(), rng),
+        "most_moved": weights.most_moved(len(shared)),
+    }
+
+
+def ablate(
+    batch_tokens: int,
+    study_seed: int,
+    *,
+    base: Path,
+    tuned: Path,
+    seed: int,
+    sets: Path,
+    bio: Path,
+    qa: Path,
+    out: Path,
+    device: torch.device,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Ablate a fine-tuned model's shared parameters and the controls; columns ``PER_ABLATION``.
+
+    Parameters
+    ----------
+    batch_tokens, study_seed
+        What the configuration says.
+    base, tuned : Path
+        Folders of θpre and θtask.
+    seed : int
+        Of the fine-tuning; the controls of different seeds are different draws.
+    sets : Path
+        The shared sets of this model.
+    bio, qa : Path
+        Tables of facts.
+    out : Path
+        The table to write.
+    device : torch.device
+        Where to run.
+    provenance : mapping
+        Kept in the table's metadata.
+    """
+    tokenizer, model, composition = open_pair(base, tuned, device)
+    tables = read_table(bio, BIO_COLUMNS), read_table(qa, QA_COLUMNS)
+    evaluator = Evaluator.of(tokenizer, *tables, batch_tokens, device)
+    shared = read_set(sets, "S", composition.space)
+    parts, texts = [], len(evaluator.texts)
+    with (
+        composition as weights,
+        progress(len(ABLATED) * texts, "ablation", "text") as watch,
+    ):
+        chosen = ablated_sets(shared, weights, generator(study_seed, "ablation", seed))
+        for number, (name, members) in enumerate(chosen.items()):
+            weights.hold(~members)
+            seen: Callable[[int], None] = lambda done, n=number: watch(n * texts + done)  # type: ignore[misc]  # noqa: E731
+            parts.append(evaluator.evaluate(model, seen).assign(ablated=name))
+    write_table(out, pd.concat(parts), PER_ABLATION, provenance)
+
+
+def summarise_ablation(
+    evaluations: Sequence[Evaluation],
+    out: Path,
+    intervals: Path,
+    seed: int,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write ``tables/ablation.parquet`` and ``tables/ablation_intervals.parquet``."""
+    tables = [
+        read_table(r.table, PER_ABLATION).assign(model=r.model, tuning=r.tuning, seed=r.seed)
+        for r in evaluations
+    ]
+    everything = pd.concat(tables, ignore_index=True)
+    keys = ["model", "tuning", "seed", "ablated"]
+    counted = pd.concat(
+        summarise(rows, str(model), str(tuning), int(s)).assign(ablated=ablated)
+        for (model, tuning, s, ablated), rows in everything.groupby(keys, sort=False)
+    )
+    same = ["model", "tuning", "seed", "split", "relation"]
+    whole = counted[counted["ablated"] == NONE].set_index(same)["accuracy"]
+    before = whole.reindex(pd.MultiIndex.from_frame(counted[same])).to_numpy()
+    counted["drop"] = before - counted["accuracy"].to_numpy()
+    write_table(out, counted, ABLATION, provenance)
+    write_table(intervals, ablation_intervals(everything, seed), INTERVALS, provenance)
+
+
+def ablation_intervals(examples: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Compare every ablation with none, and S with every control; columns ``INTERVALS``."""
+    pairs = [(name, NONE) for name in ABLATED if name != NONE]
+    pairs += [("shared", control) for control in CONTROLS]
+    rows = []
+    for (model, tuning), part in examples.groupby(["model", "tuning"], sort=False):
+        for split in SPLITS:
+            outcome = part[part["split"] == split].pivot(
+                index=["seed", "individual", "relation"], columns="ablated", values="correct"
+            )
+            for ablated, against in pairs:
+                lost = outcome[against].astype(int) - outcome[ablated].astype(int)
+                rng = generator(seed, "ablation", str(model), str(tuning), split, ablated, against)
+                rows.append((model, tuning, split, ablated, against, *paired_interval(lost, rng)))
+    return pd.DataFrame(rows, columns=list(INTERVALS))

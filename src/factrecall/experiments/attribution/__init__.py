@@ -1,0 +1,1 @@
+"""Attribution: which parts of a prompt a recalled fact depends on."""

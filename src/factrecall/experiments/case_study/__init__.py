@@ -1,0 +1,1 @@
+"""Attention case study: one head, one fact."""

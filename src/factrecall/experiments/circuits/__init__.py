@@ -1,0 +1,1 @@
+"""Circuits: which heads and neurons support recall."""

@@ -1,0 +1,1 @@
+"""What experiments share: a pair of models, prompts."""

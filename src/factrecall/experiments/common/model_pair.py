@@ -1,0 +1,52 @@
+"""A fine-tuned model beside the weights it started from: what every experiment opens first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from factrecall.models.loading import load_model, load_tokenizer
+from factrecall.parameters.patched_weights import Composition
+from factrecall.parameters.placement import PAIR, Place, choose_place
+from factrecall.parameters.space import ParameterSpace
+from factrecall.parameters.weights import folder_weights
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def open_pair(
+    base: Path,
+    tuned: Path,
+    device: torch.device,
+    *,
+    held: float = PAIR,
+    spare: float = 0.0,
+    place: Place | None = None,
+) -> tuple[PreTrainedTokenizerBase, PreTrainedModel, Composition]:
+    """Open the folders of θpre and θtask.
+
+    Parameters
+    ----------
+    base, tuned : Path
+        The folders.
+    device : device
+        Of the live model.
+    held, spare : float
+        What the job keeps there besides (see `placement.choose_place`).
+    place : {"device", "host"}, optional
+        Where θpre and θtask are kept; else by the room there is.
+
+    Returns
+    -------
+    tokenizer, model, composition
+        The model holds θtask; inside ``with composition:`` it holds what is composed.
+    """
+    model = load_model(tuned, device)
+    space = ParameterSpace.of(model)
+    if (place or choose_place(device, space.size, held, spare)) == "host":
+        pre, task = (folder_weights(folder, space) for folder in (base, tuned))
+        return load_tokenizer(tuned), model, Composition(model, pre, task, "host")
+    before = {name: parameter.detach() for name, parameter in load_model(base).named_parameters()}
+    return load_tokenizer(tuned), model, Composition(model, before)

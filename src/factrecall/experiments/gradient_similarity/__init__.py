@@ -1,0 +1,1 @@
+"""Gradient similarity: whether statements and questions update the same parameters."""

@@ -1,0 +1,1 @@
+"""Grafting: how few fine-tuned parameters recover recall."""

@@ -1,0 +1,94 @@
+"""A grafted model: what circuits are looked for in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from factrecall.data.files import BIO_COLUMNS, QA_COLUMNS
+from factrecall.evaluation.exact_match import Evaluator
+from factrecall.experiments.common.model_pair import open_pair
+from factrecall.experiments.grafting.grafter import OUTCOMES, fitted_people, looked_at
+from factrecall.parameters.sets import ParameterSet, read_set
+from factrecall.runtime.storage import read_table
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from factrecall.parameters.patched_weights import Composition
+    from factrecall.parameters.space import ParameterSpace
+
+SPLIT = "out"
+"""Whose questions the mask was fitted to: circuits are those of recall out of distribution."""
+
+
+@dataclass(frozen=True)
+class Grafted:
+    """A fine-tuned model and the mask that grafts it.
+
+    Attributes
+    ----------
+    mask : ParameterSet
+        γ of the chosen size; where none recovers enough, of the one that recovers most.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    model: PreTrainedModel
+    weights: Composition
+    mask: ParameterSet
+    device: torch.device
+
+    def questions(
+        self,
+        qa: Path,
+        grafted_individuals: int | None,
+        individuals: int | None,
+        study_seed: int,
+        batch_tokens: int,
+    ) -> Evaluator:
+        """Return the questions of the people that the mask was fitted to, or of some of them.
+
+        Parameters
+        ----------
+        qa : Path
+            The table of questions.
+        grafted_individuals, individuals : int, optional
+            How many people masks were fitted to, and how many of these are asked; None: all.
+        study_seed, batch_tokens : int
+            As configured.
+        """
+        asked = read_table(qa, QA_COLUMNS)
+        asked = asked[asked["split"] == SPLIT]
+        people = fitted_people(asked, grafted_individuals, study_seed, SPLIT)[:individuals]
+        asked = asked[asked["individual"].isin(people)]
+        no_bio = pd.DataFrame(columns=list(BIO_COLUMNS))
+        return Evaluator.of(self.tokenizer, no_bio, asked, batch_tokens, self.device)
+
+    def right(self, judge: Evaluator) -> np.ndarray:
+        """Ask the whole grafted model; bool, shape (questions,)."""
+        with self.weights:
+            self.weights.hold(self.mask)
+            return judge.answers.right(self.model)
+
+
+def open_grafted(
+    base: Path, tuned: Path, masks: Path, outcomes: Path, device: torch.device, spare: float = 0.0
+) -> Grafted:
+    """Open a fine-tuned model with the files of grafting it.
+
+    `spare` are the bytes that the job needs on the device besides (see `pair.open_pair`).
+    """
+    tokenizer, model, weights = open_pair(base, tuned, device, spare=spare)
+    mask = looked_at_mask(masks, outcomes, weights.space)
+    return Grafted(tokenizer, model, weights, mask, device)
+
+
+def looked_at_mask(masks: Path, outcomes: Path, space: ParameterSpace) -> ParameterSet:
+    """Read γ of the size that is looked at (see `Grafted`)."""
+    alpha = float(looked_at(read_table(outcomes, OUTCOMES), [])["alpha"].iloc[0])
+    return read_set(masks, repr(alpha), space)

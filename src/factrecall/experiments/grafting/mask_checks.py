@@ -1,0 +1,172 @@
+"""Whether a mask is to be trusted: what else it recalls, and whether it comes out again.
+
+The paper reports overlaps across runs, inclusion across sizes and random masks (appendix A.5.2).
+Added here, because recovery alone cannot tell finding from learning: whether the facts recalled
+are those that θtask recalls, whether other people's facts come back, and how well a mask of the
+same size is fitted to answers that nobody was ever taught.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from factrecall.experiments.grafting.grafter import UNFITTED
+from factrecall.parameters.sets import ParameterSet, read_sets
+from factrecall.runtime.seeds import generator
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from factrecall.experiments.grafting.grafter import Grafter, Masks
+
+CHECK = {"check": "string", "alpha": "float64", "other": "float64", "value": "float64"}
+"""Columns of one model's checks: what was checked, at which α, and against which other.
+
+- ``fine_tuned``, ``pre_trained``: accuracy of θtask and θpre (other: 0 on the people the masks
+  are fitted to, 1 on the others; α is missing)
+- ``others``: accuracy of θ(γ) on the people it was not fitted to
+- ``kept``, ``gained``: share right of the answers that θtask has right, and of those it has wrong
+- ``inclusion``: |γ(α) ∩ γ(other α)|/|γ(α)|, α below the other
+- ``random``: accuracy of a random mask (other: number of the draw)
+- ``overlap_runs``: overlap with the mask of another order of questions
+- ``overlap_seeds``: overlap with the mask of another fine-tuning seed (other)
+- ``shuffled``: share right of answers exchanged between people, for a mask fitted to them
+"""
+
+CHECKS = {"model": "string", "tuning": "string", "seed": "int32", "split": "string", **CHECK}
+"""Columns of ``tables/grafting_checks.parquet``."""
+
+DRAWS = 3
+"""Random masks."""
+
+Row = tuple[str, float, float, float]
+
+
+def overlap(one: ParameterSet, other: ParameterSet) -> float:
+    """Return which share of `one` is in `other`."""
+    return len(one & other) / max(1, len(one))
+
+
+def check_masks(
+    grafter: Grafter,
+    masks: Masks,
+    found: pd.DataFrame,
+    outcomes: pd.DataFrame,
+    seed: Sequence[int | str],
+    *,
+    thorough: bool,
+) -> pd.DataFrame:
+    """Check the masks of one model; columns ``CHECK``.
+
+    Random, repeated and shuffled masks are those of the chosen size, or, if no mask recovered
+    enough, of the one that recovered most.
+
+    Parameters
+    ----------
+    grafter : Grafter
+        Inside its composition's block.
+    masks, found, outcomes
+        From `grafts.sweep`, `grafts.answers` and `grafts.outcomes`, with S; the last with
+        ``chosen``.
+    seed : sequence
+        Study seed and purpose.
+    thorough : bool
+        Fit again for ``overlap_runs`` and ``shuffled``.
+    """
+    fitted = outcomes[~outcomes["method"].isin(UNFITTED)]
+    best = fitted[fitted["chosen"]] if fitted["chosen"].any() else fitted
+    alpha = float(best.loc[best["accuracy"].idxmax(), "alpha"])
+    rows = [*_answers(grafter, found), *_inclusions(grafter, masks)]
+    rows += _at_one_size(grafter, masks, alpha, seed, thorough)
+    return pd.DataFrame(rows, columns=list(CHECK))
+
+
+def _answers(grafter: Grafter, found: pd.DataFrame) -> Iterator[Row]:
+    nothing = ParameterSet.nothing(grafter.weights.space)
+    known = np.empty(0, dtype=bool)
+    for other, qa in enumerate((grafter.fitted, grafter.others)):
+        if not len(qa):
+            continue
+        judge = grafter.evaluator(qa)
+        for name, mask in (("pre_trained", nothing), ("fine_tuned", ~nothing)):
+            grafter.weights.hold(mask)
+            right = judge.answers.right(grafter.model)
+            yield name, np.nan, other, float(right.mean())
+        known = right if other == 0 else known
+    fitted = found[~found["method"].isin(UNFITTED)]
+    for (alpha, inside), rows in fitted.groupby(["alpha", "fitted"], sort=False):
+        right = rows["correct"].to_numpy()
+        if not inside:
+            yield "others", float(alpha), np.nan, float(right.mean())
+            continue
+        for name, part in (("kept", right[known]), ("gained", right[~known])):
+            if len(part):
+                yield name, float(alpha), np.nan, float(part.mean())
+
+
+def _inclusions(grafter: Grafter, masks: Masks) -> Iterator[Row]:
+    alphas, method = grafter.settings.alphas, grafter.settings.optimiser.method
+    for i, small in enumerate(alphas):
+        for large in alphas[i + 1 :]:
+            share = overlap(masks[small, method], masks[large, method])
+            yield "inclusion", small, large, share
+
+
+def _at_one_size(
+    grafter: Grafter, masks: Masks, alpha: float, seed: Sequence[int | str], thorough: bool
+) -> Iterator[Row]:
+    settings = grafter.settings
+    excluded = grafter.excluded()
+    chosen = masks[alpha, settings.optimiser.method]
+    judge = grafter.evaluator(grafter.fitted)
+    rng = generator(int(seed[0]), "random masks", *seed[1:])
+    for draw in range(DRAWS):
+        grafter.weights.hold((~excluded).sample(len(chosen), rng))
+        yield "random", alpha, draw, float(judge.answers.right(grafter.model).mean())
+    if not thorough:
+        return
+    # Dual averaging comes to a size from the larger ones, as it did before.
+    follows = settings.optimiser.method == "dual_averaging"
+    alphas = [a for a in settings.alphas if a == alpha or (follows and a > alpha)]
+    rng = generator(int(seed[0]), "grafting again", *seed[1:])
+    again = grafter.fit("grafting again", alphas, excluded, grafter.fitted, rng)[0]
+    yield "overlap_runs", alpha, np.nan, overlap(chosen, again)
+    rng = generator(int(seed[0]), "shuffled answers", *seed[1:])
+    exchanged = shuffled(grafter.fitted, rng)
+    mask = grafter.fit("grafting shuffled answers", alphas, excluded, exchanged, rng)[0]
+    grafter.weights.hold(mask)
+    right = grafter.evaluator(exchanged).answers.right(grafter.model)
+    wrong = exchanged["text"].to_numpy() != grafter.fitted["text"].to_numpy()
+    if wrong.any():
+        yield "shuffled", alpha, np.nan, float(right[wrong].mean())
+
+
+def shuffled(qa: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """Exchange the answers of each relation between people; spans follow."""
+    spans = zip(qa["text"], qa["attribute_start"], qa["attribute_end"], strict=True)
+    answers = np.array([text[start:end] for text, start, end in spans], dtype=object)
+    for relation in qa["relation"].unique():
+        where = np.flatnonzero(qa["relation"] == relation)
+        answers[where] = answers[rng.permutation(where)]
+    parts = zip(qa["text"], qa["attribute_start"], qa["attribute_end"], answers, strict=True)
+    texts = [text[:start] + answer + text[end:] for text, start, end, answer in parts]
+    ends = qa["attribute_start"].to_numpy() + np.array([len(answer) for answer in answers])
+    tail = (qa["terminator_end"] - qa["attribute_end"]).to_numpy()
+    return qa.assign(text=texts, attribute_end=ends, terminator_end=ends + tail)
+
+
+def overlaps(masks: Mapping[int, Path]) -> pd.DataFrame:
+    """Compare the masks of every two fine-tuning seeds; columns ``CHECK`` and ``seed``."""
+    by_seed = {seed: read_sets(path) for seed, path in masks.items()}
+    rows = [
+        (one, "overlap_seeds", float(alpha), float(other), overlap(mask, theirs[alpha]))
+        for one, its in by_seed.items()
+        for other, theirs in by_seed.items()
+        for alpha, mask in its.items()
+        if one != other and alpha in theirs
+    ]
+    return pd.DataFrame(rows, columns=["seed", *CHECK])

@@ -1,0 +1,1 @@
+"""Recall: exact-match accuracy of every model."""

@@ -1,0 +1,1 @@
+"""Representations: hidden states and linear probes."""

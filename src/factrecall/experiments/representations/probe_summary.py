@@ -1,0 +1,283 @@
+"""What probes of all models say: accuracies, and how far formats share features and mechanisms.
+
+With Acc(h·W) the accuracy of the probe W on the states h, Δrep = |Acc(h_QA·W_QA) - Acc(h_BIO·W_QA)|
+asks whether told facts have the features of asked ones, and Δmech = |Acc(h_QA·W_QA) -
+Acc(h_QA·W_BIO)| whether both are read by the same mechanism (paper 2505.16178, section 3.2). Of
+Δmech the paper's text gives a number for BIO states only, for which it prints no formula: we take
+it as |Acc(h_BIO·W_BIO) - Acc(h_BIO·W_QA)| and call it ``mech_bio``.
+
+An absolute value is never below zero, and so that of a difference near zero is too large on
+average; intervals are therefore of signed differences. Seeds, layers and relations are averaged
+before the absolute value is taken, by which that bias shrinks and differences of opposite sign
+cancel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from factrecall.data import RELATIONS
+from factrecall.experiments.representations.capture import FORMATS
+from factrecall.experiments.representations.probes import FITS, PROBE_EXAMPLES, SPLITS
+from factrecall.runtime.seeds import generator
+from factrecall.runtime.statistics import TOGETHER, draw_people
+from factrecall.runtime.storage import read_table, write_table
+
+ALL = "all"
+"""The mean over relations."""
+
+PAIR = ("stage", "mix")
+MEASURES = ("rep", "mech", "mech_bio")
+"""Δrep, Δmech, and Δmech of BIO states."""
+TOLD = tuple(name for name in FORMATS if name != "qa")
+LEVEL = 0.95
+
+CELLS = 500
+"""How many means are drawn at a time; a few tens of megabytes."""
+
+PROBES = {
+    "model": "string",
+    "tuning": "string",
+    "seed": "int32",
+    "layer": "int32",
+    "relation": "string",
+    "trained": "string",
+    "tested": "string",
+    "split": "string",
+    "accuracy": "float64",
+    "shuffled": "float64",
+    "chance": "float64",
+    "penalty": "float64",
+    "rows": "int32",
+    "classes": "int32",
+}
+"""Columns of ``tables/probes.parquet``: a row a probe and what it is tested on.
+
+`shuffled` is the accuracy of the probe of shuffled labels (NaN on other formats than its own),
+`chance` that of the training rows' most frequent class. Relation ``all`` has the means of
+accuracies, the sums of rows and classes, and no penalty.
+"""
+
+CONSISTENCY = {
+    "model": "string",
+    "tuning": "string",
+    "seed": "int32",
+    "layer": "int32",
+    "relation": "string",
+    "bio": "string",
+    "split": "string",
+    "measure": "string",
+    "value": "float64",
+    "signed": "float64",
+    "low": "float64",
+    "high": "float64",
+    "people": "int32",
+}
+"""Columns of ``tables/consistency.parquet``; seed or layer -1 and relation ``all`` are means.
+
+For a tuning, `signed` is Acc(h_QA·W_QA) less Acc(h_BIO·W_QA) (``rep``) or Acc(h_QA·W_BIO)
+(``mech``), or Acc(h_BIO·W_BIO) less Acc(h_BIO·W_QA) (``mech_bio``); `value` is its absolute
+value, and `low` and `high` bound the 95 % bootstrap interval of `signed`. For tuning
+``stage - mix``, `value` is the difference of the two absolute values, `low` and `high` are of it,
+and `signed` is the difference of the signed ones. People are drawn anew, each with all seeds,
+layers and relations.
+"""
+
+
+@dataclass(frozen=True)
+class Probed:
+    """The tables of a fine-tuned model's probes (see `probe`)."""
+
+    model: str
+    tuning: str
+    seed: int
+    examples: Path
+    fits: Path
+
+
+def summarise_probes(
+    seed: int,
+    *,
+    runs: Sequence[Probed],
+    out: Path,
+    consistency: Path,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write the tables of all probes.
+
+    Parameters
+    ----------
+    seed : int
+        The study's, which draws the samples of people.
+    runs : sequence of Probed
+        The models' tables.
+    out, consistency : Path
+        The tables to write, columns ``PROBES`` and ``CONSISTENCY``.
+    provenance : mapping
+        Kept in the tables' metadata.
+    """
+    accuracies, answers = [], []
+    for run in runs:
+        examples = read_table(run.examples, PROBE_EXAMPLES)
+        known = {"model": run.model, "tuning": run.tuning, "seed": run.seed}
+        accuracies.append(probe_accuracies(examples, read_table(run.fits, FITS)).assign(**known))
+        answers += [_differences(run, examples, split) for split in SPLITS]
+    write_table(out, pd.concat(accuracies), PROBES, provenance)
+    write_table(consistency, consistencies(answers, seed), CONSISTENCY, provenance)
+
+
+def probe_accuracies(examples: pd.DataFrame, fits: pd.DataFrame) -> pd.DataFrame:
+    """Return a model's accuracies: columns ``PROBES`` but for what names the model."""
+    probe, tests = ["layer", "relation", "trained"], ["tested", "split"]
+    means = examples.groupby(["labels", *probe, *tests], sort=False, observed=True)["right"].mean()
+    table = means["true"].rename("accuracy").reset_index()
+    if "shuffled" in means.index.get_level_values("labels"):
+        control = means["shuffled"].rename("shuffled").reset_index()
+        table = table.merge(control, on=[*probe, *tests], how="left")
+    else:
+        table["shuffled"] = np.nan
+    own = fits[fits["labels"] == "true"].drop(columns="labels")
+    table = table.merge(own, on=probe)
+    held = table["split"] == "held"
+    table["chance"] = table.pop("chance_held").where(held, table.pop("chance_out"))
+    whole = table.groupby(["layer", "trained", *tests], sort=False)
+    means = whole[["accuracy", "shuffled", "chance"]].mean()
+    together = means.join(whole[["rows", "classes"]].sum()).reset_index()
+    return pd.concat([table, together.assign(relation=ALL, penalty=np.nan)])
+
+
+@dataclass(frozen=True)
+class _Differences:
+    """By how much people are answered better where states and probe match, one run and split.
+
+    Attributes
+    ----------
+    layers, people : ndarray
+        What the axes are of.
+    values : ndarray, shape (people, layers, relations, formats told, measures)
+        -1, 0 or 1.
+    """
+
+    run: Probed
+    split: str
+    layers: np.ndarray
+    people: np.ndarray
+    values: np.ndarray
+
+
+def _differences(run: Probed, examples: pd.DataFrame, split: str) -> _Differences:
+    rows = examples[(examples["labels"] == "true") & (examples["split"] == split)]
+    people, layers = (np.sort(rows[key].unique()) for key in ("individual", "layer"))
+    shape = (len(people), len(layers), len(RELATIONS), len(FORMATS), len(FORMATS))
+    right = np.full(shape, -1, dtype=np.int8)
+    right[
+        np.searchsorted(people, rows["individual"]),
+        np.searchsorted(layers, rows["layer"]),
+        *(
+            pd.Categorical(rows[key], categories=names).codes
+            for key, names in (("relation", RELATIONS), ("trained", FORMATS), ("tested", FORMATS))
+        ),
+    ] = rows["right"]
+    if (right < 0).any():
+        raise ValueError(f"{run.examples}: it does not test every probe on every person")
+    qa, told = FORMATS.index("qa"), [FORMATS.index(name) for name in TOLD]
+    asked, crossed = right[..., qa, qa, None], right[..., qa, told]
+    values = np.stack(
+        [asked - crossed, asked - right[..., told, qa], right[..., told, told] - crossed], -1
+    )
+    return _Differences(run, split, layers, people, values)
+
+
+def consistencies(found: Sequence[_Differences], seed: int) -> pd.DataFrame:
+    """Return Δrep and Δmech of all models, columns ``CONSISTENCY``."""
+    groups: dict[tuple[str, str], dict[str, list[_Differences]]] = {}
+    for part in found:
+        if len(part.people):
+            tunings = groups.setdefault((part.run.model, part.split), {})
+            tunings.setdefault(part.run.tuning, []).append(part)
+    tables = []
+    for (model, split), tunings in groups.items():
+        rng = generator(seed, "consistency", model, split)
+        tables.append(_compared(tunings, rng).assign(model=model, split=split))
+    return pd.concat(tables) if tables else pd.DataFrame(columns=list(CONSISTENCY))
+
+
+def _compared(
+    tunings: Mapping[str, Sequence[_Differences]], rng: np.random.Generator
+) -> pd.DataFrame:
+    """Return the rows of one model and split: of each tuning, and of the pair."""
+    first = next(iter(tunings.values()))[0]
+    for part in (part for parts in tunings.values() for part in parts):
+        for axis in ("people", "layers"):
+            if not np.array_equal(getattr(part, axis), getattr(first, axis)):
+                why = f"it is of other {axis} than {first.run.examples}"
+                raise ValueError(f"{part.run.examples}: {why}")
+    count = len(first.people)
+    # How often each person is drawn: the same samples for all, so that differences are paired.
+    drawn = draw_people(count, rng) / count
+    tables = []
+    for tuning, parts in tunings.items():
+        cells, values = _cells(parts)
+        signed = values.mean(0)
+        low, high = _interval(drawn, values)
+        columns = {"value": abs(signed), "signed": signed, "low": low, "high": high}
+        tables.append(cells.assign(tuning=tuning, **columns))
+    seeds = [{part.run.seed for part in tunings.get(tuning, ())} for tuning in PAIR]
+    if both := seeds[0] & seeds[1]:
+        (cells, stage), (_, mix) = (
+            _cells([part for part in tunings[tuning] if part.run.seed in both]) for tuning in PAIR
+        )
+        ours, theirs = stage.mean(0), mix.mean(0)
+        low, high = _interval(drawn, stage, mix)
+        columns = {"value": abs(ours) - abs(theirs), "signed": ours - theirs}
+        tables.append(cells.assign(tuning=" - ".join(PAIR), **columns, low=low, high=high))
+    return pd.concat(tables).assign(people=count)
+
+
+def _cells(parts: Sequence[_Differences]) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return what is shown of some seeds, with all means.
+
+    Returns
+    -------
+    cells : DataFrame
+        Columns seed, layer, relation, bio and measure.
+    values : ndarray of float64, shape (people, cells)
+    """
+    parts = sorted(parts, key=lambda part: part.run.seed)
+    values = np.stack([part.values for part in parts], 1).astype(float)
+    for axis in (1, 2, 3):
+        values = np.concatenate([values, values.mean(axis, keepdims=True)], axis)
+    names = {
+        "seed": [*(part.run.seed for part in parts), TOGETHER],
+        "layer": [*parts[0].layers, TOGETHER],
+        "relation": [*RELATIONS, ALL],
+        "bio": TOLD,
+        "measure": MEASURES,
+    }
+    cells = pd.MultiIndex.from_product(names.values(), names=list(names))
+    return cells.to_frame(index=False), values.reshape(len(values), -1)
+
+
+def _interval(drawn: np.ndarray, *values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return percentile intervals of means over people, or of how much larger the first ones are.
+
+    Parameters
+    ----------
+    drawn : ndarray, shape (samples, people)
+        Each person's share of each sample.
+    *values : ndarray, shape (people, cells)
+        One, or two of which the absolute means are compared.
+    """
+    bounds = []
+    for begin in range(0, values[0].shape[1], CELLS):
+        means = [drawn @ part[:, begin : begin + CELLS] for part in values]
+        sampled = means[0] if len(means) == 1 else abs(means[0]) - abs(means[1])
+        bounds.append(np.quantile(sampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0))
+    low, high = np.concatenate(bounds, 1)
+    return low, high

@@ -1,0 +1,294 @@
+"""Linear probes: whether an attribute is read off facts told and asked in the same way.
+
+For each layer, relation and format, a multinomial logistic regression from the hidden state to the
+first token of the attribute, fitted to people in distribution; it is tested on states of all
+formats, of people in distribution that were held out and of people out of distribution (paper
+2505.16178, section 3.2; method, section 10). Features are standardised by the probe's own
+training rows, so that a probe takes another format's states as they are. A control is fitted to
+the same rows with their labels permuted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from factrecall.data import RELATIONS
+from factrecall.experiments.representations.capture import FORMATS
+from factrecall.experiments.representations.logistic_regression import (
+    NUMBERS,
+    Coordinates,
+    fit_chosen,
+)
+from factrecall.runtime.errors import FactRecallError
+from factrecall.runtime.progress import progress
+from factrecall.runtime.safetensors_writer import read_tensors
+from factrecall.runtime.seeds import generator
+from factrecall.runtime.storage import write_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from factrecall.config.representations import Probes
+
+LABELS = ("true", "shuffled")
+SPLITS = ("held", "out")
+
+PROBE_EXAMPLES = {
+    "layer": "int32",
+    "relation": "string",
+    "trained": "string",
+    "tested": "string",
+    "labels": "string",
+    "individual": "int32",
+    "split": "string",
+    "right": "bool",
+}
+"""Columns of one model's probed facts: a row a probe, format it is tested on, and person.
+
+Probes of shuffled labels are tested on the format that they were trained on only.
+"""
+
+FITS = {
+    "layer": "int32",
+    "relation": "string",
+    "trained": "string",
+    "labels": "string",
+    "penalty": "float64",
+    "rows": "int32",
+    "classes": "int32",
+    "chance_held": "float64",
+    "chance_out": "float64",
+}
+"""Columns of one model's probes.
+
+Chance is the accuracy of always saying the training rows' most frequent class; it is NaN where
+nobody is tested.
+"""
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What people do for probes: masks over all people, of whom nobody has two roles.
+
+    Attributes
+    ----------
+    train, validation, held, out : ndarray of bool, shape (people,)
+        Probes are fitted to `train`; of these, `validation` choose the penalty.
+    """
+
+    train: np.ndarray
+    validation: np.ndarray
+    held: np.ndarray
+    out: np.ndarray
+
+    @classmethod
+    def draw(cls, inside: np.ndarray, held_out: float, study_seed: int) -> Roles:
+        """Draw who is held out and who validates, the same share of those that are left.
+
+        Parameters
+        ----------
+        inside : ndarray of bool, shape (people,)
+            Who is in distribution.
+        held_out : float
+            The share.
+        study_seed : int
+            The draw is the same for every model, tuning and seed of a study.
+
+        Raises
+        ------
+        FactRecallError
+            When fewer than two people are in distribution.
+        """
+        if inside.sum() < 2:
+            raise FactRecallError(
+                "representations.probes",
+                "fewer than two people in distribution are probed: one fits, another tests",
+                "raise facts.people or facts.in_distribution; of people of your own "
+                "(facts.individuals) mark more with 'in' in their column split, if they have one",
+            )
+        held = _drawn(inside, held_out, study_seed, "held out")
+        train = inside & ~held
+        return cls(train, _drawn(train, held_out, study_seed, "validation"), held, ~inside)
+
+
+def _drawn(people: np.ndarray, share: float, study_seed: int, role: str) -> np.ndarray:
+    """Draw a share of people, one at least, though not all of them."""
+    places = np.flatnonzero(people)
+    count = min(max(round(share * len(places)), 1), len(places) - 1)
+    chosen = np.zeros_like(people)
+    chosen[generator(study_seed, "probes", role).choice(places, count, replace=False)] = True
+    return chosen
+
+
+def probe(
+    probes: Probes,
+    study_seed: int,
+    *,
+    states: Path,
+    out: Path,
+    fits: Path,
+    device: torch.device,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Fit and test all probes of one model.
+
+    Parameters
+    ----------
+    probes, study_seed
+        What the configuration says.
+    states : Path
+        Hidden states (see `capture_states`).
+    out, fits : Path
+        The tables to write, columns ``PROBE_EXAMPLES`` and ``FITS``.
+    device : torch.device
+        Where to run.
+    provenance : mapping
+        Kept in the tables' metadata.
+
+    Raises
+    ------
+    FactRecallError
+        When too few people are in distribution.
+    """
+    tensors, _ = read_tensors(states)
+    relation = tensors["relation"].numpy()
+    layers = tensors["layers"].numpy()
+    examples: list[pd.DataFrame] = []
+    fitted: list[pd.DataFrame] = []
+    with progress(len(RELATIONS) * len(layers), "probes", "layer") as watch:
+        for number, name in enumerate(RELATIONS):
+            facts = np.flatnonzero(relation == number)
+            # By person, so that the rows of a person are the same in every relation.
+            facts = facts[np.argsort(tensors["individual"].numpy()[facts])]
+            roles = Roles.draw(tensors["in"].numpy()[facts], probes.held_out, study_seed)
+            task = _Task(
+                tensors["first"][facts].to(device),
+                tensors["individual"].numpy()[facts],
+                roles,
+                generator(study_seed, "probes", "shuffled labels", name),
+            )
+            features = torch.stack([tensors[form][:, facts] for form in FORMATS], 1)
+            done = 0
+            for part in task.parts(features):
+                here = layers[done : done + len(part)]
+                tables = task.probe(part.to(device, torch.float32), probes)
+                for found, rows in zip((examples, fitted), tables, strict=True):
+                    found.append(rows.assign(layer=here[rows["layer"]], relation=name))
+                done += len(part)
+                watch(number * len(layers) + done)
+    write_table(out, pd.concat(examples), PROBE_EXAMPLES, provenance)
+    write_table(fits, pd.concat(fitted), FITS, provenance)
+
+
+class _Task:
+    """The facts of one relation, and probes of them.
+
+    Parameters
+    ----------
+    first : int64 tensor, shape (people,)
+        First tokens of the attributes.
+    individuals : ndarray, shape (people,)
+        Whose.
+    roles : Roles
+        What people do.
+    rng : Generator
+        Permutes labels.
+    """
+
+    def __init__(
+        self,
+        first: torch.Tensor,
+        individuals: np.ndarray,
+        roles: Roles,
+        rng: np.random.Generator,
+    ) -> None:
+        device = first.device
+        self._individuals = individuals
+        self._train, self._test, self._validation = (
+            torch.from_numpy(mask).to(device)
+            for mask in (roles.train, ~roles.train, roles.validation[roles.train])
+        )
+        self._split = np.where(roles.out, "out", "held")[~roles.train]
+        self._classes, self._labels = first[self._train].unique(return_inverse=True)
+        self._truth = first[self._test]
+        self._order = torch.from_numpy(rng.permutation(len(self._labels))).to(device)
+
+    def parts(self, features: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Cut features, of shape (layers, formats, people, width), by layers that fit together."""
+        widest = max(features.shape[3], len(self._classes))
+        numbers = features.shape[1] * len(self._labels) * widest
+        return iter(features.split(max(1, NUMBERS[self._truth.device.type] // numbers)))
+
+    def probe(self, h: torch.Tensor, probes: Probes) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Fit and test the probes of some layers, counted from 0.
+
+        Parameters
+        ----------
+        h : tensor, shape (layers, formats, people, width)
+            The hidden states.
+        probes : Probes
+            What the configuration says.
+
+        Returns
+        -------
+        examples, fits : DataFrame
+            Columns ``PROBE_EXAMPLES`` and ``FITS`` without `relation`.
+        """
+        layers, formats = h.shape[:2]
+        turn = Coordinates.of(h[:, :, self._train].flatten(0, 1))
+        x = turn(h[:, :, self._train].flatten(0, 1))
+        # Each probe sees the test rows of all formats of its layer: (layers × trained, tested, …).
+        others = h[:, None, :, self._test].expand(-1, formats, -1, -1, -1)
+        tested = turn(others.flatten(2, 3).flatten(0, 1))
+        examples, fits = [], []
+        for labels in LABELS:
+            y = self._labels if labels == "true" else self._labels[self._order]
+            weights, penalty = fit_chosen(x, y, probes.penalties, self._validation)
+            said = self._classes[(tested @ weights).argmax(-1)]
+            said = said.view(layers, formats, formats, -1)
+            examples.append(self._examples((said == self._truth).cpu().numpy(), labels))
+            fits.append(self._fits(penalty.view(layers, formats).cpu().numpy(), labels))
+        return pd.concat(examples), pd.concat(fits)
+
+    def _examples(self, right: np.ndarray, labels: str) -> pd.DataFrame:
+        """Turn verdicts of shape (layers, trained, tested, test people) to rows."""
+        layer, trained, tested, person = (i.ravel() for i in np.indices(right.shape))
+        shown = np.ones_like(layer, bool) if labels == "true" else trained == tested
+        names = np.array(FORMATS, dtype=object)
+        return pd.DataFrame(
+            {
+                "layer": layer[shown],
+                "trained": names[trained[shown]],
+                "tested": names[tested[shown]],
+                "labels": labels,
+                "individual": self._individuals[self._test.cpu().numpy()][person[shown]],
+                "split": self._split[person[shown]],
+                "right": right.ravel()[shown],
+            }
+        )
+
+    def _fits(self, penalty: np.ndarray, labels: str) -> pd.DataFrame:
+        layer, trained = (i.ravel() for i in np.indices(penalty.shape))
+        usual = self._classes[torch.bincount(self._labels).argmax()]
+        right = (self._truth == usual).cpu().numpy()
+        table = pd.DataFrame(
+            {
+                "layer": layer,
+                "trained": np.array(FORMATS, dtype=object)[trained],
+                "labels": labels,
+                "penalty": penalty.ravel(),
+                "rows": len(self._labels),
+                "classes": len(self._classes),
+            }
+        )
+        for split in SPLITS:
+            part = right[self._split == split]
+            table[f"chance_{split}"] = part.mean() if len(part) else np.nan
+        return table

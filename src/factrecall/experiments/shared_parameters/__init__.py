@@ -1,0 +1,1 @@
+"""Shared parameters: which parameters both tasks rank highly."""

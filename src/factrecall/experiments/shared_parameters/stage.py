@@ -1,0 +1,304 @@
+"""Shared parameters: those that a fact's telling and its asking both move (paper, section 3.1).
+
+Rankings are read one at a time, when they are asked for. Memory of a selection: at most 32 bytes a
+kept parameter (of them four are the file's pages), whatever the number of tasks and influences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from factrecall.experiments.shared_parameters.entry_ranks import (
+    Ranked,
+    by_index,
+    entries,
+    log_grid,
+    sizes,
+)
+from factrecall.parameters.sets import ParameterSet, different_spaces, write_sets
+from factrecall.parameters.space import ParameterSpace
+from factrecall.runtime.errors import FactRecallError
+from factrecall.runtime.safetensors_writer import open_tensors
+from factrecall.runtime.storage import read_table, write_table
+from factrecall.training.trace import INFLUENCES, TASKS
+
+PAIRS = {"S_I": ("BIO_in", "QA_in"), "S_II": ("BIO_out", "QA_in")}
+"""The shared sets and the two tasks of each (equation 4); S is their union."""
+
+SETS = (*PAIRS, "S")
+
+CURVE = {
+    "influence": "string",
+    "set": "string",
+    "k": "int64",
+    "size": "int64",
+    "ratio": "float64",
+    "chance": "float64",
+    "null": "float64",
+}
+"""Columns of a curve; `ratio`, `chance` and `null` are shares of k.
+
+`chance` is the overlap of random rankings of all parameters; `null` that of these rankings permuted
+within each tensor, which keeps how much of each tensor is moved. Both are exact expectations.
+"""
+
+KEYS = {"model": "string", "tuning": "string", "seed": "int32"}
+
+SHARED = {**KEYS, **CURVE}
+"""Columns of ``tables/shared.parquet``."""
+
+PLACES = {
+    "set": "string",
+    "tensor": "string",
+    "layer": "int32",
+    "kind": "string",
+    "parameters": "int64",
+    "shared": "int64",
+}
+"""Columns of a table of where S lives; `layer` is -1 outside the layers."""
+
+SHARED_PLACES = {**KEYS, **PLACES}
+"""Columns of ``tables/shared_places.parquet``."""
+
+
+@dataclass(frozen=True)
+class Rankings:
+    """What fine-tuning left in its traces.
+
+    Attributes
+    ----------
+    space : ParameterSpace
+        Of the traced model.
+    keep : int
+        How many parameters each ranking holds at most.
+    index : mapping of (task, influence) to ndarray, shape (ranked,)
+        Flat indices, most influenced first; read from a file each time they are asked for, so
+        that nothing of it stays in memory.
+    """
+
+    space: ParameterSpace
+    keep: int
+    index: Mapping[tuple[str, str], np.ndarray]
+
+
+class _Files(Mapping[tuple[str, str], np.ndarray]):
+    """The rankings of traces, by the file that each is in."""
+
+    def __init__(self, paths: Mapping[tuple[str, str], Path]) -> None:
+        self._paths = paths
+
+    def __getitem__(self, key: tuple[str, str]) -> np.ndarray:
+        task, influence = key
+        index: np.ndarray = open_tensors(self._paths[key])[f"{task}/{influence}/index"].numpy()
+        return index
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+
+def read_rankings(paths: Sequence[Path]) -> Rankings:
+    """Open the rankings of one training history in its traces, one or, for two-stage, two.
+
+    Raises
+    ------
+    FactRecallError
+        When a trace is missing or damaged, or they are of different models or lack a task. A
+        ranking that is damaged is found when it is read.
+    """
+    index: dict[tuple[str, str], Path] = {}
+    spaces, keeps = [], []
+    for path in paths:
+        metadata = open_tensors(path, ("names", "shapes", "keep", "counts")).metadata
+        spaces.append(ParameterSpace.from_metadata(metadata))
+        keeps.append(int(metadata["keep"]))
+        if spaces[0] != spaces[-1]:
+            names = ", ".join(map(str, paths))
+            raise different_spaces(names, spaces[0].fingerprint, spaces[-1].fingerprint)
+        for task in metadata["counts"]:
+            if (task, INFLUENCES[0]) in index:
+                raise FactRecallError(
+                    str(path),
+                    f"another trace holds {task}, too",
+                    "give the trace of mixed training alone, or those of both stages",
+                )
+            index |= dict.fromkeys(((task, influence) for influence in INFLUENCES), path)
+    for task in TASKS:
+        if (task, INFLUENCES[0]) not in index:
+            raise FactRecallError(
+                ", ".join(map(str, paths)),
+                f"no gradient of {task} was traced: no traced person was in a batch",
+                "trace more people (trace.in_distribution, trace.out_of_distribution) or train "
+                "for more updates",
+            )
+    return Rankings(spaces[0], min(keeps), _Files(index))
+
+
+def curves(rankings: Rankings, k: int) -> pd.DataFrame:
+    """Return |S_I(k)|, |S_II(k)| and |S(k)| on a log grid for every influence; columns `CURVE`."""
+    ks = log_grid(rankings.keep, k)
+    share = ks / rankings.space.size
+    chance = {"S_I": share, "S_II": share, "S": share * (2 - share)}
+    parts = []
+    for influence in INFLUENCES:
+        found, shares = _found(rankings, influence, ks)
+        null = _nulls(rankings.space, shares)
+        for name, size in found.items():
+            parts.append(
+                pd.DataFrame({"k": ks, "size": size, "ratio": size / ks}).assign(
+                    influence=influence, set=name, chance=chance[name], null=null[name] / ks
+                )
+            )
+    return pd.concat(parts, ignore_index=True)
+
+
+def _found(
+    rankings: Rankings, influence: str, ks: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return the sizes of all sets and, for `_nulls`, each task's share of each tensor, by k."""
+    size = np.array(rankings.space.sizes, dtype=float)
+    shares: dict[str, np.ndarray] = {}
+
+    def ranked(task: str) -> Ranked:
+        found = by_index(rankings.index[task, influence])
+        shares[task] = _tops_by_tensor(found, rankings.space, ks) / size
+        return found
+
+    (_, qa), (_, _) = PAIRS.values()
+    asked = ranked(qa)
+    entry = {name: entries(asked, ranked(bio)) for name, (bio, _) in PAIRS.items()}
+    found = {name: sizes(one, ks) for name, one in entry.items()}
+    # What is in one of the sets is in S from the smaller of its two entry ranks on.
+    return {**found, "S": sizes(np.minimum(*entry.values()), ks)}, shares
+
+
+def _nulls(space: ParameterSpace, shares: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Expect the overlap of tops whose members are drawn anew within each tensor."""
+    size = np.array(space.sizes, dtype=float)
+    one, two, asked = (shares[task] for task in TASKS)
+    return {
+        "S_I": (one * asked) @ size,
+        "S_II": (two * asked) @ size,
+        "S": ((one + two - one * two) * asked) @ size,
+    }
+
+
+def _tops_by_tensor(ranked: Ranked, space: ParameterSpace, ks: np.ndarray) -> np.ndarray:
+    """Count the top k of each tensor, for every k; shape (ks, tensors)."""
+    ends = np.cumsum(space.sizes, dtype=np.uint64).astype(ranked.at.dtype)
+    cuts = np.searchsorted(ranked.at, ends)
+    cuts[-1] = len(ranked.at)  # 2³² itself is no uint32
+    starts = np.concatenate([[0], cuts[:-1]])
+    found = [sizes(ranked.rank[a:b], ks) for a, b in zip(starts, cuts, strict=True)]
+    return np.stack(found, axis=1)
+
+
+def shared_sets(rankings: Rankings, influence: str, k: int) -> dict[str, ParameterSet]:
+    """Return S_I(k), S_II(k) and S(k) (equations 3 and 4)."""
+
+    def top(task: str) -> ParameterSet:
+        return ParameterSet(rankings.space, np.sort(rankings.index[task, influence][:k]))
+
+    (_, qa), (_, _) = PAIRS.values()
+    asked = top(qa)
+    found = {name: top(bio) & asked for name, (bio, _) in PAIRS.items()}
+    return {**found, "S": found["S_I"] | found["S_II"]}
+
+
+def places(sets: Mapping[str, ParameterSet]) -> pd.DataFrame:
+    """Return how much of each set is in each tensor; columns `PLACES`."""
+    return pd.DataFrame(_places(sets))
+
+
+def _places(sets: Mapping[str, ParameterSet]) -> Iterator[dict[str, Any]]:
+    for name, members in sets.items():
+        sizes_ = dict(zip(members.space.names, members.space.sizes, strict=True))
+        for tensor, shared in members.counts().items():
+            layer, kind = members.space.place(tensor)
+            yield {
+                "set": name,
+                "tensor": tensor,
+                "layer": layer,
+                "kind": kind,
+                "parameters": sizes_[tensor],
+                "shared": shared,
+            }
+
+
+def absolute_k(amount: int | float, n: int) -> int:
+    """Turn a count or a fraction of n into a count, at least 1 and at most n."""
+    return min(n, max(1, amount if isinstance(amount, int) else round(amount * n)))
+
+
+def select_shared(
+    k: int | float,
+    influence: str,
+    *,
+    traces: Sequence[Path],
+    out: Path,
+    curve: Path,
+    where: Path,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Select the shared parameters of one training history and write what is known of them.
+
+    Parameters
+    ----------
+    k, influence
+        What the configuration says (section `shared`).
+    traces : sequence of Path
+        That of mixed training, or those of both stages.
+    out : Path
+        The sets to write, ``S_I``, ``S_II`` and ``S``.
+    curve, where : Path
+        The tables to write, columns `CURVE` and `PLACES`.
+    provenance : mapping
+        Kept in the metadata of every file.
+    """
+    rankings = read_rankings(traces)
+    wanted = absolute_k(k, rankings.space.size)
+    if wanted > rankings.keep:
+        raise FactRecallError(
+            f"shared.k = {k}",
+            f"it asks for {wanted:,} parameters, the traces keep {rankings.keep:,}",
+            "lower it, or raise trace.keep, which trains all models again",
+        )
+    sets = shared_sets(rankings, influence, wanted)
+    write_sets(out, sets, {"k": wanted, "influence": influence, "provenance": dict(provenance)})
+    write_table(where, places(sets), PLACES, provenance)
+    del sets  # a curve needs the memory
+    write_table(curve, curves(rankings, wanted), CURVE, provenance)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The tables of one training history, and whose it is."""
+
+    model: str
+    tuning: str
+    seed: int
+    curve: Path
+    where: Path
+
+
+def summarise_shared(
+    selections: Sequence[Selection], out: Path, where: Path, provenance: Mapping[str, Any]
+) -> None:
+    """Write ``tables/shared.parquet`` and ``tables/shared_places.parquet``."""
+
+    def all_of(schema: Mapping[str, str], path: str) -> pd.DataFrame:
+        return pd.concat(
+            read_table(getattr(s, path), schema).assign(model=s.model, tuning=s.tuning, seed=s.seed)
+            for s in selections
+        )
+
+    write_table(out, all_of(CURVE, "curve"), SHARED, provenance)
+    write_table(where, all_of(PLACES, "where"), SHARED_PLACES, provenance)

@@ -1,0 +1,129 @@
+"""Interrupted work goes on where it was.
+
+The state of a long loop lies outside the outputs of its workflow rule (the workflow deletes those
+before each start) in one file, named by a hash of everything that determines the work: another
+recipe, seed, starting model or code is another file, and stale state is never taken up.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from factrecall.runtime import signals
+from factrecall.runtime.errors import DamagedFile
+from factrecall.runtime.safetensors_writer import read_tensors, write_tensors
+from factrecall.runtime.storage import remove_leftovers, to_json, unreadable
+
+if TYPE_CHECKING:
+    import torch
+
+State = tuple[dict[str, "torch.Tensor"], dict[str, Any]]
+"""Tensors by name, and plain values."""
+
+
+def work_key(identity: Mapping[str, Any], files: Sequence[Path]) -> str:
+    """Hash what determines some work: settings and versions, and the bytes of its input files.
+
+    Raises
+    ------
+    FactRecallError
+        When a file is missing or cannot be read.
+    """
+    digest = hashlib.sha256(to_json(dict(identity)).encode())
+    for path in files:
+        try:
+            with path.open("rb") as handle:
+                digest.update(hashlib.file_digest(handle, "sha256").digest())
+        except OSError as error:
+            raise unreadable(path, "file", error, damaged=False) from error
+    return digest.hexdigest()[:32]
+
+
+class Checkpoint:
+    """The state file of one piece of work.
+
+    Within its block a shutdown request (`factrecall.runtime.signals`) makes the state due, and the
+    work ends when it is saved.
+
+    Parameters
+    ----------
+    path : Path
+        The file; its name holds the work's key.
+    seconds : float
+        How often it is written.
+    """
+
+    def __init__(self, path: Path, seconds: float) -> None:
+        self.path = path
+        self._seconds = seconds
+        self._last = time.monotonic()
+        self._block = ExitStack()
+
+    @classmethod
+    def of(
+        cls, folder: Path, identity: Mapping[str, Any], files: Sequence[Path], seconds: float
+    ) -> Checkpoint:
+        """Return the checkpoint of what settings, versions and input files determine."""
+        return cls(folder / f"{work_key(identity, files)}.safetensors", seconds)
+
+    def __enter__(self) -> Checkpoint:
+        self._block.enter_context(signals.keeping())
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._block.__exit__(kind, error, trace)
+
+    def due(self, *, last: bool = False) -> bool:
+        """Say whether the state should be written now."""
+        waited = time.monotonic() - self._last
+        return last or signals.asked() or waited >= self._seconds
+
+    def save(self, tensors: Mapping[str, torch.Tensor], values: Mapping[str, Any]) -> None:
+        """Write the state in one atomic step; leave, if the command was asked to.
+
+        Raises
+        ------
+        Interrupted
+            When the command is to leave; the state is safe then.
+        """
+        write_tensors(self.path, tensors, values)
+        self._last = time.monotonic()
+        signals.leave_if_asked()
+
+    def restore(self) -> State | None:
+        """Return the saved state, if there is one that can be read."""
+        remove_leftovers(self.path)
+        if not self.path.exists():
+            return None
+        try:
+            state = read_tensors(self.path)
+            print("going on from the state that was saved", file=sys.stderr)
+            return state
+        except DamagedFile as error:
+            # Only time is lost; the state is a convenience and never the truth.
+            print(f"saved state not usable, starting anew: {error.why}", file=sys.stderr)
+            self.path.unlink()
+            return None
+
+    def part(self, name: str) -> Checkpoint:
+        """Return the checkpoint of a part of the work, whose state stays until all is done."""
+        return Checkpoint(self.path.with_suffix(f".{name}.safetensors"), self._seconds)
+
+    def remove(self) -> None:
+        """Delete the state and those of all parts, once the outputs of the work are in place."""
+        parts = self.path.parent.glob(f"{glob.escape(self.path.stem)}.*.safetensors")
+        for path in (self.path, *parts):
+            path.unlink(missing_ok=True)

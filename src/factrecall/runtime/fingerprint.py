@@ -1,0 +1,121 @@
+"""What code a stage runs: a hash that changes when its logic does, and only then.
+
+The workflow engine sees neither imported code nor library versions. Each rule therefore carries
+this hash among its parameters: of the syntax trees (so comments, docstrings and layout do not
+count) of the stage's module and of every module of the package it imports, and of the data files
+they name. The versions of the libraries whose results it keeps stand beside it.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT.name
+
+SILENT = ("config", "runtime/errors", "runtime/signals", "runtime/lease", "runtime/progress")
+"""Modules and packages that cannot change a result: settings reach a rule's parameters by value,
+the others only speak to the user or say when to stop."""
+
+DATA_SUFFIXES = (".yaml", ".txt", ".j2", ".css")
+
+
+def code_fingerprint(module: str) -> str:
+    """Hash a module of the package with all it imports from it.
+
+    Parameters
+    ----------
+    module : str
+        Dotted name below the package, e.g. ``"training.finetune"``.
+
+    Returns
+    -------
+    str
+        16 hex digits.
+    """
+    digest = hashlib.sha256()
+    seen: dict[Path, str] = {}
+    _collect(_path(module), seen)
+    for path, part in sorted(seen.items()):
+        digest.update(f"{path.relative_to(ROOT)} {part}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def versions(libraries: Iterable[str]) -> dict[str, str]:
+    """Return the installed version of each library ("none" if it is not installed)."""
+    return {library: _version(library) for library in sorted(libraries)}
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "none"
+
+
+def _path(module: str) -> Path:
+    base = ROOT.joinpath(*module.split(".")) if module else ROOT
+    return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+
+
+def _collect(path: Path, seen: dict[Path, str]) -> None:
+    name = path.relative_to(ROOT).with_suffix("").as_posix()
+    if path in seen or any(name == silent or name.startswith(f"{silent}/") for silent in SILENT):
+        return
+    seen[path], imported, data = _read(path)
+    for name in imported:
+        _collect(_path(name), seen)
+    for file in data:
+        seen[file] = hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@cache
+def _read(path: Path) -> tuple[str, tuple[str, ...], tuple[Path, ...]]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            # Strings standing alone are documentation, of the module, a function or an attribute.
+            node.body = [s for s in node.body if not _is_text(s)] or [ast.Pass()]
+    digest = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    return digest, tuple(_imports(tree)), tuple(_data(tree, path.parent))
+
+
+def _executed(node: ast.AST) -> Iterator[ast.AST]:
+    """Walk a tree without what only type checkers see."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        test = child.test if isinstance(child, ast.If) else None
+        if not (isinstance(test, ast.Name) and test.id == "TYPE_CHECKING"):
+            yield from _executed(child)
+
+
+def _data(tree: ast.Module, folder: Path) -> Iterator[Path]:
+    """Yield the package data a module names: a string that is a file beside it."""
+    for node in ast.walk(tree):
+        name = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(name, str) and name.endswith(DATA_SUFFIXES) and (folder / name).is_file():
+            yield folder / name
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
+
+
+def _imports(tree: ast.Module) -> Iterator[str]:
+    for node in _executed(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE:
+            module = (node.module or "").partition(".")[2]
+            yield module
+            for alias in node.names:
+                name = f"{module}.{alias.name}".strip(".")
+                if _path(name).exists():
+                    yield name

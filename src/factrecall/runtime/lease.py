@@ -1,0 +1,302 @@
+"""One writer at a time: who may write the outputs of a job.
+
+A workflow engine that is killed leaves its jobs running, and those in a queue waiting; the next
+start then has a second writer of the same files, perhaps with other settings. So each job of the
+workflow holds a lease on its outputs. Of two, the one whose workflow was started later has it: the
+other is asked to leave, saves its state, and its successor begins when it is gone. A job of an
+earlier start that only begins when a later one has claimed its outputs ends without writing.
+
+Two files lie in the study's folder ``claims`` for each job. The *claim* names the latest claimant
+and stays. The *beat* is its holder's: a counter that goes on while it lives. A holder whose beat
+stands still, as its claimant sees it (clocks are never compared), is declared dead by deleting the
+beat, and a process without a beat cannot bring any file under its name (`storage.atomic` asks).
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import socket
+import sys
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from factrecall.runtime import signals
+
+BEAT = 2.0
+"""Seconds between two beats."""
+
+STALE = 90.0
+"""Seconds without a beat after which a holder counts as dead; network file systems may show a
+file as it was a minute ago."""
+
+BEAT_BYTES = 600
+"""Length of a beat's file, so that a later one covers an earlier one wholly."""
+
+HELD = "FACTRECALL_BEAT"
+"""Environment variable: the beat of the lease that a process has, and with it those it starts."""
+
+NOTE = 30.0
+"""Seconds between two notes on what is waited for."""
+
+
+@dataclass(frozen=True)
+class _Beat:
+    """Of a claimant: where it runs, whether it may write, how often its heart has beaten."""
+
+    place: str
+    pid: int
+    told: str
+    holds: bool
+    count: int
+
+    @classmethod
+    def read(cls, path: Path) -> _Beat | None:
+        """Read a beat file; None if it is gone."""
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError):  # just being written, or cut off
+            return cls("", 0, "another job", False, 0)
+
+    @property
+    def dead(self) -> bool:
+        """Whether its process is known to be gone: it ran here, and is no more."""
+        return self.place == _place() and not Path(f"/proc/{self.pid}").exists()
+
+
+class Lease:
+    """The right to write a job's outputs, for a block.
+
+    Parameters
+    ----------
+    folder : Path
+        Of all claims of the study.
+    output : Path
+        The job's first output, which stands for all of them.
+    run : str
+        The start of the workflow that the job belongs to (see `begin_run`).
+
+    Raises
+    ------
+    Interrupted
+        When a later start has claimed the outputs, or the command is asked to leave while it waits.
+    """
+
+    def __init__(self, folder: Path, output: Path, run: str) -> None:
+        self._output, self._run = output, run
+        self._id = uuid.uuid4().hex
+        # Relative to the results: another machine may see them below another path.
+        place = os.path.relpath(output, folder)
+        key = hashlib.sha256(os.fsencode(place)).hexdigest()[:24]
+        self._folder, self._key = folder, key
+        self._claim = folder / f"{key}.claim"
+        self._beat = folder / f"{key}.{self._id}.beat"
+        self._stop = threading.Event()
+        self._heart = threading.Thread(target=self._live, daemon=True, name="lease")
+        self._pulsing = threading.Lock()
+        self._count = 0
+        self._holds = self._wanted = False
+
+    def __enter__(self) -> Lease:
+        global _held
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._refuse_if_late()
+        self._pulse()
+        self._heart.start()
+        try:
+            self._put_claim()
+            self._wait_for_others()
+            self._holds = True
+            self._pulse()
+        except BaseException:
+            self._leave()
+            raise
+        _held = self
+        os.environ[HELD] = str(self._beat)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        global _held
+        _held = None
+        os.environ.pop(HELD, None)
+        self._leave()
+
+    def check(self) -> None:
+        """Raise `Interrupted` if another job was given the lease."""
+        if _Beat.read(self._beat) is None:
+            raise self._lost()
+
+    def _live(self) -> None:
+        """Beat, and ask the command to leave when a later claimant waits.
+
+        The heart goes on while the command saves its state, however long that takes.
+        """
+        while not self._stop.wait(BEAT):
+            try:
+                self._pulse()
+                if self._holds and not self._wanted:
+                    self._look()
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ESTALE):  # the beat was deleted
+                    signals.ask("another job has taken over")
+                    return
+                # A file system that is away for a while is no reason to leave.
+
+    def _look(self) -> None:
+        """See whether the claim is still this job's."""
+        run, identity = self._claimant()
+        if run < self._run:  # an earlier start came between, and will see this
+            self._put_claim()
+        elif identity != self._id:
+            self._wanted = True
+            signals.ask("another job takes over")
+
+    def _pulse(self) -> None:
+        job = os.environ.get("SLURM_JOB_ID")
+        told = f"process {os.getpid()} on {socket.gethostname()}" + (f", job {job}" if job else "")
+        with self._pulsing:
+            self._count += 1
+            beat = _Beat(_place(), os.getpid(), told, self._holds, self._count)
+            # Written in place: it must not come back once a claimant has deleted it.
+            with self._beat.open("w" if self._count == 1 else "r+", encoding="utf-8") as file:
+                file.write(json.dumps(vars(beat)).ljust(BEAT_BYTES))
+
+    def _claimant(self) -> tuple[str, str]:
+        """Return the run and the id of whoever claimed last; empty if nobody did."""
+        try:
+            run, identity = self._claim.read_text(encoding="utf-8").split()
+        except (FileNotFoundError, ValueError):
+            return "", ""
+        return run, identity
+
+    def _put_claim(self) -> None:
+        temporary = self._folder / f".{self._key}.{self._id}.tmp"
+        temporary.write_text(f"{self._run} {self._id}\n", encoding="utf-8")
+        os.replace(temporary, self._claim)
+
+    def _wait_for_others(self) -> None:
+        """Return when no other job holds the outputs and the claim is still this one's."""
+        seen: dict[Path, tuple[int, float]] = {}
+        told: dict[Path, str] = {}
+        noted = time.monotonic() - NOTE + 3 * BEAT
+        while True:
+            signals.leave_if_asked()
+            try:
+                run, identity = self._claimant()
+            except OSError:  # not readable just now
+                time.sleep(BEAT)
+                continue
+            if run < self._run:  # two claimed at once, and the one of the earlier start was last
+                self._put_claim()
+                time.sleep(BEAT / 8)
+                continue
+            if identity != self._id:
+                raise self._lost()
+            others = [
+                path
+                for path in sorted(self._folder.glob(f"{self._key}.*.beat"))
+                if path != self._beat and not self._gone(path, seen, told)
+            ]
+            if not others:
+                return
+            if time.monotonic() - noted > NOTE and others[0] in told:
+                noted = time.monotonic()
+                print(f"{self._output}: waiting for {told[others[0]]} to leave", file=sys.stderr)
+            time.sleep(BEAT / 8)
+
+    def _gone(self, path: Path, seen: dict[Path, tuple[int, float]], told: dict[Path, str]) -> bool:
+        """Say whether a holder is gone; bury it if it is dead."""
+        try:
+            beat = _Beat.read(path)
+        except OSError:
+            return False  # not known to be
+        if beat is None:
+            return True
+        told[path] = beat.told
+        count, since = seen.get(path, (-1, 0.0))
+        if beat.count != count:
+            seen[path] = (beat.count, time.monotonic())
+        elif time.monotonic() - since > STALE:
+            path.unlink(missing_ok=True)
+            return True
+        if beat.dead:
+            path.unlink(missing_ok=True)
+            return True
+        return False
+
+    def _refuse_if_late(self) -> None:
+        if self._claimant()[0] > self._run:
+            raise self._lost()
+
+    def _lost(self) -> signals.Interrupted:
+        return signals.Interrupted(
+            f"{self._output}: another job has taken this one over (a later start of the workflow, "
+            "or a second try after this machine stood still)",
+            signals.TAKEN_OVER,
+        )
+
+    def _leave(self) -> None:
+        self._stop.set()
+        self._heart.join()
+        self._beat.unlink(missing_ok=True)
+
+
+_held: Lease | None = None
+
+
+def is_over(folder: Path, run: str) -> bool:
+    """Say whether a start of the workflow is over: a later one has begun."""
+    try:
+        return any(path.name > run for path in (folder / "runs").iterdir())
+    except FileNotFoundError:
+        return False
+
+
+def begin_run(folder: Path) -> str:
+    """Return the number of this start of the workflow, greater than that of every earlier one.
+
+    Starts are counted by files that only one process can make, since machines' clocks differ.
+    """
+    runs = folder / "runs"
+    runs.mkdir(parents=True, exist_ok=True)
+    while True:
+        before = sorted(path.name for path in runs.iterdir())
+        run = f"{int(before[-1]) + 1 if before else 1:010d}"
+        try:
+            (runs / run).touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        for name in before[:-1]:
+            (runs / name).unlink(missing_ok=True)
+        return run
+
+
+def check() -> None:
+    """Raise `Interrupted` if this process, or the one that started it, has lost its lease."""
+    beat = os.environ.get(HELD)
+    if _held is not None:
+        _held.check()
+    elif beat is not None and _Beat.read(Path(beat)) is None:
+        raise signals.Interrupted("another job has taken over", signals.TAKEN_OVER)
+
+
+def _place() -> str:
+    """Return what tells whether a process number is of this machine: host, boot, namespace."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{socket.gethostname()} {boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # no Linux: only beats tell
+        return f"{uuid.uuid4()}"

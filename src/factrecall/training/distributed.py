@@ -1,0 +1,128 @@
+"""What a training loop asks of the processes that share it; here of one that has it all.
+
+The loop, the trace, snapshots and the state speak to a `Shards` wherever several processes, or
+weights that lie elsewhere than where they are used, make a difference. The one here is that of a
+process which is alone with a whole model: it hands everything back as it is.
+`factrecall.training.fully_sharded` has the other.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+
+from factrecall.runtime.errors import FactRecallError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from factrecall.runtime.checkpoint import Checkpoint, State
+    from factrecall.training.batches import Example, MicroBatch
+    from factrecall.training.execution import Mode
+
+Result = TypeVar("Result")
+
+
+class Shards:
+    """One process with a whole model.
+
+    Every method but `part`, `local` and `put` is called by all processes at the same point of the
+    run, and may wait for the others.
+
+    Attributes
+    ----------
+    rank : int
+        Which process this is; process 0 alone writes files.
+    count : int
+        How many there are.
+    caches : bool
+        Whether autocast may keep half-precision copies of all weights during an update.
+    """
+
+    rank = 0
+    count = 1
+    caches = True
+
+    def spread(self, model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+        """Return a model as it is trained, before trace and optimiser are made of it.
+
+        Parameters
+        ----------
+        model : PreTrainedModel
+            In main memory, the same in all processes.
+        device : torch.device
+            Where it will compute.
+        """
+        model.to(device)  # type: ignore[arg-type]  # the library's wrapper loses the signature
+        return model
+
+    def collect(self, model: PreTrainedModel) -> PreTrainedModel:
+        """Return a plain model with the trained weights, to be saved by process 0."""
+        return model
+
+    def part(
+        self, batch: Sequence[Example], cut: Callable[[Sequence[Example]], list[MicroBatch]]
+    ) -> list[MicroBatch]:
+        """Return the micro-batches, as `cut` makes them, of this process's part of a batch.
+
+        All processes get as many, since each pass is made by all together; who lacks one takes
+        one that is idle (`MicroBatch.idle`). Called in a thread: nothing may be exchanged.
+        """
+        return cut(batch)
+
+    def total(self, values: torch.Tensor) -> torch.Tensor:
+        """Add up a float64 tensor in main memory over all processes."""
+        return values
+
+    def clip(self, parameters: Iterable[torch.Tensor], most: float) -> torch.Tensor:
+        """Scale gradients down to a norm over all processes; return what it was, as a scalar."""
+        return torch.nn.utils.clip_grad_norm_(parameters, most)
+
+    def local(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return this process's part of a parameter, gradient or moment; it shares its memory."""
+        return tensor
+
+    def put(self, whole: torch.Tensor, tensor: torch.Tensor) -> None:
+        """Write this process's part of a whole tensor into one that may be split."""
+        tensor.copy_(whole)
+
+    def on_first(
+        self,
+        tensors: Mapping[str, torch.Tensor],
+        use: Callable[[Mapping[str, torch.Tensor]], Result],
+    ) -> Result | None:
+        """Let process 0 use tensors that may be split as if they were whole; None in others."""
+        return use(tensors)
+
+    def agreed(self, wish: bool) -> bool:
+        """Say whether any process wishes something."""
+        return wish
+
+    def restore(self, checkpoint: Checkpoint) -> State | None:
+        """Return the saved state, of whole tensors, in all processes, or None in all."""
+        return checkpoint.restore()
+
+
+def shards_of(mode: Mode, device: torch.device) -> Shards:
+    """Return what a resolved mode needs: several processes, or weights in main memory, or none.
+
+    Raises
+    ------
+    FactRecallError
+        When there are not as many processes as `mode.gpus` says.
+    """
+    if (count := int(os.environ.get("WORLD_SIZE", 1))) != mode.gpus:
+        raise FactRecallError(
+            f"training.mode.gpus = {mode.gpus}",
+            f"the training was started as one of {count} processes (WORLD_SIZE)",
+            "start it by the command line of factrecall, which starts the others, without the "
+            "environment variable WORLD_SIZE; pre-training takes one process",
+        )
+    if mode.gpus == 1 and mode.optimiser != "offloaded":
+        return Shards()
+    from factrecall.training.fully_sharded import Sharded
+
+    return Sharded(mode, device)

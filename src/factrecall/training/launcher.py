@@ -1,0 +1,242 @@
+"""A command on several processes of one machine, which looks from outside like one process.
+
+The command starts itself again, once for each process, under the launcher that `torchrun` is made
+of, and waits. It alone holds the lease on the outputs and it alone speaks to the user: it passes
+signals on, and what a process leaves with (a mistake of the user's, a wish to leave) it raises as
+its own. Whatever else goes wrong in a process keeps its traceback.
+
+Files in a temporary folder are all that the processes need for that: ``signals``, which the command
+appends to and each process watches, and one for each process that leaves early.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+import traceback
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import torch
+from torch import distributed
+
+from factrecall.runtime import signals
+from factrecall.runtime.errors import EXIT_CODE, DamagedFile, FactRecallError, out_of_memory
+from factrecall.runtime.signals import SIGNALS, Interrupted
+from factrecall.runtime.storage import disk_error
+
+FOLDER = "FACTRECALL_PROCESSES"
+"""Environment variable: the folder of a launched process and its launcher."""
+
+LOOK = 0.2
+"""Seconds between two looks at signals, and at processes."""
+
+LOST = 3
+"""Exit code of a process that could not go on without another."""
+
+
+def is_process() -> bool:
+    """Say whether this is one of several processes, started by `launch` or by torchrun itself."""
+    return int(os.environ.get("WORLD_SIZE", 1)) > 1
+
+
+def launch(arguments: Sequence[str], count: int, device: torch.device) -> None:
+    """Run a command of factrecall on several processes of this machine; return when all are done.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        The command line, without the program.
+    count : int
+        Of processes.
+    device : torch.device
+        The kind of device that each of them has one of, or the CPU.
+
+    Raises
+    ------
+    FactRecallError, Interrupted
+        As one of the processes did; when one was killed, or there are not as many GPUs.
+    SystemExit
+        When one has ended with a traceback.
+    """
+    if device.type == "cuda" and (there := torch.cuda.device_count()) < count:
+        raise FactRecallError(
+            f"training.mode.gpus = {count}",
+            f"PyTorch sees {there} CUDA device{'s' if there > 1 else ''} here",
+            "lower it, or use a machine, or ask your cluster for a node, with as many GPUs",
+        )
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",  # a free port, chosen by the system: others may do the same
+        local_addr="localhost",
+        max_restarts=0,
+        monitor_interval=LOOK,
+        logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
+        signals_to_handle="SIGHUP,SIGQUIT",
+    )
+    with tempfile.TemporaryDirectory(prefix="factrecall-") as name, _passing_on(Path(name)) as got:
+        command = ["-m", "factrecall", *arguments]
+        try:
+            elastic_launch(config, sys.executable)(*command)
+        except ChildFailedError as failed:
+            codes = {rank: failure.exitcode for rank, failure in failed.failures.items()}
+            _raise(Path(name), codes, got)
+
+
+@contextmanager
+def _passing_on(folder: Path) -> Iterator[list[int]]:
+    """Pass signals on to the processes within a block; yield those that came."""
+    got: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        got.append(number)
+        # Whoever takes the outputs over waits for the processes to leave, in time or not.
+        over = signals.exit_code() == signals.TAKEN_OVER
+        with (folder / "signals").open("a", encoding="ascii") as file:
+            file.write(f"{signal.SIGTERM if over else number}\n")
+
+    os.environ[FOLDER] = str(folder)
+    listening = threading.current_thread() is threading.main_thread()
+    handlers = {n: signal.signal(n, pass_on) for n in SIGNALS} if listening else {}
+    logging.disable(logging.CRITICAL)  # the launcher tells what is told better below
+    try:
+        yield got
+    finally:
+        logging.disable(logging.NOTSET)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        del os.environ[FOLDER]
+
+
+def _raise(folder: Path, codes: Mapping[int, int], got: Sequence[int]) -> NoReturn:
+    """Raise what the processes have ended with: of several reasons the one behind the others."""
+    told = {
+        rank: json.loads(path.read_text(encoding="utf-8"))
+        for rank in sorted(codes)
+        if (path := folder / f"{rank}.json").exists()
+    }
+    for said in told.values():
+        if said["kind"] == "DamagedFile":
+            raise DamagedFile(Path(said["where"]), said["why"], said["remedy"])
+        if said["kind"] == "FactRecallError":
+            raise FactRecallError(said["where"], said["why"], said["remedy"])
+    signals.leave_if_asked()
+    left = [said for said in told.values() if said["kind"] == "Interrupted"]
+    if got and left:
+        raise Interrupted(left[0]["why"], left[0]["code"])
+    # The launcher ends the others by SIGTERM when one has ended.
+    silent = {r: c for r, c in codes.items() if r not in told and c != -signal.SIGTERM}
+    for rank, code in silent.items():
+        if code > 0:
+            raise SystemExit(code)
+        name = signal.Signals(-code).name
+        raise FactRecallError(
+            f"process {rank} of {max(codes) + 1} that share the training",
+            f"it was ended by {name}, as the system does when main memory is short",
+            "see what it needs (factrecall plan); run again to go on from the last saved state",
+        )
+    if left:
+        raise Interrupted(left[0]["why"], left[0]["code"])
+    if got:
+        raise signals.wish_of(128 + got[0])
+    raise FactRecallError(
+        "processes that share the training",
+        "they lost each other" + "".join(f"; {said['why']}" for said in told.values()),
+        "run again to go on from the last saved state",
+    )
+
+
+# --- in each process --------------------------------------------------------------------------
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Do a process's part of a command in a block, and leave when the others have done theirs.
+
+    Where no `launch` is around, nothing but the waiting is done; a process that is alone does not
+    even wait.
+    """
+    folder = os.environ.get(FOLDER) if is_process() else None
+    stop = threading.Event()
+    if folder is not None:
+        threading.Thread(
+            target=_watch, args=(Path(folder), os.getppid(), stop), daemon=True, name="signals"
+        ).start()
+    try:
+        yield
+        if distributed.is_initialized():
+            distributed.barrier()
+            distributed.destroy_process_group()
+    except (Exception, Interrupted) as error:
+        stop.set()
+        if folder is None:
+            raise
+        if not (said := _said(error)):
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
+        place = Path(folder) / f"{os.environ['RANK']}.json"
+        place.write_text(json.dumps(said), encoding="utf-8")
+        # Without the cleaning up of an interpreter that ends: it would wait for the others.
+        sys.stderr.flush()
+        os._exit(int(said["code"]))
+    finally:
+        stop.set()
+
+
+def _said(error: BaseException) -> dict[str, str | int] | None:
+    """Return what the command has to know of an error to raise it; None if it is a defect."""
+    from factrecall.training.fully_sharded import Lost
+
+    if isinstance(error, Interrupted):
+        return {"kind": "Interrupted", "why": error.reason, "code": error.code}
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        error = disk_error(error.filename or "its files", error)
+    if isinstance(error, Lost):
+        return {"kind": "Lost", "why": error.why, "code": LOST}
+    error = out_of_memory(error) or error
+    if isinstance(error, FactRecallError):
+        said = {"where": error.where, "why": error.why, "remedy": error.remedy}
+        kind = "DamagedFile" if isinstance(error, DamagedFile) else "FactRecallError"
+        return {"kind": kind, **said, "code": EXIT_CODE}
+    words = ("gloo", "nccl", "connection")
+    if isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words):
+        return {"kind": "Lost", "why": str(error).splitlines()[0][:200], "code": LOST}
+    return None
+
+
+def _watch(folder: Path, launcher: int, stop: threading.Event) -> None:
+    """Give this process the signals that its launcher was given, and SIGTERM when that is gone."""
+    main, seen = threading.main_thread().ident, 0
+    assert main is not None
+    while not stop.wait(LOOK):
+        if os.getppid() != launcher:
+            signal.pthread_kill(main, signal.SIGTERM)
+            return
+        try:
+            numbers = (folder / "signals").read_text(encoding="ascii").split()
+        except FileNotFoundError:
+            continue
+        for number in map(int, numbers[seen:]):
+            # A scheduler signals all processes of a job: a wish that is noted is not asked again.
+            if number == signal.SIGINT or signals.exit_code() != 128 + number:
+                signal.pthread_kill(main, number)
+        seen = len(numbers)
