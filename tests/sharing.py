@@ -21,8 +21,8 @@ from factrecall.config import Facts
 from factrecall.data.tables import make_facts
 from factrecall.models.scratch import build_model
 from factrecall.training.examples import training_set
-from factrecall.training.execution import Mode
-from factrecall.training.fully_sharded import Sharded
+from factrecall.training.execution import Execution
+from factrecall.training.fully_sharded import FullySharded
 from factrecall.training.loop import train
 from factrecall.training.trace import GradientTrace
 from tests.conftest import ARCHITECTURES, SMALL_POOLS, recipe, scratch, tokenizer_for
@@ -63,19 +63,19 @@ def compare(architecture: str, case: str, processes: int) -> dict[str, float]:
     settings = scratch(architecture, tie_embeddings=TIED[case])
     plain = build_model(settings, tokenizer, seed=1).double()
     recipe_changes, mode_changes = CASES[case]
-    steps, mode = recipe(updates=4, **recipe_changes), Mode(gpus=processes, **mode_changes)
+    steps, mode = recipe(updates=4, **recipe_changes), Execution(gpus=processes, **mode_changes)
     examples = training_set("mix", steps, facts.bio, facts.qa, tokenizer)
     people = {e.individual: "out" if e.individual % 4 == 0 else "in" for e in examples}
 
-    shards = Sharded(mode, CPU)
-    model = shards.spread(copy.deepcopy(plain), CPU)
-    trace = GradientTrace(model, people, mode.trace, shards)
-    mine = sum(shards.local(p).numel() for p in model.parameters())
+    strategy = FullySharded(mode, CPU)
+    model = strategy.shard(copy.deepcopy(plain), CPU)
+    trace = GradientTrace(model, people, mode.trace, strategy)
+    mine = sum(strategy.local(p).numel() for p in model.parameters())
     split = all(isinstance(p, DTensor) for p in model.parameters())
     split &= mine <= 1.1 / processes * sum(p.numel() for p in plain.parameters())
-    found = train(model, examples, steps, 5, trace=trace, mode=mode, shards=shards, device=CPU)
-    whole, ranking = shards.collect(model), trace.ranking(KEEP)
-    sums = shards.on_first(trace.sums, dict)
+    found = train(model, examples, steps, 5, trace=trace, mode=mode, strategy=strategy, device=CPU)
+    whole, ranking = strategy.gather(model), trace.ranking(KEEP)
+    sums = strategy.on_rank0(trace.sums, dict)
     if sums is None or ranking is None:
         return {}
     watched = GradientTrace(plain, people)
@@ -108,7 +108,7 @@ def compare(architecture: str, case: str, processes: int) -> dict[str, float]:
 def main(out: Path) -> None:
     """Make all comparisons."""
     torch.set_num_threads(1)
-    processes = Sharded(Mode(gpus=2), CPU).count
+    processes = FullySharded(Execution(gpus=2), CPU).count
     found = {
         f"{architecture}, {case}": compare(architecture, case, processes)
         for architecture in ARCHITECTURES

@@ -24,15 +24,15 @@ from factrecall.config import Scratch
 from factrecall.data.tables import make_facts
 from factrecall.evaluation import prefix_sharing
 from factrecall.evaluation.batching import Answers
-from factrecall.evaluation.early_exit import Beginnings
-from factrecall.evaluation.incremental_forward import Restart
+from factrecall.evaluation.early_exit import EarlyExit
+from factrecall.evaluation.incremental_forward import IncrementalForward
 from factrecall.experiments.circuits.sweep import Circuit, orders
-from factrecall.models.architectures import anatomy_of
+from factrecall.models.architectures import architecture_of
 from factrecall.models.forward import Encoded, encode
 from factrecall.models.scratch import build_model
 from factrecall.models.tokenizers import train_tokenizer
 from factrecall.parameters.nodes import Nodes
-from factrecall.parameters.patched_weights import Composition
+from factrecall.parameters.patched_weights import PatchedWeights
 from factrecall.parameters.sets import ParameterSet
 from factrecall.runtime.seeds import generator
 from tests.benchmarks.common import MODEL, STUDY
@@ -61,8 +61,8 @@ class Bench:
         with torch.no_grad():
             for p in self.model.parameters():
                 p.add_(torch.randn(p.shape, generator=draws), alpha=0.03)
-        self.weights = Composition(self.model, pre)
-        everything = ~ParameterSet.nothing(self.weights.space)
+        self.weights = PatchedWeights(self.model, pre)
+        everything = ~ParameterSet.empty(self.weights.space)
         self.grafted, self.shared = (
             everything.sample(self.weights.space.size // 100, generator(0, name)) for name in "γS"
         )
@@ -91,16 +91,16 @@ class Bench:
                     text.tokens[text.answers[0][0] + place] = words[place]
 
     def _held(self, members: ParameterSet) -> dict[str, torch.Tensor]:
-        self.weights.hold(members)
+        self.weights.set(members)
         return {name: p.detach().clone() for name, p in self.model.named_parameters()}
 
     def ours(
         self, nodes: Nodes, order: np.ndarray, texts: list[Encoded], per_step: int = 1
     ) -> tuple[list[np.ndarray], np.ndarray]:
         """Sweep as the package does: verdicts of each step, and its CPU seconds."""
-        layers = anatomy_of(self.model.config).layers_of(self.model)
+        layers = architecture_of(self.model.config).layers_of(self.model)
         right, at = [], [time.process_time()]
-        with Restart(self.model, layers, Beginnings(texts, TOKENS), 1e9) as asked:
+        with IncrementalForward(self.model, layers, EarlyExit(texts, TOKENS), 1e9) as asked:
             steps = Circuit(self.weights, asked, nodes, self.grafted).sweep(order, "forward")
             for step in range(-(-len(nodes) // per_step) + 1):
                 right.append(steps.at(min(step * per_step, len(nodes))))
@@ -138,7 +138,7 @@ class Bench:
         members = self.members()
 
         def step(count: int) -> np.ndarray:
-            self.weights.hold(ParameterSet(self.weights.space, members(count)))
+            self.weights.set(ParameterSet(self.weights.space, members(count)))
             return answers.right(self.model)
 
         return step

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from factrecall.training.execution import Mode
+from factrecall.training.execution import Execution
 from tests import synthetic
 from tests.benchmarks.predicted import Predictions
 from tests.benchmarks.table import MARKS
@@ -113,7 +113,7 @@ class Bench:
     device: torch.device
     rate: float | None = None
     """Measured operations a second of a product of bfloat16 matrices."""
-    updates: dict[Mode, float] = field(default_factory=dict)
+    updates: dict[Execution, float] = field(default_factory=dict)
     """Measured seconds of an update without trace."""
 
     @cached_property
@@ -147,7 +147,7 @@ class Bench:
         """Give back what is not used, and forget the peak of memory."""
         if "model" in self.__dict__:
             self.model.zero_grad(set_to_none=True)  # a part that failed may have left gradients
-        gc.collect()
+        gc.gather()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()

@@ -14,18 +14,18 @@ import numpy as np
 import torch
 
 from factrecall.evaluation.batching import Answers
-from factrecall.evaluation.early_exit import Beginnings
-from factrecall.evaluation.incremental_forward import Restart
+from factrecall.evaluation.early_exit import EarlyExit
+from factrecall.evaluation.incremental_forward import IncrementalForward
 from factrecall.experiments.circuits.sweep import Circuit, orders
 from factrecall.experiments.grafting.stage import dual_averaging
-from factrecall.models.architectures import anatomy_of
+from factrecall.models.architectures import architecture_of
 from factrecall.parameters.nodes import Nodes
-from factrecall.parameters.patched_weights import Composition
+from factrecall.parameters.patched_weights import PatchedWeights
 from factrecall.parameters.sets import ParameterSet
 from factrecall.runtime.seeds import generator
 from factrecall.training.batches import batch_indices
-from factrecall.training.distributed import shards_of
-from factrecall.training.execution import Mode
+from factrecall.training.distributed import strategy_of
+from factrecall.training.execution import Execution
 from factrecall.training.loop import train
 from factrecall.training.trace import GradientTrace
 from tests import synthetic
@@ -138,15 +138,15 @@ def interventions(bench: Bench) -> Iterator[Found]:
     texts = synthetic.questions(scale.people, bench.vocabulary)
     bench.clear()
     nodes = Nodes.of(model, "attention")
-    with Composition(model, pre) as weights:
-        everything = ~ParameterSet.nothing(weights.space)
+    with PatchedWeights(model, pre) as weights:
+        everything = ~ParameterSet.empty(weights.space)
         grafted = everything.sample(round(scale.grafted * weights.space.size), generator(0, "γ"))
-        held = bench.seconds(lambda: weights.hold(grafted))
+        held = bench.seconds(lambda: weights.set(grafted))
         texts = _half_right(bench, texts)
         ((_, order),) = orders(nodes, {}, 1, generator(0, "orders")).items()
-        layers = anatomy_of(model.config).layers_of(model)
-        asked = Beginnings(texts, scale.batch_tokens, bench.device)
-        with Restart(model, layers, asked, 20e9) as restart:
+        layers = architecture_of(model.config).layers_of(model)
+        asked = EarlyExit(texts, scale.batch_tokens, bench.device)
+        with IncrementalForward(model, layers, asked, 20e9) as restart:
             sweep = Circuit(weights, restart, nodes, grafted).sweep(order, "forward")
             whole = bench.seconds(lambda: sweep.at(0))
             spent, right = [], 0.0
@@ -186,8 +186,8 @@ def grafting(bench: Bench) -> Iterator[Found]:
     size = round(scale.grafted * sum(p.numel() for p in model.parameters()))
     at: list[float] = []
     bench.clear()
-    with Composition(model, pre) as weights, patch.object(dual_averaging, "PATH_POINTS", 1):
-        nothing = ParameterSet.nothing(weights.space)
+    with PatchedWeights(model, pre) as weights, patch.object(dual_averaging, "PATH_POINTS", 1):
+        nothing = ParameterSet.empty(weights.space)
         dual_averaging.dual_averaging(
             settings,
             weights,
@@ -209,7 +209,7 @@ def grafting(bench: Bench) -> Iterator[Found]:
     yield from bench.peak("grafting")
 
 
-def _train(bench: Bench, mode: Mode, traced: bool = False) -> tuple[float, float]:
+def _train(bench: Bench, mode: Execution, traced: bool = False) -> tuple[float, float]:
     """Return seconds and tokens of an update."""
     scale = bench.scale
     recipe: Any = synthetic.Recipe(
@@ -223,15 +223,15 @@ def _train(bench: Bench, mode: Mode, traced: bool = False) -> tuple[float, float
         for i in batch_indices(len(data), scale.batch, update, SEED)[:2].tolist():
             data[i] = replace(data[i], individual=-1 - i)
             individuals[-1 - i] = "in" if data[i].kind == "qa" or i % 4 == 0 else "out"
-    shards = shards_of(mode, bench.device)
+    strategy = strategy_of(mode, bench.device)
     if mode.optimiser == "offloaded":
         # Its weights stay in main memory, and it is of no use to other parts afterwards.
         bench.__dict__.pop("model", None)
         bench.clear()
-        model = shards.spread(synthetic.build(scale.shape, "cpu"), bench.device)
+        model = strategy.shard(synthetic.build(scale.shape, "cpu"), bench.device)
     else:
         model = bench.model
-    trace = GradientTrace(model, individuals, mode.trace, shards) if traced else None
+    trace = GradientTrace(model, individuals, mode.trace, strategy) if traced else None
     at: dict[int, float] = {}
 
     def watch(done: int, _: float) -> None:
@@ -245,7 +245,7 @@ def _train(bench: Bench, mode: Mode, traced: bool = False) -> tuple[float, float
         SEED,
         trace=trace,
         mode=mode,
-        shards=shards,
+        strategy=strategy,
         device=bench.device,
         watch=watch,
     )
@@ -288,7 +288,7 @@ def _like(p: torch.Tensor, draws: torch.Generator) -> torch.Tensor:
     return torch.randn(p.shape, generator=draws, device=p.device, dtype=p.dtype)
 
 
-def _said(mode: Mode) -> str:
+def _said(mode: Execution) -> str:
     return ", ".join(f"{key}={value}" for key, value in asdict(mode).items())
 
 

@@ -23,10 +23,10 @@ from factrecall.experiments.grafting.dual_averaging import Questions, dual_avera
 from factrecall.experiments.grafting.sigmoid_sgd import sigmoid_sgd
 from factrecall.experiments.shared_parameters.entry_ranks import by_index, entries, sizes
 from factrecall.models.forward import Encoded, encode
-from factrecall.parameters.patched_weights import Composition
+from factrecall.parameters.patched_weights import PatchedWeights
 from factrecall.parameters.sets import ParameterSet
 from factrecall.parameters.space import ParameterSpace
-from factrecall.parameters.streaming_topk import falling, top
+from factrecall.parameters.streaming_topk import argsort_descending, top_k
 from factrecall.runtime.seeds import generator
 from factrecall.training.loop import train
 from tests.benchmarks.common import STUDY, examples, ratios, recipe, setting
@@ -107,8 +107,8 @@ def _intersect(tops: Sequence[np.ndarray]) -> list[int]:
 
 def _entries(tasks: Sequence[np.ndarray]) -> list[int]:
     def ranking(task: np.ndarray) -> np.ndarray:
-        index, value = top(lambda: [torch.from_numpy(task)], K, np.uint32, positive=True)
-        return index[falling(value)]
+        index, value = top_k(lambda: [torch.from_numpy(task)], K, np.uint32, positive=True)
+        return index[argsort_descending(value)]
 
     one, other = (by_index(ranking(task)) for task in tasks)
     return list(map(int, sizes(entries(other, one), KS)))
@@ -154,9 +154,9 @@ def bench_sweep() -> list[Row]:
     def ours(count: int) -> None:
         answers = Answers.of(tokenised(count), STUDY.recall.batch_tokens)
         found["ours"] = []
-        with Composition(model, pre) as weights:
+        with PatchedWeights(model, pre) as weights:
             for members in nested:
-                weights.hold(members)
+                weights.set(members)
                 found["ours"].append(answers.right(model))
 
     def rebuilt(count: int, files: bool) -> None:
@@ -217,15 +217,15 @@ def bench_graft() -> list[Row]:
     pre = {n: p.detach() for n, p in pre_model.named_parameters()}
     texts = tokenised(360)
     answers = Answers.of(texts, STUDY.recall.batch_tokens)
-    nothing = ParameterSet.nothing(ParameterSpace.of(model))
+    nothing = ParameterSet.empty(ParameterSpace.of(model))
     found = []
-    with Composition(model, pre) as weights:
+    with PatchedWeights(model, pre) as weights:
         whole = answers.right(model).mean()
         for alpha in (0.01, 0.03):
             size = round(alpha * nothing.space.size)
 
             def recovery(mask: ParameterSet) -> float:
-                weights.hold(mask)
+                weights.set(mask)
                 return float(answers.right(model).mean() / whole)
 
             best, spent, begin = (0.0, 0.0, size), 0.0, 0.0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from factrecall.training.execution import Mode
+from factrecall.training.execution import Execution
 
 if TYPE_CHECKING:
     from factrecall.cost.devices import Device
@@ -60,13 +60,15 @@ class Predictions:
         """Bytes of the GPU, None for a CPU."""
         return torch.cuda.get_device_properties(0).total_memory if self.gpu else None
 
-    def mode(self, tokens: int, tasks: int) -> Mode:
+    def mode(self, tokens: int, tasks: int) -> Execution:
         """Return how the plan would train, with so many tokens a pass and traced tasks."""
         from factrecall.cost.execution_choice import choose
 
         return choose(AUTO, self.shape, tokens, tasks, self.memory, self.precision)
 
-    def training(self, mode: Mode, tokens: float, passes: float, length: float) -> float | None:
+    def training(
+        self, mode: Execution, tokens: float, passes: float, length: float
+    ) -> float | None:
         """Return the seconds of an update of so many tokens, all of them targets."""
         from factrecall.cost.training import CASTS, UPDATE
 
@@ -75,7 +77,7 @@ class Predictions:
         spent = self._seconds(passes, each, each, length, kind, self.precision)
         return self._moved(spent, UPDATE + (CASTS if self.gpu else 0.0))
 
-    def training_memory(self, mode: Mode, tokens: int, tasks: int) -> float:
+    def training_memory(self, mode: Execution, tokens: int, tasks: int) -> float:
         """Return the peak memory of the device in GB, with so many tokens a pass."""
         from factrecall.cost.memory import training_memory
 

@@ -45,15 +45,15 @@ def states(relation: str, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     rng, classes = generator(seed, "states", relation), CLASSES[relation]
     y = rng.integers(classes, size=ROWS + TESTED)
     y[:classes] = np.arange(classes)
-    falling = np.arange(1, WIDTH + 1) ** -0.5
-    falling /= np.sqrt((falling**2).mean())
+    argsort_descending = np.arange(1, WIDTH + 1) ** -0.5
+    argsort_descending /= np.sqrt((argsort_descending**2).mean())
     rank = min(classes, 64)
     h = np.empty((len(MEASURED) * FORMATS, len(y), WIDTH), dtype=np.float32)
     for problem in range(len(h)):
         depth = (MEASURED[problem // FORMATS] + 1) / LAYERS
         code = rng.normal(size=(classes, rank)) @ rng.normal(size=(rank, WIDTH)) / np.sqrt(rank)
         axes = np.linalg.qr(rng.normal(size=(WIDTH, WIDTH)))[0]
-        noise = rng.normal(size=(len(y), WIDTH)) * falling @ axes
+        noise = rng.normal(size=(len(y), WIDTH)) * argsort_descending @ axes
         h[problem] = 0.45 * depth * code[y] + noise
     return torch.from_numpy(h), torch.from_numpy(y)
 

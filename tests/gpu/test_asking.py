@@ -9,18 +9,18 @@ import pytest
 import torch
 
 from factrecall.evaluation.batching import Answers
-from factrecall.evaluation.early_exit import Beginnings
+from factrecall.evaluation.early_exit import EarlyExit
 from factrecall.evaluation.hidden_states import hidden_states
-from factrecall.evaluation.incremental_forward import Restart
+from factrecall.evaluation.incremental_forward import IncrementalForward
 from factrecall.experiments.circuits.sweep import Circuit
 from factrecall.experiments.grafting.dual_averaging import gradients
 from factrecall.experiments.representations.logistic_regression import Coordinates, fit_chosen
-from factrecall.models.architectures import anatomy_of
+from factrecall.models.architectures import architecture_of
 from factrecall.models.forward import Encoded
 from factrecall.parameters.nodes import Nodes
-from factrecall.parameters.patched_weights import Composition
+from factrecall.parameters.patched_weights import PatchedWeights
 from factrecall.parameters.sets import ParameterSet
-from factrecall.parameters.streaming_topk import top
+from factrecall.parameters.streaming_topk import top_k
 from factrecall.runtime.seeds import generator
 from tests import synthetic
 from tests.gpu.tiny import PEOPLE, VOCABULARY, Tiny, half_right, naive_right
@@ -41,12 +41,12 @@ def test_recall_is_that_of_each_text_by_itself(tiny: Tiny) -> None:
 def test_a_composition_holds_what_it_is_told_and_gives_the_model_back(tiny: Tiny) -> None:
     model, pre = tiny.fresh(), tiny.nearby()
     task = {name: p.detach().clone() for name, p in model.named_parameters()}
-    with Composition(model, pre) as weights:
-        everything = ~ParameterSet.nothing(weights.space)
+    with PatchedWeights(model, pre) as weights:
+        everything = ~ParameterSet.empty(weights.space)
         for share in (0.01, 0.5, 0.02):
             members = everything.sample(int(share * weights.space.size), generator(0, str(share)))
             for held in (members, ~members):
-                weights.hold(held)
+                weights.set(held)
                 assert_held(model, pre, task, held)
     for name, p in model.named_parameters():
         assert torch.equal(p, task[name])
@@ -58,8 +58,8 @@ def assert_held(
     task: dict[str, torch.Tensor],
     held: ParameterSet,
 ) -> None:
-    mask = torch.full((held.space.size,), held.inverted)
-    mask[torch.from_numpy(held.index.astype(np.int64))] = not held.inverted
+    mask = torch.full((held.space.size,), held.complement)
+    mask[torch.from_numpy(held.index.astype(np.int64))] = not held.complement
     parts = dict(zip(held.space.names, mask.split(held.space.sizes), strict=True))
     for name, p in model.named_parameters():
         chosen = parts[name].view(p.shape).to(p.device)
@@ -68,17 +68,17 @@ def assert_held(
 
 @pytest.mark.parametrize("kind", ["attention", "column"])
 def test_a_sweep_that_restarts_has_the_verdicts_of_plain_passes(tiny: Tiny, kind: str) -> None:
-    tiny = replace(tiny, spread=0.2)
+    tiny = replace(tiny, shard=0.2)
     model, plain = tiny.fresh(), tiny.fresh()
     nodes = Nodes.of(model, kind)  # type: ignore[arg-type]
     order = generator(0, "order").permutation(len(nodes))
-    layers = anatomy_of(model.config).layers_of(model)
-    with Composition(model, tiny.nearby()) as weights:
-        everything = ~ParameterSet.nothing(weights.space)
+    layers = architecture_of(model.config).layers_of(model)
+    with PatchedWeights(model, tiny.nearby()) as weights:
+        everything = ~ParameterSet.empty(weights.space)
         grafted = everything.sample(weights.space.size // 5, generator(0, "γ"))
-        weights.hold(grafted)
+        weights.set(grafted)
         texts = half_right(model, TEXTS)
-        with Restart(model, layers, Beginnings(texts, 256, tiny.device), 1e9) as asked:
+        with IncrementalForward(model, layers, EarlyExit(texts, 256, tiny.device), 1e9) as asked:
             sweep = Circuit(weights, asked, nodes, grafted).sweep(order, "forward")
             verdicts = []
             for count in (0, *np.linspace(1, len(nodes), 9).astype(int).tolist(), len(nodes) // 2):
@@ -120,7 +120,7 @@ def test_the_top_is_that_of_a_sort(device: torch.device, size: int) -> None:
     draws = torch.Generator().manual_seed(0)
     scores = [torch.randn(shape, generator=draws) for shape in ((300, 200), (7,), (40_000,))]
     scores[2] = scores[2].round(decimals=1)  # ties
-    index, value = top(lambda: (part.to(device) for part in scores), size, np.uint32)
+    index, value = top_k(lambda: (part.to(device) for part in scores), size, np.uint32)
     flat = torch.cat([part.flatten() for part in scores]).numpy()
     wanted = np.sort(np.argsort(-flat, kind="stable")[:size])
     np.testing.assert_array_equal(index, wanted)
@@ -142,7 +142,7 @@ def test_states_are_those_of_each_text_by_itself(tiny: Tiny) -> None:
 def plain_states(tiny: Tiny, text: Encoded, layers: list[int]) -> torch.Tensor:
     """Return what enters a layer and what its attention adds, at the token before the answer."""
     seen: dict[tuple[int, str], torch.Tensor] = {}
-    anatomy = anatomy_of(tiny.model.config)
+    anatomy = architecture_of(tiny.model.config)
     handles = []
     for layer in layers:
         module = anatomy.layers_of(tiny.model)[layer]

@@ -8,8 +8,8 @@ import torch
 
 from factrecall.models import chunked_head
 from factrecall.training.batches import padded
-from factrecall.training.distributed import shards_of
-from factrecall.training.execution import Mode
+from factrecall.training.distributed import strategy_of
+from factrecall.training.execution import Execution
 from factrecall.training.loop import train
 from factrecall.training.losses import example_loss
 from factrecall.training.trace import GradientTrace
@@ -24,27 +24,29 @@ RECIPE = synthetic.Recipe(6, 8, 3e-3, warmup=2, micro_batch_tokens=512)
 LOSS = list(HISTORY).index("loss")
 
 MODES = {
-    "plain": Mode(),
-    "packed": Mode(packing=True),
-    "checkpointed": Mode(packing=True, checkpointing=True),
-    "compiled": Mode(packing=True, compile=True),
-    "offloaded": Mode(packing=True, optimiser="offloaded"),
-    "offloaded and checkpointed": Mode(packing=True, optimiser="offloaded", checkpointing=True),
+    "plain": Execution(),
+    "packed": Execution(packing=True),
+    "checkpointed": Execution(packing=True, checkpointing=True),
+    "compiled": Execution(packing=True, compile=True),
+    "offloaded": Execution(packing=True, optimiser="offloaded"),
+    "offloaded and checkpointed": Execution(
+        packing=True, optimiser="offloaded", checkpointing=True
+    ),
 }
 
 
-def trained(tiny: Tiny, mode: Mode, precision: str) -> np.ndarray:
+def trained(tiny: Tiny, mode: Execution, precision: str) -> np.ndarray:
     """Return the losses of the updates."""
-    shards = shards_of(mode, tiny.device)
+    strategy = strategy_of(mode, tiny.device)
     whole = tiny.fresh()
-    model = shards.spread(whole.cpu(), tiny.device)
+    model = strategy.shard(whole.cpu(), tiny.device)
     history = train(
         model,
         DATA,
         RECIPE,  # type: ignore[arg-type]
         0,
         mode=mode,
-        shards=shards,
+        strategy=strategy,
         device=tiny.device,
         precision=precision,
     )
@@ -91,7 +93,7 @@ def test_the_trace_adds_up_the_gradients_of_a_naive_loop(tiny: Tiny, where: str)
 
 
 def test_a_traced_training_is_the_same_training(tiny: Tiny) -> None:
-    mode = Mode(packing=True, trace="host")
+    mode = Execution(packing=True, trace="host")
     model = tiny.fresh()
     trace = GradientTrace(model, {0: "in", 2: "in", 1: "out"}, mode.trace)
     traced = train(model, DATA, RECIPE, 0, mode=mode, trace=trace)  # type: ignore[arg-type]

@@ -29,14 +29,14 @@ class Tiny:
 
     architecture: str
     device: torch.device
-    spread: float = 0.02
+    shard: float = 0.02
     """Of the random weights; the more, the more attention does."""
 
     @cached_property
     def model(self) -> PreTrainedModel:
         shape = synthetic.TINY[self.architecture]
         # The same numbers on all devices.
-        return synthetic.build(shape, "cpu", initializer_range=self.spread).to(self.device)
+        return synthetic.build(shape, "cpu", initializer_range=self.shard).to(self.device)
 
     def fresh(self) -> PreTrainedModel:
         """Return a copy to train."""

@@ -38,7 +38,7 @@ class Story:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(checkout: Path) -> Path:
+def shield(checkout: Path) -> Path:
     study = write_study(checkout, "quiet")
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", str(study)]
     done = subprocess.run(command, cwd=checkout, text=True, capture_output=True, check=False)
@@ -47,7 +47,7 @@ def undisturbed(checkout: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def story(cluster: Cluster, checkout: Path, undisturbed: Path) -> Iterator[Story]:
+def story(cluster: Cluster, checkout: Path, shield: Path) -> Iterator[Story]:
     hit = faults.Study(checkout, write_study(checkout, "hit"))
     killed = faults.Study(checkout, write_study(checkout, "killed"))
     with faults.Watch([hit, killed]) as watch:
@@ -86,9 +86,9 @@ def test_both_studies_complete(story: Story) -> None:
 
 @pytest.mark.parametrize("which", ["cluster_faults", "killed"])
 def test_all_files_have_the_bytes_of_an_undisturbed_run(
-    story: Story, undisturbed: Path, which: str
+    story: Story, shield: Path, which: str
 ) -> None:
-    expected, found = results_of(undisturbed), results_of(getattr(story, which).results)
+    expected, found = results_of(shield), results_of(getattr(story, which).results)
     assert len(expected) > 40
     assert found.keys() == expected.keys()
     assert [name for name in expected if found[name] != expected[name]] == []

@@ -23,7 +23,7 @@ from factrecall.experiments.ablation.stage import (
     ablation_intervals,
     summarise_ablation,
 )
-from factrecall.parameters.patched_weights import Composition
+from factrecall.parameters.patched_weights import PatchedWeights
 from factrecall.parameters.sets import ParameterSet
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.statistics import paired_interval
@@ -49,8 +49,8 @@ def test_controls_are_as_large_as_s_and_what_they_are_called(tiny: Tiny) -> None
     with torch.no_grad():
         for p in model.parameters():
             p.add_(torch.randn(p.shape, generator=generator_))
-    with Composition(model, pre) as weights:
-        shared = (~ParameterSet.nothing(weights.space)).sample(500, generator(1))
+    with PatchedWeights(model, pre) as weights:
+        shared = (~ParameterSet.empty(weights.space)).sample(500, generator(1))
         sets = ablated_sets(shared, weights, generator(2))
         moved = torch.cat([(weights.task[n] - pre[n]).abs().reshape(-1) for n in pre])
     assert tuple(sets) == ABLATED and not len(sets[NONE])

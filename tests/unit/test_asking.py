@@ -15,7 +15,7 @@ from factrecall.config import Adaptive, Each, Steps
 from factrecall.data.tables import FactTables
 from factrecall.evaluation.batching import Batch
 from factrecall.experiments.circuits.sweep import sweep_runner
-from factrecall.experiments.circuits.sweep_runner import Asker
+from factrecall.experiments.circuits.sweep_runner import SweepRunner
 from factrecall.runtime import signals
 from factrecall.runtime.signals import Interrupted
 from tests.conftest import ARCHITECTURES, tiny_of
@@ -50,12 +50,12 @@ class Watch:
         self.points: set[tuple[int, int]] = set()
         self.lost = 0
         self._hash = hashlib.sha256()
-        self._ask, self._logits = Asker.__call__, Batch.logits
+        self._ask, self._logits = SweepRunner.__call__, Batch.logits
         patch.setattr(sweep_runner, "AFRESH", AFRESH)  # whole passes
-        patch.setattr(Asker, "__call__", lambda asker, step: self._called(asker, step))
+        patch.setattr(SweepRunner, "__call__", lambda asker, step: self._called(asker, step))
         patch.setattr(Batch, "logits", lambda batch, model: self._said(batch, model))
 
-    def _called(self, asker: Asker, step: int) -> float:
+    def _called(self, asker: SweepRunner, step: int) -> float:
         if step in asker.found:
             return self._ask(asker, step)
         self._hash = hashlib.sha256()
@@ -92,7 +92,7 @@ def content(folder: Path, job: str, name: str, **more: Any) -> list[bytes]:
 
 def leave(folder: Path, job: str, name: str) -> None:
     """Run a job that is asked to leave on its way."""
-    with signals.listening(), pytest.raises(Interrupted):
+    with signals.handle_signals(), pytest.raises(Interrupted):
         run(folder, *JOBS[job], name=name)
 
 

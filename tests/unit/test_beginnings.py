@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from factrecall.evaluation.batching import Answers
-from factrecall.evaluation.early_exit import Beginnings
+from factrecall.evaluation.early_exit import EarlyExit
 from factrecall.models.forward import Encoded
 from factrecall.runtime.seeds import generator
 
@@ -62,7 +62,7 @@ class Oracle:
 @pytest.mark.parametrize("often", [1, 3, 99])
 def test_verdicts_are_those_of_whole_texts(chance: float, often: int) -> None:
     asked = texts()
-    beginnings = Beginnings(asked, 200)
+    beginnings = EarlyExit(asked, 200)
     whole = beginnings.answers.tokens
     for stage in range(STAGES):
         model = Oracle(asked, stage, chance)
@@ -80,7 +80,7 @@ def test_verdicts_are_those_of_whole_texts(chance: float, often: int) -> None:
 
 def test_what_is_asked_in_vain_and_besides_is_counted() -> None:
     asked = texts()
-    beginnings = Beginnings(asked, 200)
+    beginnings = EarlyExit(asked, 200)
     rest = sum(t.answers[-1][1] - t.answers[-1][0] - 1 for t in asked)
     never, always = Oracle(asked, 0, 0.0), Oracle(asked, 0, 1.0)
     beginnings.judge(never.verdicts(beginnings.answers), never.verdicts)

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from factrecall.evaluation.early_exit import Beginnings
-from factrecall.evaluation.incremental_forward import Restart
+from factrecall.evaluation.early_exit import EarlyExit
+from factrecall.evaluation.incremental_forward import IncrementalForward
 from factrecall.experiments.circuits.sweep import DIRECTIONS, Circuit, Direction, orders
-from factrecall.models.architectures import anatomy_of
+from factrecall.models.architectures import architecture_of
 from factrecall.models.forward import Encoded, encode
 from factrecall.parameters.nodes import KINDS, Kind, Nodes
-from factrecall.parameters.patched_weights import Composition
+from factrecall.parameters.patched_weights import PatchedWeights
 from factrecall.parameters.sets import ParameterSet
 from factrecall.runtime.seeds import generator
 from factrecall.training.examples import training_set
@@ -41,11 +41,11 @@ class Case:
     @contextmanager
     def circuit(self, kind: Kind, memory: float = 1e9) -> Iterator[Circuit]:
         nodes = Nodes.of(self.model, kind)
-        layers = anatomy_of(self.model.config).layers_of(self.model)
-        asked_ = Beginnings(self.texts, 400)
+        layers = architecture_of(self.model.config).layers_of(self.model)
+        asked_ = EarlyExit(self.texts, 400)
         with (
-            Composition(self.model, self.pre) as weights,
-            Restart(self.model, layers, asked_, memory) as asked,
+            PatchedWeights(self.model, self.pre) as weights,
+            IncrementalForward(self.model, layers, asked_, memory) as asked,
         ):
             yield Circuit(weights, asked, nodes, self.mask)
 
@@ -83,8 +83,8 @@ def case(request: pytest.FixtureRequest) -> Case:
     qa = facts.qa[facts.qa["split"] == "in"]
     spans = zip(qa["attribute_start"], qa["terminator_end"], strict=True)
     texts = encode(tokenizer, list(qa["text"]), [[s] for s in spans])
-    with Composition(model, pre) as weights:
-        shared = weights.most_moved(weights.space.size // 4)
+    with PatchedWeights(model, pre) as weights:
+        shared = weights.largest_change(weights.space.size // 4)
         # Most of the parameters, so that answers are right and nodes matter.
         mask = shared | (~shared).sample(weights.space.size // 2, generator(0))
     return Case(model, copy.deepcopy(model), pre, weights_of(model), texts, shared, mask)
@@ -93,7 +93,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 def test_the_case_tells_right_from_wrong(case: Case) -> None:
     whole = case.naive(case.mask)
     assert whole.mean() > 0.1
-    assert not (case.naive(ParameterSet.nothing(case.mask.space)) == whole).all()
+    assert not (case.naive(ParameterSet.empty(case.mask.space)) == whole).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -181,12 +181,12 @@ def test_less_memory_keeps_fewer_layers_and_no_verdict_changes(
 
 def test_layers_below_are_not_run(case: Case) -> None:
     ran: list[int] = []
-    layers = anatomy_of(case.model.config).layers_of(case.model)
+    layers = architecture_of(case.model.config).layers_of(case.model)
     handles = [
         layer.register_forward_hook(lambda *_, i=i: ran.append(i)) for i, layer in enumerate(layers)
     ]
     inner = [
-        layer.get_submodule(anatomy_of(case.model.config).mlp["down"]).register_forward_hook(
+        layer.get_submodule(architecture_of(case.model.config).mlp["down"]).register_forward_hook(
             lambda *_, i=i: ran.append(10 + i)
         )
         for i, layer in enumerate(layers)
@@ -229,7 +229,7 @@ def test_passes_are_counted_until_a_sweep_forgets(case: Case) -> None:
 
 
 def test_nothing_is_left_after_an_error(case: Case) -> None:
-    layers = anatomy_of(case.model.config).layers_of(case.model)
+    layers = architecture_of(case.model.config).layers_of(case.model)
     with pytest.raises(KeyboardInterrupt), case.circuit("attention") as circuit:
         circuit.asked.right(0)
         handle = layers[2].register_forward_pre_hook(_interrupt)
@@ -264,7 +264,7 @@ def test_a_node_without_grafted_parameters_asks_nothing(case: Case) -> None:
 
 def test_orders_put_most_first_and_break_ties_by_chance(tiny: Tiny) -> None:
     nodes = Nodes.of(tiny.model, "attention")
-    everything = ~ParameterSet.nothing(nodes.space)
+    everything = ~ParameterSet.empty(nodes.space)
     shared, grafted = (everything.sample(n, generator(n)) for n in (3000, 40))
     counted = {"shared": shared, "grafted": grafted}
     by = orders(nodes, counted, 3, generator(0))
@@ -278,7 +278,7 @@ def test_orders_put_most_first_and_break_ties_by_chance(tiny: Tiny) -> None:
     again = orders(nodes, counted, 3, generator(0))
     assert all(np.array_equal(by[key], again[key]) for key in by)
     # Without any count all orders are chance: equal nodes are not in the order of layers.
-    nothing = ParameterSet.nothing(nodes.space)
+    nothing = ParameterSet.empty(nodes.space)
     tied = orders(nodes, {"shared": nothing}, 0, generator(0))
     assert tied["shared", 0].tolist() != list(range(len(nodes)))
     if tiny.architecture == "llama":  # two key and value heads for four query heads

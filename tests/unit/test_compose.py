@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from factrecall.parameters.patched_weights import Composition
+from factrecall.parameters.patched_weights import PatchedWeights
 from factrecall.parameters.sets import ParameterSet
 from factrecall.parameters.space import ParameterSpace
 from factrecall.runtime.errors import FactRecallError
@@ -44,10 +44,10 @@ def place(request: pytest.FixtureRequest) -> str:
 
 def compose_at(
     place: str, model: torch.nn.Module, pre: Weights, task: Weights | None = None
-) -> Composition:
+) -> PatchedWeights:
     if place == "device":
-        return Composition(model, pre)
-    return Composition(model, pre, task if place == "given" else None, "host")
+        return PatchedWeights(model, pre)
+    return PatchedWeights(model, pre, task if place == "given" else None, "host")
 
 
 def same(model: torch.nn.Module, expected: Weights) -> bool:
@@ -59,7 +59,7 @@ def same(model: torch.nn.Module, expected: Weights) -> bool:
 
 def naive(space: ParameterSpace, members: ParameterSet, pre: Weights, task: Weights) -> Weights:
     """Build θ(members) anew from dense masks."""
-    mask = np.isin(np.arange(space.size), members.index) != members.inverted
+    mask = np.isin(np.arange(space.size), members.index) != members.complement
     starts = dict(space.offsets())
     return {
         name: torch.where(
@@ -75,7 +75,7 @@ def test_nothing_is_pre_and_everything_is_task(
     pair: tuple[torch.nn.Module, Weights, Weights], place: str
 ) -> None:
     model, pre, task = pair
-    nothing = ParameterSet.nothing(ParameterSpace.of(model))
+    nothing = ParameterSet.empty(ParameterSpace.of(model))
     everything = ParameterSet.of(nothing.space, np.arange(nothing.space.size))
     with compose_at(place, model, pre, task) as weights:
         assert same(model, task)
@@ -85,9 +85,9 @@ def test_nothing_is_pre_and_everything_is_task(
             (everything, task),
             (~everything, pre),
         ):
-            weights.hold(members)
+            weights.set(members)
             assert same(model, expected)
-        weights.hold(nothing)
+        weights.set(nothing)
     assert same(model, task)
 
 
@@ -107,13 +107,13 @@ def test_any_sequence_of_sets_equals_building_each_anew(
     seed: int,
 ) -> None:
     model, pre, task = pair
-    nothing = ParameterSet.nothing(ParameterSpace.of(model))
+    nothing = ParameterSet.empty(ParameterSpace.of(model))
     rng = generator(seed, "steps")
     with compose_at(place, model, pre, task) as weights:
-        for size, inverted in steps:
+        for size, complement in steps:
             members = (~nothing).sample(size, rng)
-            members = ~members if inverted else members
-            weights.hold(members)
+            members = ~members if complement else members
+            weights.set(members)
             assert same(model, naive(weights.space, members, pre, task))
     assert same(model, task)
 
@@ -122,14 +122,14 @@ def test_a_step_writes_only_what_it_changes(
     pair: tuple[torch.nn.Module, Weights, Weights], place: str
 ) -> None:
     model, pre, task = pair
-    some = (~ParameterSet.nothing(ParameterSpace.of(model))).sample(2000, generator(1))
+    some = (~ParameterSet.empty(ParameterSpace.of(model))).sample(2000, generator(1))
     part = some.sample(100, generator(2))
     with compose_at(place, model, pre, task) as weights:
-        weights.hold(some)
+        weights.set(some)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.fill_(7.0)  # so that whatever is written shows
-        weights.hold(some - part)
+        weights.set(some - part)
         written = {name: (p.detach() != 7.0).sum().item() for name, p in model.named_parameters()}
     assert written == part.counts()
 
@@ -139,9 +139,9 @@ def test_nothing_is_left_after_an_exception(
 ) -> None:
     model, pre, task = pair
     kept = {name: p.clone() for name, p in pre.items()}
-    some = (~ParameterSet.nothing(ParameterSpace.of(model))).sample(2000, generator(1))
+    some = (~ParameterSet.empty(ParameterSpace.of(model))).sample(2000, generator(1))
     with pytest.raises(KeyboardInterrupt), compose_at(place, model, pre, task) as weights:
-        weights.hold(some)
+        weights.set(some)
         with torch.no_grad():
             next(model.parameters()).zero_()  # what a user's own code may do inside
         raise KeyboardInterrupt
@@ -160,9 +160,9 @@ def test_nothing_is_left_after_an_exception(
     with compose_at(place, model, pre, task) as weights:
         monkeypatch.setattr(module.Weights, "write_at", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            weights.hold(some)
+            weights.set(some)
         monkeypatch.undo()
-        weights.hold(some)  # what an interrupted writing left is put right
+        weights.set(some)  # what an interrupted writing left is put right
         assert same(model, naive(weights.space, some, pre, task))
     assert same(model, task)
     assert all(torch.equal(pre[name], kept[name]) for name in kept)
@@ -177,8 +177,8 @@ def test_a_tied_tensor_is_written_once_and_stays_tied() -> None:
     facts = make_facts(Facts(people=4, pools=SMALL_POOLS), seed=0)
     model = build_model(scratch("llama", tie_embeddings=True), tokenizer_for(facts), seed=1)
     pre = {name: torch.zeros_like(p) for name, p in weights_of(model).items()}
-    with Composition(model, pre) as weights:
-        weights.hold(ParameterSet.nothing(weights.space))
+    with PatchedWeights(model, pre) as weights:
+        weights.set(ParameterSet.empty(weights.space))
         assert not model.lm_head.weight.any()
     assert model.lm_head.weight is model.model.embed_tokens.weight and model.lm_head.weight.any()
 
@@ -187,9 +187,9 @@ def test_what_does_not_fit_is_refused(tiny: Tiny) -> None:
     model = copy.deepcopy(tiny.model)
     pre = weights_of(model)
     with pytest.raises(FactRecallError, match="different parameter spaces"):
-        Composition(model, {name: p for name, p in list(pre.items())[1:]})
-    weights = Composition(model, pre)
+        PatchedWeights(model, {name: p for name, p in list(pre.items())[1:]})
+    weights = PatchedWeights(model, pre)
     with pytest.raises(RuntimeError, match="with"):
-        weights.hold(ParameterSet.nothing(weights.space))
+        weights.set(ParameterSet.empty(weights.space))
     with weights, pytest.raises(FactRecallError, match="different parameter spaces"):
-        weights.hold(ParameterSet.nothing(ParameterSpace(("a",), ((3,),))))
+        weights.set(ParameterSet.empty(ParameterSpace(("a",), ((3,),))))

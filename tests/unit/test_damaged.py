@@ -180,7 +180,7 @@ def test_an_intact_file_of_another_model_is_told_with_both_fingerprints_and_stay
     tmp_path: Path,
 ) -> None:
     one, other = (ParameterSpace(("a",), ((size,),)) for size in (3, 4))
-    write_sets(tmp_path / "S", {"S": ParameterSet.nothing(one)})
+    write_sets(tmp_path / "S", {"S": ParameterSet.empty(one)})
     with pytest.raises(FactRecallError) as caught:
         read_sets(tmp_path / "S", other)
     assert not isinstance(caught.value, DamagedFile)

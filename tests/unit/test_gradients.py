@@ -61,7 +61,7 @@ def moved(tiny: Tiny, seed: int) -> torch.nn.Module:
 
 def sets_of(tiny: Tiny) -> tuple[ParameterSet, ParameterSet]:
     """Return an S and a γ that overlap."""
-    everything = ~ParameterSet.nothing(ParameterSpace.of(tiny.model))
+    everything = ~ParameterSet.empty(ParameterSpace.of(tiny.model))
     rng = np.random.default_rng(5)
     shared = everything.sample(len(everything) // 8, rng)
     return shared, shared.sample(len(shared) // 3, rng) | everything.sample(2000, rng)
@@ -78,7 +78,7 @@ def folder(tiny: Tiny, tmp_path: Path) -> Path:
     taken.publish()
     shared, grafted = sets_of(tiny)
     write_sets(tmp_path / "sets", {"S": shared})
-    nothing = ParameterSet.nothing(shared.space)
+    nothing = ParameterSet.empty(shared.space)
     write_sets(tmp_path / "masks", {"0.1": nothing, "0.2": grafted})
     row = {"with_shared": True, "method": "m", "accuracy": 1.0, "recovery": 1.0, "size": 1}
     outcomes = [{**row, "alpha": 0.1, "chosen": False}, {**row, "alpha": 0.2, "chosen": True}]
@@ -232,7 +232,7 @@ def test_equal_texts_have_equal_gradients(tiny: Tiny, folder: Path) -> None:
 
 
 def test_an_empty_group_has_no_cosine(tiny: Tiny, folder: Path) -> None:
-    write_sets(folder / "sets", {"S": ParameterSet.nothing(ParameterSpace.of(tiny.model))})
+    write_sets(folder / "sets", {"S": ParameterSet.empty(ParameterSpace.of(tiny.model))})
     found = run(folder, Gradients(individuals=2), MOMENTS[:1])
     missing = found["cosine"].isna()
     empty = found["group"].isin(["S", "random"])
@@ -320,7 +320,7 @@ def test_each_cell_gives_as_many_different_coordinates(tiny: Tiny, most: int | N
 
 def test_only_cells_that_occur_are_kept(tiny: Tiny) -> None:
     shared, _ = sets_of(tiny)
-    sets = {"a": shared, "b": shared, "not a": ~shared, "none": ParameterSet.nothing(shared.space)}
+    sets = {"a": shared, "b": shared, "not a": ~shared, "none": ParameterSet.empty(shared.space)}
     coordinates = Coordinates(sets, 5, np.random.default_rng(0), CPU)
     groups = coordinates.groups()
     assert list(groups) == ["all", *sets, "layer 0", "layer 1", "embeddings"]

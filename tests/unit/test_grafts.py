@@ -61,7 +61,7 @@ def write_study(tiny: Tiny, folder: Path) -> None:
     train(model, training_set("stage", lessons, facts.bio, facts.qa, tiny.tokenizer), lessons, 0)
     save_model(folder / "tuned", model, tiny.tokenizer)
     write_table(folder / "qa.parquet", facts.qa, QA_COLUMNS)
-    everything = ~ParameterSet.nothing(ParameterSpace.of(model))
+    everything = ~ParameterSet.empty(ParameterSpace.of(model))
     write_sets(folder / "sets.safetensors", {"S": everything.sample(2000, generator(0))})
 
 
@@ -154,10 +154,10 @@ def test_the_stages_write_what_their_masks_recall(
             left_out = grafter.excluded() | (grafter.excluded() if row.with_shared else shared)
             mask = {
                 "whole": lambda row, left_out: ~left_out,
-                "movement": lambda row, left_out: weights.most_moved(row.size, left_out),
+                "movement": lambda row, left_out: weights.largest_change(row.size, left_out),
                 "dual_averaging": lambda row, left_out: masks[row.with_shared][repr(row.alpha)],
             }[row.method](row, left_out)
-            weights.hold(mask)
+            weights.set(mask)
             assert grafter.evaluator(asked).answers.right(model).mean() == row.accuracy
             assert row.size == len(mask) and row.shared_fraction == overlap(mask, shared)
             assert not len(mask & left_out)
@@ -175,7 +175,7 @@ def test_another_s_changes_nothing_of_what_may_hold_anything(folder: Path) -> No
     done = run(folder, SETTINGS, thorough=False)
     before = {p: p.read_bytes() for p in (done.masks, done.table, done.checks)}
     table, checks = summarised([done], folder)
-    everything = ~ParameterSet.nothing(read_sets(done.masks)["0.2"].space)
+    everything = ~ParameterSet.empty(read_sets(done.masks)["0.2"].space)
     write_sets(folder / "sets.safetensors", {"S": everything.sample(3000, generator(1))})
     assert run(folder, SETTINGS, thorough=False) == done
     assert all(path.read_bytes() == content for path, content in before.items())
@@ -258,7 +258,7 @@ def test_the_papers_optimiser_runs_in_the_stage(folder: Path) -> None:
 
 def test_the_smallest_mask_that_recovers_enough_is_chosen(tmp_path: Path) -> None:
     space = ParameterSpace(("a",), ((100,),))
-    everything = ~ParameterSet.nothing(space)
+    everything = ~ParameterSet.empty(space)
     write_sets(tmp_path / "sets", {"S": everything.sample(10, generator(9))})
     right = {True: {0.1: 5, 0.2: 9, 0.3: 10}, False: {0.1: 1, 0.2: 9, 0.3: 10}}
 

@@ -15,7 +15,7 @@ import torch
 from factrecall.config import DualAveraging, Grafting, SigmoidSGD
 from factrecall.evaluation.batching import Answers
 from factrecall.runtime.checkpoint import Checkpoint
-from factrecall.runtime.signals import Interrupted, listening
+from factrecall.runtime.signals import Interrupted, handle_signals
 from tests.conftest import Tiny
 from tests.unit.test_grafts import run_graft, run_without, write_study
 
@@ -86,7 +86,7 @@ class Jobs:
         with (
             self.at_each_descent(act),
             pytest.raises(Interrupted, match="SIGTERM") as left,
-            listening(),
+            handle_signals(),
         ):
             self.run()
         assert left.value.code == 128 + signal.SIGTERM

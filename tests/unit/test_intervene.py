@@ -32,7 +32,7 @@ from factrecall.experiments.common.prompts import ROLES, prompts
 from factrecall.experiments.grafting.grafted_model import Grafted, open_grafted
 from factrecall.experiments.grafting.grafter import OUTCOMES, fitted_people, looked_at
 from factrecall.experiments.grafting.stage import graft
-from factrecall.models.architectures import anatomy_of
+from factrecall.models.architectures import architecture_of
 from factrecall.models.loading import load_model, save_model
 from factrecall.parameters.nodes import Nodes
 from factrecall.parameters.sets import ParameterSet, read_sets, write_sets
@@ -73,7 +73,7 @@ def prepared(tiny: Tiny, folder: Path) -> Path:
         lessons = recipe(updates=updates, batch_size=24, learning_rate=1e-2)
         train(model, training_set("mix", lessons, facts.bio, qa, tiny.tokenizer), lessons, seed)
         save_model(folder / tuning, model, tiny.tokenizer)
-        everything = ~ParameterSet.nothing(ParameterSpace.of(model))
+        everything = ~ParameterSet.empty(ParameterSpace.of(model))
         shared = everything.sample(4000, generator(seed))
         write_sets(folder / f"{tuning}.sets", {"S": shared})
         graft(
@@ -221,7 +221,7 @@ def test_controls_hold_nothing_of_what_is_shared(folder: Path) -> None:
     first = summarised(folder, done)["out"].set_index("priority")
 
     space = ParameterSpace.of(load_model(folder / "mix"))
-    others = (~ParameterSet.nothing(space)).sample(3000, generator(99))
+    others = (~ParameterSet.empty(space)).sample(3000, generator(99))
     write_sets(folder / "mix.sets", {"S": others})
     done = both(folder, "unit", Steps(forward=8, backward=8), Each(method="each", stride=2))
     assert before == {path: path.read_bytes() for path in before}
@@ -348,7 +348,7 @@ def test_the_case_is_the_head_of_most_shared_parameters(folder: Path, tiny: Tiny
     ids = grafted.tokenizer(text, return_tensors="pt")["input_ids"]
     assert (tokens["format"] == "qa").sum() == ids.shape[1]
     with grafted.weights, telling(grafted.model), torch.inference_mode():
-        grafted.weights.hold(grafted.mask)
+        grafted.weights.set(grafted.mask)
         every = grafted.model(input_ids=ids, output_attentions=True).attentions
     expected = every[row["layer"]][0, row["head"]].numpy()
     own = weights[(weights["tuning"] == "mix") & (weights["format"] == "qa")]
@@ -396,7 +396,7 @@ def test_a_head_that_is_not_there_is_told(folder: Path) -> None:
 def test_a_heads_output_is_its_part_of_the_attention_output(tiny: Tiny) -> None:
     model = tiny.model.eval()
     tokens = torch.arange(3, 12)
-    anatomy = anatomy_of(model.config)
+    anatomy = architecture_of(model.config)
     project = anatomy.output_of(anatomy.layers_of(model)[1])
     said: list[torch.Tensor] = []
     handle = project.register_forward_hook(lambda _, __, out: said.append(out[0, -1]))

@@ -13,7 +13,7 @@ import pytest
 
 from factrecall.runtime import lease, signals
 from factrecall.runtime.lease import Lease, begin_run, is_over
-from factrecall.runtime.signals import TAKEN_OVER, Interrupted, keeping, listening
+from factrecall.runtime.signals import TAKEN_OVER, Interrupted, defer_shutdown, handle_signals
 from factrecall.runtime.storage import write_text
 
 HOLDER = """
@@ -25,7 +25,7 @@ from factrecall.runtime.storage import write_text
 lease.BEAT = 0.1
 folder, output, run, seconds = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], float(sys.argv[4])
 try:
-    with signals.listening(), Lease(folder, output, run):
+    with signals.handle_signals(), Lease(folder, output, run):
         print("holds", flush=True)
         time.sleep(seconds)
         write_text(output, run)
@@ -33,12 +33,12 @@ except signals.Interrupted as left:
     sys.exit(left.code)
 """
 
-SAVING = """with signals.keeping():
+SAVING = """with signals.defer_shutdown():
             while not signals.asked():
                 time.sleep(0.05)
             time.sleep(3)
             write_text(Path({state!r}), "saved")
-            signals.leave_if_asked()"""
+            signals.exit_if_requested()"""
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +123,7 @@ def test_losing_the_lease_stops_every_write(tmp_path: Path) -> None:
         pytest.raises(Interrupted, match="another job has taken"),
         Lease(tmp_path / "claims", tmp_path / "out.txt", "1"),
     ):
-        lease.BEAT = 60.0  # before the heart would notice
+        lease.HEARTBEAT = 60.0  # before the heart would notice
         for beat in (tmp_path / "claims").glob("*.beat"):
             beat.unlink()
         write_text(tmp_path / "out.txt", "late")
@@ -168,17 +168,17 @@ def test_a_start_is_over_when_a_later_one_has_begun(tmp_path: Path) -> None:
 
 
 def test_a_notice_ends_nothing_that_keeps_no_state() -> None:
-    with listening():
+    with handle_signals():
         signal.raise_signal(signal.SIGUSR1)
         assert signals.asked()
-        with pytest.raises(Interrupted), keeping():
+        with pytest.raises(Interrupted), defer_shutdown():
             pass  # what keeps a state leaves at its first chance
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_command_at_once(number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    with pytest.raises(Interrupted) as left, listening():
+    with pytest.raises(Interrupted) as left, handle_signals():
         signal.raise_signal(number)
         time.sleep(1)
         pytest.fail("it went on")
@@ -188,17 +188,17 @@ def test_a_signal_ends_a_command_at_once(number: signal.Signals) -> None:
 
 def test_where_a_state_is_kept_a_signal_waits_until_it_is_saved() -> None:
     saved = False
-    with pytest.raises(Interrupted), listening(), keeping():
+    with pytest.raises(Interrupted), handle_signals(), defer_shutdown():
         signal.raise_signal(signal.SIGTERM)
         assert signals.asked()
         saved = True
-        signals.leave_if_asked()
+        signals.exit_if_requested()
         pytest.fail("it went on")
     assert saved
 
 
 def test_a_second_wish_from_the_keyboard_ends_anything_at_once() -> None:
-    with pytest.raises(Interrupted), listening(), keeping():
+    with pytest.raises(Interrupted), handle_signals(), defer_shutdown():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
         pytest.fail("it went on")

@@ -24,7 +24,7 @@ from factrecall.experiments.grafting.dual_averaging import (
 )
 from factrecall.experiments.grafting.sigmoid_sgd import sigmoid_sgd
 from factrecall.models.forward import Encoded, encode
-from factrecall.parameters.patched_weights import Composition
+from factrecall.parameters.patched_weights import PatchedWeights
 from factrecall.parameters.placement import Place
 from factrecall.parameters.sets import ParameterSet
 from factrecall.parameters.space import ParameterSpace
@@ -80,8 +80,8 @@ class Dense:
         return torch.autograd.grad(self.loss(mask, answers), mask)[0]
 
     @contextmanager
-    def composed(self, place: Place = "device") -> Iterator[Composition]:
-        with Composition(self.model, self.pre, place=place) as weights:
+    def composed(self, place: Place = "device") -> Iterator[PatchedWeights]:
+        with PatchedWeights(self.model, self.pre, place=place) as weights:
             yield weights
 
 
@@ -98,7 +98,7 @@ def alike(one: ParameterSet, other: set[int]) -> bool:
 def test_dual_averaging_is_projected_descent_on_the_mask(dense: Dense) -> None:
     n = dense.space.size
     settings = DualAveraging(method="dual_averaging", updates=2, batch_size=7, step=0.3)
-    left_out = (~ParameterSet.nothing(dense.space)).sample(n // 4, generator(3))
+    left_out = (~ParameterSet.empty(dense.space)).sample(n // 4, generator(3))
     asked = [n // 50, n // 10]
     done: list[int] = []
     with dense.composed() as weights:
@@ -132,17 +132,17 @@ def test_dual_averaging_is_projected_descent_on_the_mask(dense: Dense) -> None:
 
 def test_a_mask_holds_no_more_than_moved(dense: Dense) -> None:
     settings = DualAveraging(method="dual_averaging", updates=1, batch_size=4)
-    few = (~ParameterSet.nothing(dense.space)).sample(10, generator(1))
+    few = (~ParameterSet.empty(dense.space)).sample(10, generator(1))
     with dense.composed() as weights:
         found = dual_averaging(settings, weights, dense.model, dense.questions(), [50], ~few)
         assert found[50] == few
-        assert weights.most_moved(50, ~few) == few
+        assert weights.largest_change(50, ~few) == few
 
 
 def test_sigmoid_sgd_is_descent_on_the_logits_of_equation_6(dense: Dense) -> None:
     n = dense.space.size
     settings = SigmoidSGD(method="sigmoid_sgd", updates=6, batch_size=2, learning_rate=1e7, check=3)
-    left_out = (~ParameterSet.nothing(dense.space)).sample(n // 4, generator(3))
+    left_out = (~ParameterSet.empty(dense.space)).sample(n // 4, generator(3))
     size = n // 10
     found: dict[int, ParameterSet] = {}
 
@@ -155,7 +155,7 @@ def test_sigmoid_sgd_is_descent_on_the_logits_of_equation_6(dense: Dense) -> Non
             settings, weights, dense.model, dense.questions(), [size], left_out, look
         )
         base = torch.zeros(n)
-        base[torch.from_numpy(weights.most_moved(size, left_out).index.astype(np.int64))] = 1.0
+        base[torch.from_numpy(weights.largest_change(size, left_out).index.astype(np.int64))] = 1.0
     outside = torch.from_numpy(left_out.index.astype(np.int64))
     dense.change[outside] = 0.0
     questions = dense.questions()
@@ -187,7 +187,7 @@ def test_sigmoid_sgd_ends_when_the_mask_has_grown_by_half(dense: Dense) -> None:
         seen.append((update, len(mask)))
         return len(mask) == 20 and update == 0 and len(seen) > 1  # the second size's first
 
-    nothing = ParameterSet.nothing(dense.space)
+    nothing = ParameterSet.empty(dense.space)
     with dense.composed() as weights:
         found = sigmoid_sgd(
             settings, weights, dense.model, dense.questions(), [10, 20], nothing, look, done.append
@@ -215,7 +215,7 @@ def test_stopped_at_any_update_a_fit_goes_on_where_it_was(
     settings: DualAveraging | SigmoidSGD, total: int, stops: tuple[int, ...],
 ) -> None:  # fmt: skip
     n = dense.space.size
-    left_out = (~ParameterSet.nothing(dense.space)).sample(n // 4, generator(3))
+    left_out = (~ParameterSet.empty(dense.space)).sample(n // 4, generator(3))
     drawn = [0]
     draw = Questions.draw
 
@@ -243,7 +243,7 @@ def test_stopped_at_any_update_a_fit_goes_on_where_it_was(
     whole, seen = fit(-1, None)
     assert seen[0] == 0 and seen[-1] == total == drawn[0]
     with dense.composed() as weights:
-        assert all(mask != weights.most_moved(size, left_out) for size, mask in whole.items())
+        assert all(mask != weights.largest_change(size, left_out) for size, mask in whole.items())
     for stop in stops:
         path = tmp_path / f"{stop}.safetensors"
         with pytest.raises(KeyboardInterrupt):
@@ -260,7 +260,7 @@ def test_stopped_at_any_update_a_fit_goes_on_where_it_was(
 
 def test_masks_are_the_same_wherever_weights_are_kept(dense: Dense) -> None:
     n = dense.space.size
-    left_out = (~ParameterSet.nothing(dense.space)).sample(n // 4, generator(3))
+    left_out = (~ParameterSet.empty(dense.space)).sample(n // 4, generator(3))
     found = []
     places: tuple[Place, ...] = ("device", "host")
     for place in places:

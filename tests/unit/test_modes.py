@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 
 from factrecall.cli import main
 from factrecall.models import chunked_head
-from factrecall.models.architectures import anatomy_of
+from factrecall.models.architectures import architecture_of
 from factrecall.models.chunked_head import _Chunked, loss_at
 from factrecall.models.scratch import build_model
 from factrecall.runtime.checkpoint import Checkpoint
@@ -32,13 +32,13 @@ from factrecall.runtime.safetensors_writer import read_tensors
 from factrecall.training import loop
 from factrecall.training.batches import Example, batch_indices, micro_batches
 from factrecall.training.examples import training_set
-from factrecall.training.execution import Mode
+from factrecall.training.execution import Execution
 from factrecall.training.loader import ahead
 from factrecall.training.loop import PLAIN, train
 from factrecall.training.losses import batch_loss
 from factrecall.training.optimisers import learning_rate, make_optimiser
 from factrecall.training.trace import GradientTrace
-from factrecall.training.training_log import History
+from factrecall.training.training_log import TrainingLog
 from tests.conftest import Workspace, recipe, scratch, tokenizer_for
 from tests.taught import FACTS
 
@@ -100,7 +100,7 @@ class Result:
 def trained(
     architecture: str,
     tied: bool,
-    mode: Mode = PLAIN,
+    mode: Execution = PLAIN,
     dtype: torch.dtype = torch.float32,
     **more: Any,
 ) -> Result:
@@ -128,11 +128,11 @@ def uncompiled() -> Iterator[None]:
 
 
 WAYS = {
-    "packed": (Mode(packing=True), False),
-    "chunked": (Mode(), True),
-    "checkpointed": (Mode(checkpointing=True), False),
-    "host": (Mode(trace="host"), False),
-    "all": (Mode(packing=True, checkpointing=True, trace="host"), True),
+    "packed": (Execution(packing=True), False),
+    "chunked": (Execution(), True),
+    "checkpointed": (Execution(checkpointing=True), False),
+    "host": (Execution(trace="host"), False),
+    "all": (Execution(packing=True, checkpointing=True, trace="host"), True),
 }
 
 
@@ -169,7 +169,7 @@ def test_modes_in_float32(
 
 @pytest.mark.parametrize(("architecture", "tied"), [MODELS[1], MODELS[2]])
 def test_moments_in_eight_bits_are_near(architecture: str, tied: bool, uncompiled: None) -> None:
-    expected, found = plain(architecture, tied), trained(architecture, tied, Mode("eight_bit"))
+    expected, found = plain(architecture, tied), trained(architecture, tied, Execution("eight_bit"))
     begun = dict(start(architecture, tied).named_parameters())
     # Eight bits hold a number to about 1 %, so weights end where the plain ones do but for some
     # hundredths of their way. (Without whole moments of embeddings some were off by 100 ways.)
@@ -181,10 +181,10 @@ def test_moments_in_eight_bits_are_near(architecture: str, tied: bool, uncompile
 
 
 @pytest.mark.parametrize(
-    "mode", [Mode("eight_bit"), Mode(packing=True)], ids=["eight_bit", "packed"]
+    "mode", [Execution("eight_bit"), Execution(packing=True)], ids=["eight_bit", "packed"]
 )
 def test_a_run_that_was_killed_ends_with_the_same_bytes(
-    mode: Mode, tmp_path: Path, uncompiled: None
+    mode: Execution, tmp_path: Path, uncompiled: None
 ) -> None:
     whole = trained("llama", True, mode)
 
@@ -214,8 +214,8 @@ def test_activations_that_are_not_kept_are_computed_again(architecture: str) -> 
             nonlocal count
             count += 1
 
-        anatomy_of(model.config).layers_of(model)[0].register_forward_hook(passed)
-        train(model, examples(), RECIPE, 5, mode=Mode(checkpointing=checkpointing))
+        architecture_of(model.config).layers_of(model)[0].register_forward_hook(passed)
+        train(model, examples(), RECIPE, 5, mode=Execution(checkpointing=checkpointing))
         passes[checkpointing] = count
     assert passes[True] == 2 * passes[False] > 0
 
@@ -239,16 +239,16 @@ def test_compiled_layers(
     architecture: str, tied: bool, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled = with_backend("eager", monkeypatch)
-    mode = Mode(compile=True, checkpointing=checkpointing, packing=True)
+    mode = Execution(compile=True, checkpointing=checkpointing, packing=True)
     found = trained(architecture, tied, mode)
     assert len(compiled) == 2  # the layers
     # The same kernels in the same order: what is compiled is only how they are called.
-    assert found.same(trained(architecture, tied, Mode(packing=True)))
+    assert found.same(trained(architecture, tied, Execution(packing=True)))
 
 
 @pytest.mark.parametrize(("architecture", "tied"), [MODELS[1], MODELS[2]])
 def test_kernels_that_are_fused(architecture: str, tied: bool) -> None:
-    found = trained(architecture, tied, Mode(compile=True, packing=True))
+    found = trained(architecture, tied, Execution(compile=True, packing=True))
     # Fused kernels round elsewhere; the bounds are those of other orders of addition.
     found.close(plain(architecture, tied), weights=2e-4, losses=1e-5, sums=1e-3)
 
@@ -352,7 +352,7 @@ def test_an_idle_micro_batch_changes_nothing() -> None:
 def test_numbers_fetched_late_tell_of_their_own_update(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "History", lambda shards, every: History(shards, 6))
+    monkeypatch.setattr(loop, "History", lambda strategy, every: TrainingLog(strategy, 6))
     model = start("llama", False)
     updates = 0
 
@@ -389,7 +389,7 @@ def test_numbers_fetched_late_tell_of_their_own_update(
 def test_when_numbers_are_fetched_does_not_matter(
     every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "History", lambda shards, _: History(shards, every))
+    monkeypatch.setattr(loop, "History", lambda strategy, _: TrainingLog(strategy, every))
     assert trained("llama", False).same(plain("llama", False))
 
 
@@ -410,7 +410,7 @@ def test_a_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("torchao", "torchao.optim"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(FactRecallError, match=r"pip install torchao"):
-        make_optimiser(start("llama", False), RECIPE, Mode("eight_bit"))
+        make_optimiser(start("llama", False), RECIPE, Execution("eight_bit"))
 
 
 def test_torchao_is_loaded_by_nobody_who_does_not_use_it() -> None:

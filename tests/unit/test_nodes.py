@@ -11,9 +11,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, BloomConfig
 
 from factrecall.evaluation.batching import Answers
-from factrecall.evaluation.early_exit import Beginnings
-from factrecall.evaluation.incremental_forward import Restart
-from factrecall.models.architectures import ANATOMIES, PROJECTIONS, anatomy_of, heads_of
+from factrecall.evaluation.early_exit import EarlyExit
+from factrecall.evaluation.incremental_forward import IncrementalForward
+from factrecall.models.architectures import ARCHITECTURES, PROJECTIONS, architecture_of, heads_of
 from factrecall.models.forward import Encoded
 from factrecall.parameters.nodes import KINDS, Kind, Nodes
 from factrecall.parameters.sets import ParameterSet
@@ -57,14 +57,14 @@ def build(name: str) -> PreTrainedModel:
     return model
 
 
-@pytest.fixture(params=sorted(ANATOMIES))
+@pytest.fixture(params=sorted(ARCHITECTURES))
 def model(request: pytest.FixtureRequest) -> PreTrainedModel:
     return build(request.param)
 
 
 def node_set(nodes: Nodes, node: int) -> ParameterSet:
     starts = dict(nodes.space.offsets())
-    everything = ~ParameterSet.nothing(nodes.space)
+    everything = ~ParameterSet.empty(nodes.space)
     every = ParameterSet.of(nodes.space, np.arange(len(everything)))
     parts = [starts[name] + local[of == node] for name, local, of in nodes.members(every)]
     return ParameterSet.of(nodes.space, np.concatenate(parts))
@@ -78,7 +78,7 @@ def test_nodes_are_disjoint_and_cover_their_tensors(model: PreTrainedModel, kind
     together = ParameterSet.of(nodes.space, np.concatenate([s.index for s in sets]))
     assert together == nodes.everything() and len(together) == sum(map(len, sets))
     assert nodes.sizes().tolist() == [len(s) for s in sets] and min(nodes.sizes()) > 0
-    chosen = (~ParameterSet.nothing(nodes.space)).sample(500, generator(1))
+    chosen = (~ParameterSet.empty(nodes.space)).sample(500, generator(1))
     assert nodes.counts(chosen).tolist() == [len(s & chosen) for s in sets]
 
 
@@ -98,14 +98,14 @@ def test_as_many_nodes_as_the_architecture_has(model: PreTrainedModel) -> None:
     assert all(found[layer, p] == heads[p] for layer in (0, 1) for p in PROJECTIONS)
     weights = attention.table.groupby("projection")["weight"].first()
     assert weights.to_dict() == {p: HEADS / heads[p] for p in PROJECTIONS}
-    matrices = len(anatomy_of(model.config).mlp)
+    matrices = len(architecture_of(model.config).mlp)
     columns = 2 * ((matrices - 1) * WIDTH + INNER)
     assert len(Nodes.of(model, "column")) == columns
     assert len(Nodes.of(model, "unit")) == 2 * INNER
 
 
 def module(model: PreTrainedModel, layer: int, name: str) -> nn.Module:
-    return model.get_submodule(f"{anatomy_of(model.config).layers}.{layer}.{name}")
+    return model.get_submodule(f"{architecture_of(model.config).layers}.{layer}.{name}")
 
 
 def logits(model: PreTrainedModel, hook: Callable[[], Any] | None = None) -> torch.Tensor:
@@ -146,7 +146,7 @@ def silence(where: nn.Module, spans: list[slice], *, before: bool) -> Callable[[
 
 def test_an_attention_node_is_that_head(model: PreTrainedModel) -> None:
     nodes = Nodes.of(model, "attention")
-    anatomy, heads = anatomy_of(model.config), heads_of(model.config)
+    anatomy, heads = architecture_of(model.config), heads_of(model.config)
     whole = logits(model)
     for node, row in enumerate(nodes.table.itertuples()):
         layer, projection, head = int(row.layer), str(row.projection), int(row.head)
@@ -170,7 +170,7 @@ def test_an_attention_node_is_that_head(model: PreTrainedModel) -> None:
 
 
 def test_a_unit_is_a_hidden_unit_and_a_column_one_input(model: PreTrainedModel) -> None:
-    anatomy = anatomy_of(model.config)
+    anatomy = architecture_of(model.config)
     down = anatomy.mlp["down"]
     units = Nodes.of(model, "unit")
     for node in (0, 7, INNER - 1, INNER, 2 * INNER - 1):
@@ -190,14 +190,14 @@ def test_a_unit_is_a_hidden_unit_and_a_column_one_input(model: PreTrainedModel) 
 
 def test_an_unknown_architecture_is_refused_with_the_known_ones() -> None:
     with pytest.raises(FactRecallError) as error:
-        anatomy_of(BloomConfig())
+        architecture_of(BloomConfig())
     assert all(name in str(error.value) for name in ("bloom", "gpt_neox", "llama", "anatomy.py"))
 
 
 def test_members_of_a_complement_are_not_listed() -> None:
     nodes = Nodes.of(build("llama"), "attention")
     with pytest.raises(ValueError, match="complement"):
-        list(nodes.members(~ParameterSet.nothing(nodes.space)))
+        list(nodes.members(~ParameterSet.empty(nodes.space)))
     assert isinstance(nodes.space, ParameterSpace)
 
 
@@ -232,8 +232,8 @@ def test_rows_and_restarts_give_the_logits_of_whole_passes(model: PreTrainedMode
     handle = model.get_output_embeddings().register_forward_hook(
         lambda _, __, out: said.append(out.clone())
     )
-    layers = anatomy_of(model.config).layers_of(model)
-    with Restart(model, layers, Beginnings(texts, 64), 1e9) as asked:
+    layers = architecture_of(model.config).layers_of(model)
+    with IncrementalForward(model, layers, EarlyExit(texts, 64), 1e9) as asked:
         asked.right(0)
         with torch.no_grad():
             for parameter in layers[1].parameters():

@@ -23,9 +23,9 @@ from factrecall.experiments.attribution.patching import (
     patched,
     states_of,
 )
-from factrecall.experiments.attribution.tokenised_prompts import POSITIONS, Asked, read
+from factrecall.experiments.attribution.tokenised_prompts import POSITIONS, TokenisedPrompt, read
 from factrecall.experiments.common.prompts import compose
-from factrecall.models.architectures import anatomy_of
+from factrecall.models.architectures import architecture_of
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.statistics import TOGETHER
 from factrecall.runtime.storage import read_table, write_table
@@ -42,17 +42,17 @@ def tiny(request: pytest.FixtureRequest) -> Tiny:
     return taught(request.param)
 
 
-def asked_of(tiny: Tiny, form: str, column: str = "individual") -> list[Asked]:
+def asked_of(tiny: Tiny, form: str, column: str = "individual") -> list[TokenisedPrompt]:
     """Return the facts of two people of each side, or of their donors."""
     keys = zip(DRAWN[column], DRAWN["relation"], strict=True)
     return read(tiny.tokenizer, [compose(TEXTS.up_to(form, *key)) for key in keys])
 
 
 def plain(
-    tiny: Tiny, target: Asked, source: Asked | None, layer: int, at: str
+    tiny: Tiny, target: TokenisedPrompt, source: TokenisedPrompt | None, layer: int, at: str
 ) -> tuple[bool, float, int]:
     """Patch one text the plain way: one whole pass for the state, one whole pass with it."""
-    module = anatomy_of(tiny.model.config).layers_of(tiny.model)[layer]
+    module = architecture_of(tiny.model.config).layers_of(tiny.model)[layer]
     state: list[torch.Tensor] = []
 
     def put(_: object, __: object, out: torch.Tensor) -> torch.Tensor:

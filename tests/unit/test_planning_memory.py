@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factrecall.config import Mode as Settings
+from factrecall.config import Execution as Settings
 from factrecall.cost.devices import DEVICES, this_cpu
 from factrecall.cost.execution_choice import FITS, candidates, choose, fits
 from factrecall.cost.memory import activation_bytes, training_memory
@@ -20,7 +20,7 @@ from factrecall.cost.shapes import KNOWN, Shape
 from factrecall.cost.training import PASS_COST
 from factrecall.models.scratch import build_model
 from factrecall.runtime.errors import FactRecallError
-from factrecall.training.execution import Mode
+from factrecall.training.execution import Execution
 from tests.conftest import ARCHITECTURES, FactTables, scratch, tokenizer_for
 
 COUNTS = {"meta-llama/Llama-3.2-3B": 3_212_749_824, "EleutherAI/pythia-2.8b": 2_775_208_960}
@@ -118,50 +118,50 @@ def test_activations_are_what_autograd_keeps(architecture: str, precision: str) 
 
 def test_weights_gradients_moments_and_sums_are_those_of_the_parameters() -> None:
     n = LLAMA.parameters
-    parts = training_memory(LLAMA, Mode(), 4096, 3, "bfloat16").parts
+    parts = training_memory(LLAMA, Execution(), 4096, 3, "bfloat16").parts
     assert parts["weights"] == parts["gradients"] == 4 * n
     assert parts["moments"] == 8 * n
     assert parts["trace"] == 3 * 8 * n + 4 * LLAMA.largest
-    eight = training_memory(LLAMA, Mode(optimiser="eight_bit"), 4096, 0, "bfloat16").parts
+    eight = training_memory(LLAMA, Execution(optimiser="eight_bit"), 4096, 0, "bfloat16").parts
     whole = 8 * LLAMA.embedding  # see training.optimisers
     assert 2 * n < eight["moments"] - whole + 2 * LLAMA.embedding < 2.1 * n
     assert eight["trace"] == 0
 
 
 def test_every_way_to_save_memory_saves_some() -> None:
-    whole = training_memory(LLAMA, Mode(), 4096, 2, "bfloat16")
+    whole = training_memory(LLAMA, Execution(), 4096, 2, "bfloat16")
     for changed in (
-        Mode(checkpointing=True),
-        Mode(trace="host"),
-        Mode(optimiser="eight_bit"),
-        Mode(optimiser="offloaded"),
-        Mode(gpus=4),
+        Execution(checkpointing=True),
+        Execution(trace="host"),
+        Execution(optimiser="eight_bit"),
+        Execution(optimiser="offloaded"),
+        Execution(gpus=4),
     ):
         assert training_memory(LLAMA, changed, 4096, 2, "bfloat16").device < whole.device
-    host = training_memory(LLAMA, Mode(trace="host"), 4096, 2, "bfloat16")
+    host = training_memory(LLAMA, Execution(trace="host"), 4096, 2, "bfloat16")
     # The sums, one magnitude and two gradients on their way.
     assert host.host - whole.host == 2 * 8 * LLAMA.parameters + 3 * 4 * LLAMA.largest
-    away = training_memory(LLAMA, Mode("offloaded"), 4096, 2, "bfloat16")
+    away = training_memory(LLAMA, Execution("offloaded"), 4096, 2, "bfloat16")
     assert away.parts["trace"] == 0 and away.host_parts["trace"] > 2 * 8 * LLAMA.parameters
 
 
 def test_a_cpu_is_trained_on_as_ever() -> None:
-    assert choose(Settings(), LLAMA, 4096, 3, None, "float32") == Mode()
+    assert choose(Settings(), LLAMA, 4096, 3, None, "float32") == Execution()
 
 
 def test_modes_are_tried_in_order() -> None:
     order = list(candidates(Settings(), gpu=True))
     assert order[:4] == [
-        Mode(packing=True),
-        Mode(packing=True, checkpointing=True),
-        Mode(packing=True, trace="host"),
-        Mode(packing=True, checkpointing=True, trace="host"),
+        Execution(packing=True),
+        Execution(packing=True, checkpointing=True),
+        Execution(packing=True, trace="host"),
+        Execution(packing=True, checkpointing=True, trace="host"),
     ]
     # Sums of gradients that are in main memory are there, too.
-    away = Mode("offloaded", packing=True, trace="host")
+    away = Execution("offloaded", packing=True, trace="host")
     assert order[4:] == [away, replace(away, checkpointing=True)]
     (there,) = candidates(Settings(optimiser="offloaded"), gpu=False)
-    assert there == Mode("offloaded")
+    assert there == Execution("offloaded")
 
 
 @given(st.floats(1e9, 3e11))
@@ -182,7 +182,7 @@ def test_what_is_set_stays(memory: int | None) -> None:
         packing="never",
         compile="always",
     )
-    kept = Mode("eight_bit", checkpointing=False, trace="device", compile=True)
+    kept = Execution("eight_bit", checkpointing=False, trace="device", compile=True)
     assert choose(settings, LLAMA, 4096, 3, memory) == kept
     shared = choose(Settings(gpus=2, checkpointing="always"), LLAMA, 4096, 3, memory)
     assert shared.gpus == 2 and shared.checkpointing

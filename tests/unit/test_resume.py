@@ -23,7 +23,7 @@ from factrecall.runtime.checkpoint import Checkpoint, work_key
 from factrecall.runtime.safetensors_writer import read_tensors
 from factrecall.runtime.storage import write_table
 from factrecall.training import fine_tuning
-from factrecall.training.execution import Mode
+from factrecall.training.execution import Execution
 from factrecall.training.fine_tuning import fine_tune
 from factrecall.training.loop import train
 from factrecall.training.trace import GradientTrace
@@ -65,7 +65,7 @@ class Study:
             recipe(updates=updates, batch_size=12),
             Trace(in_distribution=2, out_of_distribution=2, snapshots=snapshots),
             "float32",
-            Mode(),
+            Execution(),
             0,
             tuning="mix",
             seed=1,

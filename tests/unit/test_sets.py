@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from factrecall.parameters.sets import ParameterSet, read_set, read_sets, write_sets
-from factrecall.parameters.sorted_sets import exchanged
+from factrecall.parameters.sorted_sets import difference
 from factrecall.parameters.space import ParameterSpace
 from factrecall.runtime.errors import DamagedFile, FactRecallError
 from factrecall.runtime.seeds import generator
@@ -23,17 +23,17 @@ MEMBERS = st.sets(st.integers(0, SPACE.size - 1))
 SETS = st.tuples(MEMBERS, st.booleans())
 
 
-def made(members: set[int], inverted: bool) -> ParameterSet:
+def made(members: set[int], complement: bool) -> ParameterSet:
     """Make a set of these members, stored by them or by what it lacks."""
-    stored = ALL - members if inverted else members
-    return ParameterSet(SPACE, np.array(sorted(stored), dtype=np.uint32), inverted)
+    stored = ALL - members if complement else members
+    return ParameterSet(SPACE, np.array(sorted(stored), dtype=np.uint32), complement)
 
 
 def members(found: ParameterSet) -> set[int]:
     index = set(found.index.tolist())
     assert found.index.dtype == np.uint32
     assert found.index.tolist() == sorted(index)  # rising, each once
-    return ALL - index if found.inverted else index
+    return ALL - index if found.complement else index
 
 
 @given(SETS, SETS)
@@ -81,7 +81,7 @@ def test_a_sample_is_a_subset_of_the_wanted_size(
     one: tuple[set[int], bool], data: st.DataObject, seed: int
 ) -> None:
     a = made(*one)
-    size = data.draw(st.integers(0, len(a)))
+    size = data.sample_sorted(st.integers(0, len(a)))
     drawn = members(a.sample(size, generator(seed, "x")))
     assert len(drawn) == size and drawn <= one[0]
     counts = a.sample(size, generator(seed, "y")).counts()
@@ -90,7 +90,7 @@ def test_a_sample_is_a_subset_of_the_wanted_size(
 
 
 def test_samples_are_uniform() -> None:
-    everything = ~ParameterSet.nothing(SPACE)
+    everything = ~ParameterSet.empty(SPACE)
     for size in (3, 20):  # few are drawn, of many it is drawn who stays out
         rng = generator(0, "uniform", size)
         hits = sum(
@@ -123,7 +123,7 @@ def test_files_keep_sets(
 
 def test_a_set_of_another_space_is_refused_with_both_named(tmp_path: Path) -> None:
     other = ParameterSpace(("a",), ((29,),))
-    a, b = ParameterSet.nothing(SPACE), ParameterSet.nothing(other)
+    a, b = ParameterSet.empty(SPACE), ParameterSet.empty(other)
     for do in (operator.and_, operator.or_, operator.sub, operator.xor, operator.eq):
         with pytest.raises(FactRecallError) as raised:
             do(a, b)
@@ -138,7 +138,7 @@ def test_a_set_of_another_space_is_refused_with_both_named(tmp_path: Path) -> No
 @given(MEMBERS, MEMBERS, st.sampled_from([29, 100_000]))
 def test_exchanged_is_both_differences(before: set[int], after: set[int], size: int) -> None:
     one, other = (np.array(sorted(s), dtype=np.uint32) for s in (before, after))
-    enters, leaves = exchanged(one, other, size)  # merged in a large tensor, marked in a small one
+    enters, leaves = difference(one, other, size)  # merged in a large tensor, marked in a small one
     assert enters.tolist() == sorted(after - before)
     assert leaves.tolist() == sorted(before - after)
 
@@ -171,9 +171,9 @@ def test_algebra_beyond_32_bits(
     do: object, one: set[int], other: set[int], turned: bool, other_turned: bool
 ) -> None:
     sets = []
-    for chosen, inverted in ((one, turned), (other, other_turned)):
+    for chosen, complement in ((one, turned), (other, other_turned)):
         made_ = ParameterSet.of(WIDE, np.array(sorted(chosen), dtype=np.uint64))
-        sets.append(~made_ if inverted else made_)
+        sets.append(~made_ if complement else made_)
     found = do(*sets)  # type: ignore[operator]
     assert found.index.dtype == np.uint64
     looked_at = one | other | {0, 2**32, WIDE.size - 1}
@@ -181,12 +181,12 @@ def test_algebra_beyond_32_bits(
         expected = do(
             {i} if (i in one) != turned else set(), {i} if (i in other) != other_turned else set()
         )  # type: ignore[operator]
-        assert ((i in set(found.index.tolist())) != found.inverted) == bool(expected)
+        assert ((i in set(found.index.tolist())) != found.complement) == bool(expected)
     ends = np.cumsum((0, *WIDE.sizes))
     stored = found.index.tolist()
     for (name, local), start, size in zip(found.by_tensor(), ends, WIDE.sizes, strict=False):
         assert local.tolist() == [i - start for i in stored if start <= i < start + size]
-        assert found.counts()[name] == (size - len(local) if found.inverted else len(local))
+        assert found.counts()[name] == (size - len(local) if found.complement else len(local))
 
 
 def test_one_set_is_read_without_the_others(tmp_path: Path) -> None:

@@ -33,8 +33,8 @@ from factrecall.runtime.signals import Interrupted
 from factrecall.runtime.storage import read_table, write_text
 from factrecall.training import launcher as launching
 from factrecall.training.batches import Example
-from factrecall.training.distributed import shards_of
-from factrecall.training.execution import Mode
+from factrecall.training.distributed import strategy_of
+from factrecall.training.execution import Execution
 from factrecall.training.fully_sharded import deal
 from factrecall.training.training_log import HISTORY
 from tests.conftest import ARCHITECTURES, Workspace
@@ -112,7 +112,7 @@ def test_examples_are_dealt_out_whole_and_evenly() -> None:
 
 def test_processes_have_to_be_as_many_as_the_mode_says() -> None:
     with pytest.raises(FactRecallError, match=r"gpus = 3\n.*1 process"):
-        shards_of(Mode(gpus=3), torch.device("cpu"))
+        strategy_of(Execution(gpus=3), torch.device("cpu"))
 
 
 def test_one_of_several_processes_is_not_taken_for_the_only_one(
@@ -120,7 +120,7 @@ def test_one_of_several_processes_is_not_taken_for_the_only_one(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(FactRecallError, match=r"gpus = 1\n.*4 process"):
-        shards_of(Mode(), torch.device("cpu"))
+        strategy_of(Execution(), torch.device("cpu"))
 
 
 def test_more_gpus_than_there_are_is_told_before_anything_starts() -> None:
@@ -332,11 +332,11 @@ def test_the_processes_of_a_command_have_its_lease(
 
 
 def test_short_blocks_are_not_disturbed() -> None:
-    with signals.listening(), pytest.raises(Interrupted):
+    with signals.handle_signals(), pytest.raises(Interrupted):
         with signals.undisturbed():
             signal.raise_signal(signal.SIGTERM)
             done = True
         assert done
         pytest.fail("it was asked to leave")
-    with signals.listening(), signals.undisturbed():
+    with signals.handle_signals(), signals.undisturbed():
         signal.raise_signal(signal.SIGUSR1)  # goes on outside of blocks, too

@@ -25,7 +25,7 @@ from factrecall.experiments.attribution.counterfactual_prompts import (
     draw_facts,
     exchange,
 )
-from factrecall.experiments.attribution.tokenised_prompts import Asked, read
+from factrecall.experiments.attribution.tokenised_prompts import TokenisedPrompt, read
 from factrecall.experiments.common.prompts import FORMATS, ROLES, Prompt, compose, prompts
 from factrecall.runtime.statistics import TOGETHER
 from factrecall.runtime.storage import read_table, write_table
@@ -50,7 +50,7 @@ def prompt(form: str, person: int, relation: str) -> Prompt:
     return compose(TEXTS.up_to(form, person, relation))
 
 
-def asked_of(tiny: Tiny, count: int = 10) -> list[Asked]:
+def asked_of(tiny: Tiny, count: int = 10) -> list[TokenisedPrompt]:
     """Return prompts of both formats, of many lengths."""
     keys = [(f, p, r) for p in PEOPLE[:3] for r in RELATIONS[::2] for f in FORMATS]
     return read(tiny.tokenizer, [prompt(*key) for key in keys[:count]])
@@ -184,13 +184,13 @@ def test_tokens_have_the_role_of_what_they_stand_for(kind: str) -> None:
 # --- integrated gradients ---------------------------------------------------------------------
 
 
-def logit(tiny: Tiny, one: Asked, embedded: torch.Tensor) -> torch.Tensor:
+def logit(tiny: Tiny, one: TokenisedPrompt, embedded: torch.Tensor) -> torch.Tensor:
     """Return the logit of an answer's first token, the plain way."""
     logits = tiny.model(inputs_embeds=embedded[None], use_cache=False).logits
     return torch.as_tensor(logits[0, -1, one.first])
 
 
-def ends(tiny: Tiny, one: Asked) -> tuple[torch.Tensor, torch.Tensor]:
+def ends(tiny: Tiny, one: TokenisedPrompt) -> tuple[torch.Tensor, torch.Tensor]:
     matrix: torch.Tensor = tiny.model.get_input_embeddings().weight.detach()  # type: ignore[operator]
     embedded = matrix[torch.as_tensor(one.tokens[: len(one.roles)])]
     return matrix.mean(0).expand_as(embedded), embedded

@@ -30,7 +30,7 @@ from factrecall.experiments.representations.capture import (
     first_tokens,
     probed_people,
 )
-from factrecall.models.architectures import anatomy_of
+from factrecall.models.architectures import architecture_of
 from factrecall.models.forward import Encoded
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.safetensors_writer import read_tensors
@@ -49,8 +49,8 @@ def rest_of_layer(
     model: PreTrainedModel, layer: int, state: torch.Tensor, entered: torch.Tensor
 ) -> torch.Tensor:
     """Do what a layer does after its attention."""
-    module = anatomy_of(model.config).layers_of(model)[layer]
-    mlp = anatomy_of(model.config).mlp_of(module)
+    module = architecture_of(model.config).layers_of(model)[layer]
+    mlp = architecture_of(model.config).mlp_of(module)
     kind = model.config.model_type
     parallel = kind == "gpt_neox" and model.config.use_parallel_residual
     before = {"gpt2": "ln_2", "gemma2": "pre_feedforward_layernorm", "olmo2": None}
@@ -75,7 +75,7 @@ def check_layers(model: PreTrainedModel, texts: list[Encoded]) -> None:
                     )
                     out = rest_of_layer(model, layer, states[layer, number], entered)
                     if layer == layers[-1]:
-                        out = anatomy_of(model.config).norm_of(model)(out)
+                        out = architecture_of(model.config).norm_of(model)(out)
                     torch.testing.assert_close(out, left, **CLOSE)
                 number += 1
     assert number == states.shape[1]

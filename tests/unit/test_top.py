@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from factrecall.parameters import streaming_topk as module
-from factrecall.parameters.streaming_topk import falling, top
+from factrecall.parameters.streaming_topk import argsort_descending, top_k
 from factrecall.runtime.errors import FactRecallError
 
 # Ties, both zeros, infinities, values that share their upper 16 bits, and anything else.
@@ -36,7 +36,7 @@ def test_top_equals_a_full_sort_with_ties_by_index(
         patch.object(module, "_SAMPLE", room),
         patch.dict(module._CHUNK, cpu=room),
     ):
-        index, value = top(
+        index, value = top_k(
             lambda: [torch.from_numpy(p) for p in parts], keep, np.uint32, positive=positive
         )
     flat = np.concatenate(parts)
@@ -49,7 +49,7 @@ def test_top_equals_a_full_sort_with_ties_by_index(
 
 @given(arrays(np.float32, st.integers(0, 50), elements=FLOATS))
 def test_falling_is_a_stable_descending_argsort(value: np.ndarray) -> None:
-    assert falling(value).tolist() == in_falling_order(value).tolist()
+    assert argsort_descending(value).tolist() == in_falling_order(value).tolist()
 
 
 @pytest.mark.parametrize("order", ["random", "rising", "falling", "equal"])
@@ -58,12 +58,12 @@ def test_room_and_chunks_do_not_show(order: str) -> None:
     if order != "random":
         scores = scores.sort(descending=order == "falling").values
     scores = torch.ones_like(scores) if order == "equal" else scores
-    whole = top(lambda: [scores], 700)
+    whole = top_k(lambda: [scores], 700)
     with patch.object(module, "_ROOM", 5), patch.dict(module._CHUNK, cpu=7):
-        for one, other in zip(whole, top(lambda: scores.view(100, 100), 700), strict=True):
+        for one, other in zip(whole, top_k(lambda: scores.view(100, 100), 700), strict=True):
             assert np.array_equal(one, other)
     with patch.object(module, "_ROOM", 2000), patch.object(module, "_SAMPLE", 500):
-        for one, other in zip(whole, top(lambda: [scores], 700), strict=True):
+        for one, other in zip(whole, top_k(lambda: [scores], 700), strict=True):
             assert np.array_equal(one, other)
     expected = np.sort(in_falling_order(scores.numpy())[:700])
     assert whole[0].tolist() == expected.tolist()
@@ -77,11 +77,11 @@ def test_indices_beyond_32_bits_are_told() -> None:
 
 def test_half_precision_scores_are_selected_too() -> None:
     scores = torch.tensor([1.0, 3.0, 2.0], dtype=torch.bfloat16)
-    assert top(lambda: [scores], 2)[0].tolist() == [1, 2]
+    assert top_k(lambda: [scores], 2)[0].tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_what_is_no_number_is_refused(sign: int) -> None:
     bad = torch.tensor([1.0, sign * float("nan")])
     with pytest.raises(FactRecallError, match="not numbers"):
-        top(lambda: [bad], 1)
+        top_k(lambda: [bad], 1)

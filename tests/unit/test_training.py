@@ -13,7 +13,7 @@ from torch.nn import functional
 from factrecall.runtime.errors import FactRecallError
 from factrecall.training.batches import IGNORED, Example, batch_indices
 from factrecall.training.examples import training_set
-from factrecall.training.execution import Mode
+from factrecall.training.execution import Execution
 from factrecall.training.loop import train
 from factrecall.training.optimisers import learning_rate
 from factrecall.training.training_log import HISTORY
@@ -86,7 +86,10 @@ def test_micro_batch_size_and_checkpointing_change_rounding_only(tiny: Tiny) -> 
     examples = mix_of(tiny)
     reference = copy.deepcopy(tiny.model).double()
     train(reference, examples, recipe(), seed=5)
-    for changes, mode in (({"micro_batch_tokens": 64}, Mode()), ({}, Mode(checkpointing=True))):
+    for changes, mode in (
+        ({"micro_batch_tokens": 64}, Execution()),
+        ({}, Execution(checkpointing=True)),
+    ):
         model = copy.deepcopy(tiny.model).double()
         train(model, examples, recipe(**changes), seed=5, mode=mode)
         for a, b in zip(model.parameters(), reference.parameters(), strict=True):

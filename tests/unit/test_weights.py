@@ -84,11 +84,11 @@ def test_a_pair_composes_the_same_wherever_it_is_kept(
     found: dict[str, list[torch.Tensor]] = {}
     for place in ("device", "host"):
         _, model, weights = open_pair(base, tuned, CPU, place=place)  # type: ignore[arg-type]
-        some = (~ParameterSet.nothing(weights.space)).sample(500, generator(0))
+        some = (~ParameterSet.empty(weights.space)).sample(500, generator(0))
         held = []
         with weights:
-            for members in (some, ~some, some - weights.most_moved(300)):
-                weights.hold(members)
+            for members in (some, ~some, some - weights.largest_change(300)):
+                weights.set(members)
                 held += [p.detach().clone() for p in model.parameters()]
             held += weights.changed(some).values()
             assert isinstance(weights.changed(some), dict) == (place == "device")

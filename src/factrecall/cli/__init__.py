@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from factrecall.cli import circuits, experiments, models, plan, reports, representations
 from factrecall.cli.common import moved_aside, writing
 from factrecall.runtime.errors import EXIT_CODE, DamagedFile, FactRecallError, out_of_memory
-from factrecall.runtime.signals import TAKEN_OVER, Interrupted, listening
+from factrecall.runtime.signals import TAKEN_OVER, Interrupted, handle_signals
 from factrecall.runtime.storage import disk_error
 
 REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     options.arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        with listening(), writing(options):
+        with handle_signals(), writing(options):
             try:
                 options.run(options)
             except DamagedFile as error:

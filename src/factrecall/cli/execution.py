@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
     from factrecall.config import Recipe, Study
     from factrecall.cost.shapes import Shape
-    from factrecall.training.execution import Mode
+    from factrecall.training.execution import Execution
 
 
-def resolve(study: Study, shape: Shape, recipe: Recipe, tuning: str, device: torch.device) -> Mode:
+def resolve(
+    study: Study, shape: Shape, recipe: Recipe, tuning: str, device: torch.device
+) -> Execution:
     """Return how a training is done; say so in the log, if it is not the plain way of a CPU.
 
     This is no part of a stage: what is known of devices must not train models again.

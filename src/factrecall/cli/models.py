@@ -96,13 +96,13 @@ def _fetch_model(options: argparse.Namespace) -> None:
     _, settings, _ = open_study(options, model=options.model)
     from transformers import AutoConfig
 
-    from factrecall.models.architectures import anatomy_of
+    from factrecall.models.architectures import architecture_of
     from factrecall.models.sources import fetch
 
     fetch(**settings, locks=options.locks, out=options.out)
     # Told before anything is trained. Not part of the stage: a new architecture in the table must
     # not fetch, and so train, all models again.
-    anatomy_of(AutoConfig.from_pretrained(options.out, local_files_only=True))
+    architecture_of(AutoConfig.from_pretrained(options.out, local_files_only=True))
 
 
 def _fine_tune(options: argparse.Namespace) -> None:

@@ -25,7 +25,7 @@ from factrecall.config.representations import (
     Representations,
     Signature,
 )
-from factrecall.config.section import Amount, Mistake, Name, Natural, Positive, Section
+from factrecall.config.section import Amount, ConfigIssue, Name, Natural, Positive, Section
 
 __all__ = [
     "TUNINGS",
@@ -80,9 +80,9 @@ class Training(Recipes):
     mode: Mode = Mode()
     """How trainings fit their device; `auto` takes the fastest that fits."""
 
-    def _mistakes(self) -> Iterator[Mistake]:
+    def _issues(self) -> Iterator[ConfigIssue]:
         if len(set(self.seeds)) < len(self.seeds):
-            yield Mistake(
+            yield ConfigIssue(
                 ("seeds",),
                 "a seed is there twice, but would give the same model again",
                 f"keep each once: {list(dict.fromkeys(self.seeds))}",
@@ -169,40 +169,40 @@ class Study(Section):
         }
         return {**raw, "models": {name: _complete(m, shared) for name, m in models.items()}}
 
-    def _mistakes(self) -> Iterator[Mistake]:
+    def _issues(self) -> Iterator[ConfigIssue]:
         yield from self._name_mistakes()
         yield from self._people_mistakes()
         yield from self._layer_mistakes()
         yield from self._case_mistakes()
         keep, k = self.trace.keep, self.shared.k
         if isinstance(keep, int) != isinstance(k, int):
-            yield Mistake(
+            yield ConfigIssue(
                 ("shared", "k"),
                 f"of it and trace.keep ({keep}) one is a count and one a fraction of all "
                 "parameters, so they cannot be compared before the model is there",
                 "give both as counts (whole numbers), or both as fractions (up to 1.0)",
             )
         elif k > keep:
-            yield Mistake(
+            yield ConfigIssue(
                 ("shared", "k"),
                 f"the trace keeps only {keep} (trace.keep)",
                 f"set it to {keep} or less, or raise trace.keep, which trains all models again",
             )
 
-    def _name_mistakes(self) -> Iterator[Mistake]:
+    def _name_mistakes(self) -> Iterator[ConfigIssue]:
         known: dict[str, str] = {}
         for name in self.models:
             if (other := known.setdefault(name.casefold(), name)) != name:
-                yield Mistake(
+                yield ConfigIssue(
                     ("models", name),
                     f"on some disks its folder is that of {other!r}: they differ by case alone",
                     "give it another name",
                 )
 
-    def _people_mistakes(self) -> Iterator[Mistake]:
+    def _people_mistakes(self) -> Iterator[ConfigIssue]:
         scratch = [name for name, m in self.models.items() if isinstance(m, Scratch)]
         if scratch and not self.facts.pretrain_people:
-            yield Mistake(
+            yield ConfigIssue(
                 ("facts", "pretrain_people"),
                 f"models built from scratch ({', '.join(scratch)}) are pre-trained on other people",
                 "set it to about as many as facts.people",
@@ -212,7 +212,7 @@ class Study(Section):
         if self.facts.sides[0] < 2:
             few = self.facts.people < 3
             share = f"set it to {2 / self.facts.people:.2g} or more, or raise facts.people"
-            yield Mistake(
+            yield ConfigIssue(
                 ("facts", "people" if few else "in_distribution"),
                 "only one person is in distribution: probes are fitted to some, tested on others",
                 "set it to 3 or more" if few else share,
@@ -221,17 +221,17 @@ class Study(Section):
         keys = ("in_distribution", "out_of_distribution")
         for key, wanted, there in zip(keys, traced, self.facts.sides, strict=True):
             if wanted > there:
-                yield Mistake(
+                yield ConfigIssue(
                     ("trace", key),
                     f"only {there} of {self.facts.people} people are on that side "
                     f"(facts.in_distribution = {self.facts.in_distribution})",
                     f"set it to {there} or less, or change facts.people or facts.in_distribution",
                 )
 
-    def _case_mistakes(self) -> Iterator[Mistake]:
+    def _case_mistakes(self) -> Iterator[ConfigIssue]:
         case = self.circuits.case
         if case.individual is not None and case.individual >= self.facts.people:
-            yield Mistake(
+            yield ConfigIssue(
                 ("circuits", "case", "individual"),
                 f"there are {self.facts.people} people, counted from 0",
                 "name one of them who is out of distribution, or set it to null",
@@ -239,12 +239,12 @@ class Study(Section):
         for key, attribute in (("layer", "layers"), ("head", "heads")):
             yield from self._beyond(("circuits", "case", key), getattr(case, key), attribute)
 
-    def _layer_mistakes(self) -> Iterator[Mistake]:
+    def _layer_mistakes(self) -> Iterator[ConfigIssue]:
         layers = self.representations.layers
         if layers:
             yield from self._beyond(("representations", "layers"), layers[-1], "layers")
 
-    def _beyond(self, key: tuple[str, ...], value: int | None, there: str) -> Iterator[Mistake]:
+    def _beyond(self, key: tuple[str, ...], value: int | None, there: str) -> Iterator[ConfigIssue]:
         """Yield a mistake if a model has not as many layers or heads as a value asks for."""
         counts = {
             name: getattr(model, there)
@@ -253,7 +253,7 @@ class Study(Section):
         }
         lacking = [name for name, count in counts.items() if (value or 0) >= count]
         if lacking:
-            yield Mistake(
+            yield ConfigIssue(
                 key,
                 f"{there} are counted from 0, and models.{lacking[0]} has {counts[lacking[0]]}",
                 "name another, or set it to null (circuits.case: layer and head both)",

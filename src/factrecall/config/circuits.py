@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from factrecall.config.section import Mistake, Natural, Positive, Section
+from factrecall.config.section import ConfigIssue, Natural, Positive, Section
 from factrecall.data import RELATIONS
 
 
@@ -54,12 +54,12 @@ class Case(Section):
     relation: str | None = None
     """Which fact of theirs."""
 
-    def _mistakes(self) -> Iterator[Mistake]:
+    def _issues(self) -> Iterator[ConfigIssue]:
         for one, other in (("layer", "head"), ("head", "layer")):
             if getattr(self, one) is None and getattr(self, other) is not None:
-                yield Mistake((one,), f"{other} is given and it is not", "give both or neither")
+                yield ConfigIssue((one,), f"{other} is given and it is not", "give both or neither")
         if self.relation not in (None, *RELATIONS):
-            yield Mistake(
+            yield ConfigIssue(
                 ("relation",), "there is no such relation", f"take one of {', '.join(RELATIONS)}"
             )
 
@@ -82,9 +82,9 @@ class Circuits(Section):
     case: Case = Case()
     """The attention case study."""
 
-    def _mistakes(self) -> Iterator[Mistake]:
+    def _issues(self) -> Iterator[ConfigIssue]:
         if self.attention is None and self.column is None and self.unit is None:
-            yield Mistake(
+            yield ConfigIssue(
                 ("attention",),
                 "with column and unit null too there is nothing to intervene on",
                 "set one of the three, {} for its defaults",

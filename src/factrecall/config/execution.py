@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from factrecall.config.section import Mistake, Positive, Section
+from factrecall.config.section import ConfigIssue, Positive, Section
 
 Switch = Literal["auto", "always", "never"]
 
@@ -31,15 +31,15 @@ class Mode(Section):
     compile: Switch = "auto"
     """Compile the model's layers first."""
 
-    def _mistakes(self) -> Iterator[Mistake]:
+    def _issues(self) -> Iterator[ConfigIssue]:
         if self.optimiser == "eight_bit" and self.gpus > 1:
-            yield Mistake(
+            yield ConfigIssue(
                 ("optimiser",),
                 "moments in 8 bits are for a training on a single GPU",
                 "set plain: several GPUs share the moments anyway",
             )
         if self.compile == "always" and self.gpus > 1:
-            yield Mistake(
+            yield ConfigIssue(
                 ("compile",),
                 "compiled layers that are split among GPUs were never tried",
                 "set auto, or gpus to 1",

@@ -37,7 +37,7 @@ def explain(
     path : tuple
         Its place.
     kind : str
-        Type of pydantic's error, or "mistake" for those of `factrecall.config.section.Mistake`.
+        Type of pydantic's error, or "mistake" for those of `factrecall.config.section.ConfigIssue`.
     value : object
         The value; of a missing key, its section.
     context : mapping

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from factrecall.config.section import Location, Mistake, Natural, Positive, Section
+from factrecall.config.section import ConfigIssue, Location, Natural, Positive, Section
 
 
 class Pools(Section):
@@ -31,9 +31,9 @@ class Pools(Section):
     last_year: Annotated[int, Field(ge=1000, le=9999)] = 2099
     """Latest year of birth, itself included."""
 
-    def _mistakes(self) -> Iterator[Mistake]:
+    def _issues(self) -> Iterator[ConfigIssue]:
         if self.first_year > self.last_year:
-            yield Mistake(
+            yield ConfigIssue(
                 ("last_year",),
                 f"it is before first_year ({self.first_year})",
                 "swap the two, or make them equal for a single year",
@@ -63,13 +63,13 @@ class Facts(Section):
         inside = min(max(round(self.people * self.in_distribution), 1), self.people - 1)
         return inside, self.people - inside
 
-    def _mistakes(self) -> Iterator[Mistake]:
+    def _issues(self) -> Iterator[ConfigIssue]:
         pools = self.pools
         names = pools.first_names * pools.last_names
         invented = self.people if self.individuals is None else 0
         if invented + self.pretrain_people > names:
             key = "people" if invented else "pretrain_people"
-            yield Mistake(
+            yield ConfigIssue(
                 (key,),
                 f"{invented} people and {self.pretrain_people} pretrain_people need unique names, "
                 f"{pools.first_names} first and {pools.last_names} last names make {names}",
@@ -78,7 +78,7 @@ class Facts(Section):
         for key in ("individuals", "templates"):
             path = getattr(self, key)
             if path is not None and not path.is_file():
-                yield Mistake(
+                yield ConfigIssue(
                     (key,),
                     "there is no such file",
                     f"mend the path (it starts at {Path.cwd()}), or remove the key",

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from factrecall.config.section import Mistake, Positive, Section
+from factrecall.config.section import ConfigIssue, Positive, Section
 
 Alpha = Annotated[float, Field(gt=0.0, lt=1.0)]
 
@@ -58,9 +58,9 @@ class Grafting(Section):
     )
     """How masks are fitted."""
 
-    def _mistakes(self) -> Iterator[Mistake]:
+    def _issues(self) -> Iterator[ConfigIssue]:
         if sorted(set(self.alphas)) != self.alphas:
-            yield Mistake(
+            yield ConfigIssue(
                 ("alphas",),
                 "they are not in rising order, or one is there twice",
                 f"write them as {sorted(set(self.alphas))}",

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from factrecall.config.section import Location, Mistake, Natural, Positive, Section
+from factrecall.config.section import ConfigIssue, Location, Natural, Positive, Section
 
 REPOSITORY = r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)?$"
 COMMIT = r"^[0-9a-f]{40}$"
@@ -40,9 +40,9 @@ class Recipe(Section):
     micro_batch_tokens: Annotated[int, Field(ge=16)] = 16384
     """Tokens in one pass, padding included; lower it when memory is short."""
 
-    def _mistakes(self) -> Iterator[Mistake]:
+    def _issues(self) -> Iterator[ConfigIssue]:
         if self.warmup >= self.updates:
-            yield Mistake(
+            yield ConfigIssue(
                 ("warmup",),
                 f"the learning rate would not be up after all updates ({self.updates})",
                 f"set warmup below {self.updates}, or raise updates",
@@ -90,22 +90,22 @@ class Scratch(Section):
     training: Recipes
     """What differs from the recipes in the section `training`, for this model only."""
 
-    def _mistakes(self) -> Iterator[Mistake]:
+    def _issues(self) -> Iterator[ConfigIssue]:
         if self.hidden_size % (2 * self.heads):
-            yield Mistake(
+            yield ConfigIssue(
                 ("hidden_size",),
                 f"it is no even multiple of heads ({self.heads}), but rotary position embeddings "
                 "pair the coordinates of a head",
                 f"take a multiple of {2 * self.heads}, or change heads",
             )
         if self.architecture == "gpt_neox" and self.key_value_heads not in (None, self.heads):
-            yield Mistake(
+            yield ConfigIssue(
                 ("key_value_heads",),
                 "gpt_neox has one key and value head for each query head",
                 "set it to null, or architecture to llama",
             )
         elif self.heads % (self.key_value_heads or self.heads):
-            yield Mistake(
+            yield ConfigIssue(
                 ("key_value_heads",),
                 f"heads ({self.heads}) is no multiple of it, but query heads share key and value "
                 "heads evenly",
@@ -136,9 +136,9 @@ class Folder(Section):
     training: Recipes
     """What differs from the recipes in the section `training`, for this model only."""
 
-    def _mistakes(self) -> Iterator[Mistake]:
+    def _issues(self) -> Iterator[ConfigIssue]:
         if not (self.path / "config.json").is_file():
-            yield Mistake(
+            yield ConfigIssue(
                 ("path",),
                 "there is no such folder" if not self.path.is_dir() else "it has no config.json",
                 f"name a folder that save_pretrained wrote (the path starts at {Path.cwd()})",

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from factrecall.config.section import Mistake, Natural, Positive, Section
+from factrecall.config.section import ConfigIssue, Natural, Positive, Section
 
 Penalty = Annotated[float, Field(gt=0.0)]
 
@@ -27,9 +27,11 @@ class Probes(Section):
     ]
     """Weights of the squared norm beside the mean loss, of which training data choose."""
 
-    def _mistakes(self) -> Iterator[Mistake]:
+    def _issues(self) -> Iterator[ConfigIssue]:
         if sorted(set(self.penalties)) != self.penalties:
-            yield Mistake(("penalties",), "they are not in rising order", "sort them, each once")
+            yield ConfigIssue(
+                ("penalties",), "they are not in rising order", "sort them, each once"
+            )
 
 
 class Gradients(Section):
@@ -69,8 +71,8 @@ class Representations(Section):
     signature: Signature = Signature()
     patching: Patching = Patching()
 
-    def _mistakes(self) -> Iterator[Mistake]:
+    def _issues(self) -> Iterator[ConfigIssue]:
         if self.layers is not None and sorted(set(self.layers)) != self.layers:
-            yield Mistake(("layers",), "they are not in rising order", "sort them, each once")
+            yield ConfigIssue(("layers",), "they are not in rising order", "sort them, each once")
         if self.layers == []:
-            yield Mistake(("layers",), "there are none", "name some, or set it to null for all")
+            yield ConfigIssue(("layers",), "there are none", "name some, or set it to null for all")

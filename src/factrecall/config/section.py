@@ -47,7 +47,7 @@ Amount = Annotated[
 ]
 
 
-class Mistake(NamedTuple):
+class ConfigIssue(NamedTuple):
     """Values that are right by themselves and wrong together."""
 
     key: tuple[str, ...]
@@ -66,7 +66,7 @@ class Section(BaseModel):
         use_attribute_docstrings=True,
     )
 
-    def _mistakes(self) -> Iterator[Mistake]:
+    def _issues(self) -> Iterator[ConfigIssue]:
         """Yield what is wrong with the section although each of its keys is right."""
         yield from ()
 
@@ -79,7 +79,7 @@ class Section(BaseModel):
                 loc=key,
                 input=_value(self, key),
             )
-            for key, why, remedy in self._mistakes()
+            for key, why, remedy in self._issues()
         ]
         if errors:
             raise ValidationError.from_exception_data(type(self).__name__, errors)

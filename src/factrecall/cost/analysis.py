@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from factrecall.cost.evaluation import PADDED, precision_of
-from factrecall.cost.job_cost import Passes, Work
+from factrecall.cost.job_cost import JobCost, Passes
 from factrecall.cost.memory import (
     ALGEBRA,
     BARE,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from factrecall.config import Study
     from factrecall.cost.devices import Device
     from factrecall.cost.jobs import Job
-    from factrecall.cost.models import Known
+    from factrecall.cost.models import ModelInfo
 
 SIX = len(RELATIONS)
 
@@ -81,31 +81,31 @@ TABLE_SECONDS = 1.5
 """Seconds of a summary: tables, and some thousand bootstrap samples of people."""
 
 
-def work_of_facts(study: Study) -> Work:
+def work_of_facts(study: Study) -> JobCost:
     """Return what writing the facts takes."""
     facts = study.facts
     people = facts.people + facts.pretrain_people * facts.pretrain_biographies
     # Every pair of a first and a last name is there once while names are drawn.
     names = 80.0 * facts.pools.first_names * facts.pools.last_names * (facts.individuals is None)
     memory = Memory({}, {"process": LIGHT, "tables": 2.0e4 * people + names})
-    return Work(memory, more=MADE * people, written=ROW_BYTES * people, light=True)
+    return JobCost(memory, more=MADE * people, written=ROW_BYTES * people, light=True)
 
 
-def work_of_fetching(study: Study, known: Known) -> Work:
+def work_of_fetching(study: Study, known: ModelInfo) -> JobCost:
     """Return what fetching a model takes; the hub has two bytes a parameter, as a rule."""
     size = 2.0 * known.shape.parameters
     memory = Memory({}, {"process": BARE, "reading": 1e8})
     hub = study.models[known.name].source == "hub"
-    return Work(memory, read=2 * size, written=size, fetched=size if hub else 0.0, models=1)
+    return JobCost(memory, read=2 * size, written=size, fetched=size if hub else 0.0, models=1)
 
 
-def work_of_selection(study: Study, known: Known) -> Work:
+def work_of_selection(study: Study, known: ModelInfo) -> JobCost:
     """Return what selecting the shared parameters of a history takes."""
     n = known.shape.parameters
     keep = kept(study, n)
     # Above 10^9 parameters rankings are as long as before, and so is what is written.
     memory = Memory({}, {"process": BARE, "rankings": ENTRY * keep})
-    return Work(
+    return JobCost(
         memory,
         sorted=3.0 * SORTS * keep,
         read=3 * RANKED * KEPT * keep,
@@ -113,7 +113,7 @@ def work_of_selection(study: Study, known: Known) -> Work:
     )
 
 
-def work_of_representing(study: Study, known: Known, job: Job, device: Device) -> Work:
+def work_of_representing(study: Study, known: ModelInfo, job: Job, device: Device) -> JobCost:
     """Return what keeping states, attributing prompts and patching take."""
     gpu = device.is_gpu
     looked, texts = study.representations, known.texts
@@ -180,7 +180,7 @@ def work_of_representing(study: Study, known: Known, job: Job, device: Device) -
         host_bytes=held + held / FORMATS * (2 if looked.precision == "bfloat16" else 1),
     )
     rows = signed * FORMATS * 7 + patched * PATCHED * len(layers)
-    return Work(
+    return JobCost(
         memory,
         shape,
         tuple(found),
@@ -199,7 +199,7 @@ def looked_at(study: Study, individuals: int | None) -> float:
     return float(sum(min(side, individuals or side) for side in study.facts.sides))
 
 
-def states_bytes(study: Study, known: Known) -> tuple[float, float]:
+def states_bytes(study: Study, known: ModelInfo) -> tuple[float, float]:
     """Return the size of a model's hidden states, and what probing them takes besides."""
     looked, shape = study.representations, known.shape
     rows = FORMATS * looked_at(study, looked.probes.individuals) * shape.width
@@ -208,7 +208,7 @@ def states_bytes(study: Study, known: Known) -> tuple[float, float]:
     return SIX * rows * layers * item, COPIES * rows * 4
 
 
-def work_of_probing(study: Study, known: Known, job: Job, device: Device) -> Work:
+def work_of_probing(study: Study, known: ModelInfo, job: Job, device: Device) -> JobCost:
     """Return what fitting and testing all probes of a model takes."""
     gpu = device.is_gpu
     looked, shape = study.representations, known.shape
@@ -238,7 +238,7 @@ def work_of_probing(study: Study, known: Known, job: Job, device: Device) -> Wor
         memory = Memory({"context": CONTEXT, "probes": probing}, {**host, "CUDA": CUDA})
     else:
         memory = Memory({}, {**host, "probes": min(probing, 3e8 + probing / 10)})
-    return Work(
+    return JobCost(
         memory,
         operations_beside=products + turned,
         device_bytes=moved,
@@ -250,7 +250,7 @@ def work_of_probing(study: Study, known: Known, job: Job, device: Device) -> Wor
     )
 
 
-def work_of_gradients(study: Study, known: Known, job: Job, device: Device) -> Work:
+def work_of_gradients(study: Study, known: ModelInfo, job: Job, device: Device) -> JobCost:
     """Return what comparing the gradients of facts told and asked takes."""
     gpu = device.is_gpu
     looked, texts, shape = study.representations.gradients, known.texts, known.shape
@@ -283,7 +283,7 @@ def work_of_gradients(study: Study, known: Known, job: Job, device: Device) -> W
         memory = Memory(parts, {**host, "CUDA": CUDA, "reading": 8.0 * n})
     else:
         memory = Memory({}, {**host, **parts, "reading": 4.0 * n})
-    return Work(
+    return JobCost(
         memory,
         shape,
         passes,
@@ -300,11 +300,11 @@ def work_of_gradients(study: Study, known: Known, job: Job, device: Device) -> W
     )
 
 
-def work_of_tables(study: Study, job: Job) -> Work:
+def work_of_tables(study: Study, job: Job) -> JobCost:
     """Return what a summary, the figures of a model or the report take."""
     rows = 42.0 * study.facts.people * len(study.training.seeds) * len(study.models)
     usual = {"draw-figures": FIGURE_SECONDS, "write-report": REPORT_SECONDS}
     seconds = usual.get(job.stage, TABLE_SECONDS)
     draws = job.stage in usual
     memory = Memory({}, {"process": FIGURES if draws else TABLES, "tables": 60.0 * rows})
-    return Work(memory, more=seconds + 1e-6 * rows, written=1e6)
+    return JobCost(memory, more=seconds + 1e-6 * rows, written=1e6)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from factrecall.config.grafting import DualAveraging
-from factrecall.cost.job_cost import SELECTED, Kind, Passes, Work
+from factrecall.cost.job_cost import SELECTED, JobCost, Kind, Passes
 from factrecall.cost.memory import CONTEXT, Memory, asking_memory, text_bytes
 from factrecall.cost.training import kept
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from factrecall.config import Study
     from factrecall.cost.devices import Device
     from factrecall.cost.jobs import Job
-    from factrecall.cost.models import Known
+    from factrecall.cost.models import ModelInfo
 
 PADDED = 1.1
 """Tokens that pass over those of texts: questions of like length share batches."""
@@ -44,12 +44,12 @@ FETCHED = 8.0
 main memory."""
 
 
-def work_of_recall(study: Study, known: Known, job: Job, device: Device) -> Work:
+def work_of_recall(study: Study, known: ModelInfo, job: Job, device: Device) -> JobCost:
     """Return what an evaluation does."""
     people = study.facts.people
     texts = 7.0 * people
     n = known.shape.parameters
-    return Work(
+    return JobCost(
         memory=memory_of(
             study, known, copies=1, gpu=device.is_gpu, texts=6.0 * people, told=people
         ),
@@ -64,13 +64,13 @@ def work_of_recall(study: Study, known: Known, job: Job, device: Device) -> Work
     )
 
 
-def work_of_ablation(study: Study, known: Known, job: Job, device: Device) -> Work:
+def work_of_ablation(study: Study, known: ModelInfo, job: Job, device: Device) -> JobCost:
     """Return what the ablations of one model do."""
     people, n = study.facts.people, known.shape.parameters
     texts = 7.0 * people
     sets = 5 * 4.0 * kept(study, n)
     beside, fetched = placed(n, device, PAIR)
-    return Work(
+    return JobCost(
         memory=memory_of(
             study,
             known,
@@ -93,7 +93,7 @@ def work_of_ablation(study: Study, known: Known, job: Job, device: Device) -> Wo
     )
 
 
-def work_of_grafting(study: Study, known: Known, job: Job, device: Device) -> Work:
+def work_of_grafting(study: Study, known: ModelInfo, job: Job, device: Device) -> JobCost:
     """Return what fitting and judging the masks of one model and split does."""
     grafting, texts, n = study.grafting, known.texts, known.shape.parameters
     side = study.facts.sides[job.split == "out"]
@@ -122,7 +122,7 @@ def work_of_grafting(study: Study, known: Known, job: Job, device: Device) -> Wo
     # What is descended on stays where the model is.
     fixed = DUAL_AVERAGING - PAIR - 4.0 if averaged else SIGMOID - PAIR - 4.0
     size = min(study.recall.batch_tokens, optimiser.batch_size * texts.asked * PADDED)
-    return Work(
+    return JobCost(
         memory=memory_of(
             study,
             known,
@@ -149,7 +149,7 @@ def work_of_grafting(study: Study, known: Known, job: Job, device: Device) -> Wo
     )
 
 
-def work_of_case(study: Study, known: Known, job: Job, device: Device) -> Work:
+def work_of_case(study: Study, known: ModelInfo, job: Job, device: Device) -> JobCost:
     """Return what the case study does: both grafted models, fact by fact."""
     n, side = known.shape.parameters, study.facts.sides[1]
     # The second model is opened beside the first with all that it keeps.
@@ -160,7 +160,7 @@ def work_of_case(study: Study, known: Known, job: Job, device: Device) -> Work:
     passes = [*passes_of(study, known, facts, 2, "forward")]
     # One prompt a pass, of three formats in two models.
     passes.append(Passes(6.0 * facts, told / 3, 1.0, told / 3, "forward", precision_of(study)))
-    return Work(
+    return JobCost(
         memory=memory_of(
             study,
             known,
@@ -194,7 +194,7 @@ def placed(n: int, device: Device, beside: float, spare: float = 0.0) -> tuple[f
     return (beside, 0.0) if n * beside + SPARE + spare <= free else (0.0, FETCHED)
 
 
-def everything(study: Study, known: Known, times: float) -> tuple[Passes, ...]:
+def everything(study: Study, known: ModelInfo, times: float) -> tuple[Passes, ...]:
     """Return passes that ask everything of everyone: biographies and questions."""
     facts, texts = study.facts, known.texts
     length = float(texts.bio.mean())
@@ -218,7 +218,7 @@ def precision_of(study: Study) -> str:
 
 
 def passes_of(
-    study: Study, known: Known, questions: float, times: float, kind: Kind
+    study: Study, known: ModelInfo, questions: float, times: float, kind: Kind
 ) -> list[Passes]:
     """Return passes that ask some questions a number of times."""
     texts = known.texts
@@ -241,7 +241,7 @@ def passes_of(
 
 def memory_of(
     study: Study,
-    known: Known,
+    known: ModelInfo,
     *,
     copies: float,
     gpu: bool,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from factrecall.cost.jobs import TASKS
 from factrecall.cost.memory import training_memory
-from factrecall.training.execution import Mode
+from factrecall.training.execution import Execution
 
 if TYPE_CHECKING:
     from factrecall.config import Recipe, Training, execution
@@ -30,7 +30,7 @@ def choose(
     tasks: int,
     memory: int | None,
     precision: str = "bfloat16",
-) -> Mode:
+) -> Execution:
     """Return how a training is done.
 
     Parameters
@@ -63,7 +63,7 @@ def choose(
 
 def settle(
     training: Training, shape: Shape, recipe: Recipe, tuning: str, memory: int | None
-) -> tuple[Mode, str]:
+) -> tuple[Execution, str]:
     """Return how a training is done, and in which precision (see `choose`).
 
     Parameters
@@ -91,7 +91,7 @@ def fits(need: float, memory: int | None) -> bool:
     return memory is None or need <= FITS * memory
 
 
-def candidates(settings: execution.Mode, *, gpu: bool) -> Iterator[Mode]:
+def candidates(settings: execution.Mode, *, gpu: bool) -> Iterator[Execution]:
     """Yield the modes that the settings leave open, in the order in which they are tried.
 
     Sums on the host come after activations computed twice: their additions are as slow as main
@@ -114,7 +114,7 @@ def candidates(settings: execution.Mode, *, gpu: bool) -> Iterator[Mode]:
     ):
         if gpu and optimiser == "offloaded" and trace == "device" and settings.trace == "auto":
             continue  # where its gradients are, in main memory, are their sums
-        yield Mode(
+        yield Execution(
             optimiser=optimiser,
             checkpointing=checkpointing,
             trace=trace,

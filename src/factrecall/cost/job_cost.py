@@ -108,7 +108,7 @@ class Passes:
     depth : float
         The share of layers that compute.
     short : bool
-        Whether the last layer computes at targets only (`Anatomy.last_of`).
+        Whether the last layer computes at targets only (`ArchitectureSpec.last_of`).
     split : int
         Devices that share the tokens.
     """
@@ -159,7 +159,7 @@ class Passes:
 
 
 @dataclass(frozen=True)
-class Work:
+class JobCost:
     """All that a job does.
 
     Attributes

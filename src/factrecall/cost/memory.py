@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from factrecall.cost.shapes import Shape
-    from factrecall.training.execution import Mode
+    from factrecall.training.execution import Execution
 
 CONTEXT = 1.0e9
 """Bytes of a GPU that CUDA, its libraries' workspaces and loaded kernels take."""
@@ -105,7 +105,7 @@ def activation_bytes(shape: Shape, precision: str) -> float:
 
 
 def training_memory(
-    shape: Shape, mode: Mode, tokens: int, tasks: int, precision: str, *, gpu: bool = True
+    shape: Shape, mode: Execution, tokens: int, tasks: int, precision: str, *, gpu: bool = True
 ) -> Memory:
     """Return the peak memory of a training.
 

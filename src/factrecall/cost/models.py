@@ -27,7 +27,7 @@ Source = Literal["config", "package", "settings", "name", "weights"]
 
 
 @dataclass(frozen=True)
-class Known:
+class ModelInfo:
     """A model of a study.
 
     Attributes
@@ -54,7 +54,7 @@ class Known:
         return self.source in ("name", "weights")
 
 
-def known(study: Study, name: str) -> Known:
+def known(study: Study, name: str) -> ModelInfo:
     """Return what is known of a model of a study.
 
     Raises
@@ -66,11 +66,11 @@ def known(study: Study, name: str) -> Known:
     words = texts_of(study.facts, study.seed)
     if isinstance(model, (Hub, Folder)):
         shape, source = _found(model)
-        return Known(name, shape, source, words.scaled(PIECES))
+        return ModelInfo(name, shape, source, words.scaled(PIECES))
     if model.tokenizer == "words":
-        return Known(name, Shape.of_scratch(model, words.words), "settings", words)
+        return ModelInfo(name, Shape.of_scratch(model, words.words), "settings", words)
     shape = Shape.of_scratch(model, model.vocabulary)
-    return Known(name, shape, "settings", words.scaled(PIECES))
+    return ModelInfo(name, shape, "settings", words.scaled(PIECES))
 
 
 def _found(model: Hub | Folder) -> tuple[Shape, Source]:

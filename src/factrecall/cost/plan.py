@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from factrecall.cost import analysis, evaluation, sweeps
 from factrecall.cost.execution_choice import fits
-from factrecall.cost.job_cost import EFFICIENCY, Work
+from factrecall.cost.job_cost import EFFICIENCY, JobCost
 from factrecall.cost.jobs import SUMMARIES, TUNINGS, Job, jobs_of
-from factrecall.cost.models import Known, known
+from factrecall.cost.models import ModelInfo, known
 from factrecall.cost.training import Training, planned, work_of_training
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from factrecall.cost.devices import Device
     from factrecall.cost.memory import Memory
 
-ASKING: dict[str, Callable[..., Work]] = {
+ASKING: dict[str, Callable[..., JobCost]] = {
     "recall": evaluation.work_of_recall,
     "ablate": evaluation.work_of_ablation,
     "graft": evaluation.work_of_grafting,
@@ -48,7 +48,7 @@ class Planned:
     """
 
     job: Job
-    work: Work
+    work: JobCost
     seconds: float
     gpus: int
 
@@ -99,7 +99,7 @@ class Plan:
     study: Study
     device: Device
     efficiency: float
-    models: tuple[Known, ...]
+    models: tuple[ModelInfo, ...]
     jobs: tuple[Planned, ...]
 
     @property
@@ -151,7 +151,7 @@ class Plan:
         fitting = (n for n in range(most, 1, -1) if fits(n * largest, self.device.memory))
         return next(fitting, 1)
 
-    def trainings(self) -> list[tuple[Known, str, Training, Memory]]:
+    def trainings(self) -> list[tuple[ModelInfo, str, Training, Memory]]:
         """Return each model's trainings with their modes and memory."""
         found = []
         for model in self.models:
@@ -195,7 +195,7 @@ def plan_study(study: Study, device: Device, efficiency: float = EFFICIENCY) -> 
     return Plan(study, device, efficiency, tuple(models.values()), tuple(found))
 
 
-def work_of(study: Study, model: Known | None, job: Job, device: Device) -> Work:
+def work_of(study: Study, model: ModelInfo | None, job: Job, device: Device) -> JobCost:
     """Return what a job does on a device."""
     if job.stage == "make-facts":
         return analysis.work_of_facts(study)

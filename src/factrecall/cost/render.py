@@ -12,9 +12,9 @@ from factrecall.cost.execution_choice import FITS, fits
 
 if TYPE_CHECKING:
     from factrecall.cost.memory import Memory
-    from factrecall.cost.models import Known
+    from factrecall.cost.models import ModelInfo
     from factrecall.cost.plan import Plan, Planned, Row
-    from factrecall.training.execution import Mode
+    from factrecall.training.execution import Execution
 
 SOURCES = {
     "package": "by its config.json as the package has it",
@@ -187,7 +187,7 @@ def _largest(one: Planned) -> str:
     return ", ".join(f"{name} {size / 1e9:.0f}" for name, size in parts)
 
 
-def _modes(plan: Plan, model: Known) -> Iterator[str]:
+def _modes(plan: Plan, model: ModelInfo) -> Iterator[str]:
     groups: dict[str, list[str]] = {}
     for other, tuning, training, memory in plan.trainings():
         if other is model:
@@ -203,7 +203,7 @@ def _modes(plan: Plan, model: Known) -> Iterator[str]:
     yield f"{model.name} is trained so on {plan.device.name}: {'; '.join(told)}"
 
 
-def mode_in_words(mode: Mode) -> str:
+def mode_in_words(mode: Execution) -> str:
     """Say how a training is done, of what is not the usual."""
     said = {
         "plain": ["float32 AdamW on the device"],

@@ -22,7 +22,7 @@ from factrecall.runtime.errors import FactRecallError
 
 if TYPE_CHECKING:
     from factrecall.config import Study
-    from factrecall.cost.job_cost import Work
+    from factrecall.cost.job_cost import JobCost
 
 MEMORY = 1.25
 """Main memory asked for over what is planned, which is right to a quarter (docs/planning.md)."""
@@ -91,7 +91,7 @@ def needs(
     }
 
 
-def _works(study: Study, stage: str, name: str, tuning: str) -> list[tuple[Device, Work]]:
+def _works(study: Study, stage: str, name: str, tuning: str) -> list[tuple[Device, JobCost]]:
     """Return what jobs of a stage do, on every device that they may run on."""
     try:
         model = known(study, name)

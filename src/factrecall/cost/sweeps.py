@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from factrecall.config.circuits import Adaptive
 from factrecall.cost.evaluation import HELD, PAIR, memory_of, passes_of, placed, precision_of
-from factrecall.cost.job_cost import Passes, Work
+from factrecall.cost.job_cost import JobCost, Passes
 
 if TYPE_CHECKING:
     from factrecall.config import Study
     from factrecall.cost.devices import Device
     from factrecall.cost.jobs import Job
-    from factrecall.cost.models import Known
+    from factrecall.cost.models import ModelInfo
     from factrecall.cost.shapes import Shape
 
 BENDS = 2.0
@@ -26,7 +26,7 @@ SHORTENED = 0.8
 """Share of tokens that a step of a sweep asks: answers that begin wrongly are cut short."""
 
 
-def work_of_interventions(study: Study, known: Known, job: Job, device: Device) -> Work:
+def work_of_interventions(study: Study, known: ModelInfo, job: Job, device: Device) -> JobCost:
     """Return what the sweeps over one kind of nodes do."""
     n, side = known.shape.parameters, study.facts.sides[1]
     fitted = min(side, study.grafting.individuals or side)
@@ -48,7 +48,7 @@ def work_of_interventions(study: Study, known: Known, job: Job, device: Device) 
     cache = min(1e9 * study.compute.cache_gb, streams * (known.shape.layers - 1))
     nodes = nodes_of(known.shape, job.kind)
     beside, fetched = placed(n, device, PAIR, 1e9 * study.compute.cache_gb)
-    return Work(
+    return JobCost(
         memory=memory_of(
             study,
             known,

@@ -10,7 +10,7 @@ import numpy as np
 
 from factrecall.config.model import Scratch
 from factrecall.cost.execution_choice import settle
-from factrecall.cost.job_cost import EFFICIENCY, SELECTED, Kind, Passes, Work
+from factrecall.cost.job_cost import EFFICIENCY, SELECTED, JobCost, Kind, Passes
 from factrecall.cost.jobs import TASKS
 from factrecall.cost.memory import (
     MOMENTS,
@@ -20,13 +20,13 @@ from factrecall.cost.memory import (
     text_bytes,
     training_memory,
 )
-from factrecall.training.execution import Mode
+from factrecall.training.execution import Execution
 
 if TYPE_CHECKING:
     from factrecall.config import Study
     from factrecall.config.model import Recipe
     from factrecall.cost.devices import Device
-    from factrecall.cost.models import Known
+    from factrecall.cost.models import ModelInfo
     from factrecall.cost.texts import Texts
 
 PASS_COST = 96
@@ -80,7 +80,7 @@ class Training:
     """
 
     recipe: Recipe
-    mode: Mode
+    mode: Execution
     lengths: np.ndarray
     examples: float
     traced: float
@@ -90,7 +90,7 @@ class Training:
     precision: str
 
 
-def planned(study: Study, known: Known, tuning: str, device: Device) -> Training:
+def planned(study: Study, known: ModelInfo, tuning: str, device: Device) -> Training:
     """Plan a training: its examples, its passes and its mode.
 
     Parameters
@@ -173,7 +173,7 @@ def grouped(lengths: np.ndarray, batch: int, most: int) -> tuple[float, float]:
     return passes, total / passes
 
 
-def work_of_training(study: Study, known: Known, tuning: str, device: Device) -> Work:
+def work_of_training(study: Study, known: ModelInfo, tuning: str, device: Device) -> JobCost:
     """Return what a training does on a device."""
     plan = planned(study, known, tuning, device)
     recipe, mode, shape = plan.recipe, plan.mode, known.shape
@@ -213,7 +213,7 @@ def work_of_training(study: Study, known: Known, tuning: str, device: Device) ->
     tasks, keep = plan.tasks, kept(study, n)
     state = n * (4.0 + MOMENTS[mode.optimiser] + SUMS * tasks)
     snapshots = study.trace.snapshots if tuning != "base" else 0
-    work = Work(
+    work = JobCost(
         memory=_memory(study, known, plan, device),
         shape=shape,
         passes=(batch, alone) if seen else (batch,),
@@ -242,7 +242,7 @@ def kept(study: Study, n: int) -> int:
     return min(n, keep if isinstance(keep, int) else max(1, round(keep * n)))
 
 
-def _memory(study: Study, known: Known, plan: Training, device: Device) -> Memory:
+def _memory(study: Study, known: ModelInfo, plan: Training, device: Device) -> Memory:
     n, gpu = known.shape.parameters, device.is_gpu
     found = training_memory(
         known.shape, plan.mode, round(plan.tokens), plan.tasks, plan.precision, gpu=gpu

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from factrecall.evaluation.prefix_sharing import layout, pack
-from factrecall.models.architectures import ANATOMIES
+from factrecall.models.architectures import ARCHITECTURES
 from factrecall.models.chunked_head import loss_at
 from factrecall.models.forward import Encoded, logits_at
 from factrecall.runtime.errors import FactRecallError
@@ -78,7 +78,7 @@ class Batch:
             mask = torch.zeros(self.attends.shape, dtype=model.dtype, device=self.attends.device)
             mask.masked_fill_(~self.attends, torch.finfo(model.dtype).min)
             more = {"position_ids": self.positions, "attention_mask": mask}
-        anatomy = ANATOMIES.get(model.config.model_type)
+        anatomy = ARCHITECTURES.get(model.config.model_type)
         with ExitStack() as hooks:
             for module in anatomy.last_of(model) if anatomy else ():
                 before = module.register_forward_pre_hook(lambda _, i: (i[0][self.where],))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from factrecall.models.forward import Encoded
 
 
-class Beginnings:
+class EarlyExit:
     """Texts, and how far each is asked at present.
 
     Parameters

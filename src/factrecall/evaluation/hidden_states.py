@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from factrecall.models.architectures import anatomy_of
+from factrecall.models.architectures import architecture_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -67,7 +67,7 @@ class _Enough(Exception):
 
 def _states(model: PreTrainedModel, batch: Batch, layers: Sequence[int]) -> torch.Tensor:
     """Run one batch; shape (layers, answers of the batch, width)."""
-    anatomy, norm = anatomy_of(model.config), NORMS.get(model.config.model_type)
+    anatomy, norm = architecture_of(model.config), NORMS.get(model.config.model_type)
     modules = anatomy.layers_of(model)
     entering: dict[int, torch.Tensor] = {}
     states: list[torch.Tensor] = []

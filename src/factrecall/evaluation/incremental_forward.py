@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from factrecall.evaluation.batching import Answers, Batch
-    from factrecall.evaluation.early_exit import Beginnings
+    from factrecall.evaluation.early_exit import EarlyExit
 
 Residuals = dict[int, torch.Tensor]
 """What enters each layer, shape (rows, length, width)."""
 
 
-class Restart:
+class IncrementalForward:
     """A model and the questions that it is asked again and again.
 
     Parameters
@@ -37,7 +37,7 @@ class Restart:
         In evaluation mode.
     layers : sequence of nn.Module
         Its layers, in order; each takes the residual stream first and returns it.
-    asked : Beginnings
+    asked : EarlyExit
         The questions.
     memory : float
         How many bytes the residual streams of all questions may take on the model's device; where
@@ -51,14 +51,14 @@ class Restart:
 
     Examples
     --------
-    >>> with Restart(model, layers, Beginnings(texts, 2048), 1e9) as asked:
+    >>> with IncrementalForward(model, layers, EarlyExit(texts, 2048), 1e9) as asked:
     ...     asked.right(0)                     # a whole pass
     ...     model.layers[5].mlp.weight.zero_()
     ...     asked.right(5)                     # layers 5 and above
     """
 
     def __init__(
-        self, model: PreTrainedModel, layers: Sequence[nn.Module], asked: Beginnings, memory: float
+        self, model: PreTrainedModel, layers: Sequence[nn.Module], asked: EarlyExit, memory: float
     ) -> None:
         self.model, self.asked = model, asked
         self._layers = list(layers)

@@ -1,7 +1,7 @@
 """Where an architecture keeps its heads and neurons: one short description each.
 
 A description names the modules of a layer and says how the heads lie in them; everything else
-follows from the shapes of the tensors. To add an architecture, add a line to `ANATOMIES`.
+follows from the shapes of the tensors. To add an architecture, add a line to `ARCHITECTURES`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PROJECTIONS = ("Q", "K", "V", "O")
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class ArchitectureSpec:
     """The names of an architecture's parts.
 
     Attributes
@@ -84,17 +84,17 @@ class Anatomy:
         return [*queries, self.output_of(layer), self.mlp_of(layer)]
 
 
-_LLAMA = Anatomy(
+_LLAMA = ArchitectureSpec(
     layers="model.layers",
     norm="model.norm",
     attention={p: f"self_attn.{p.lower()}_proj" for p in PROJECTIONS},
     mlp={"gate": "mlp.gate_proj", "up": "mlp.up_proj", "down": "mlp.down_proj"},
 )
-ANATOMIES: dict[str, Anatomy] = {
+ARCHITECTURES: dict[str, ArchitectureSpec] = {
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma"), _LLAMA),
     "gemma2": replace(_LLAMA, capped=True),
     "olmo2": replace(_LLAMA, scales={"Q": "self_attn.q_norm", "K": "self_attn.k_norm"}),
-    "gpt_neox": Anatomy(
+    "gpt_neox": ArchitectureSpec(
         layers="gpt_neox.layers",
         norm="gpt_neox.final_layer_norm",
         attention={
@@ -104,7 +104,7 @@ ANATOMIES: dict[str, Anatomy] = {
         mlp={"up": "mlp.dense_h_to_4h", "down": "mlp.dense_4h_to_h"},
         fused="heads",
     ),
-    "gpt2": Anatomy(
+    "gpt2": ArchitectureSpec(
         layers="transformer.h",
         norm="transformer.ln_f",
         attention={**dict.fromkeys("QKV", "attn.c_attn"), "O": "attn.c_proj"},
@@ -116,7 +116,7 @@ ANATOMIES: dict[str, Anatomy] = {
 """By `model_type` of the configuration."""
 
 
-def anatomy_of(config: PreTrainedConfig) -> Anatomy:
+def architecture_of(config: PreTrainedConfig) -> ArchitectureSpec:
     """Return the description of a model's architecture.
 
     Raises
@@ -124,11 +124,11 @@ def anatomy_of(config: PreTrainedConfig) -> Anatomy:
     FactRecallError
         When there is none.
     """
-    if (found := ANATOMIES.get(config.model_type)) is not None:
+    if (found := ARCHITECTURES.get(config.model_type)) is not None:
         return found
     raise FactRecallError(
         f"architecture {config.model_type!r}",
-        f"where its heads and neurons are is not known (known: {', '.join(sorted(ANATOMIES))})",
+        f"where its heads and neurons are is not known (known: {', '.join(sorted(ARCHITECTURES))})",
         "describe it in ARCHITECTURES in src/factrecall/models/architectures.py, which takes a few "
         "names of modules, or use a model of a known architecture",
     )

@@ -17,7 +17,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from factrecall.models.architectures import ANATOMIES
+from factrecall.models.architectures import ARCHITECTURES
 from factrecall.models.forward import logits_at
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def loss_at(
 
 def _plain(model: PreTrainedModel, head: nn.Module) -> bool:
     """Say whether logits are a product of states and a matrix, and nothing else."""
-    anatomy = ANATOMIES.get(model.config.model_type)
+    anatomy = ARCHITECTURES.get(model.config.model_type)
     known = anatomy is not None and not anatomy.capped
     return known and isinstance(head, nn.Linear) and head.bias is None
 

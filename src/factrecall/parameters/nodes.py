@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from factrecall.models.architectures import PROJECTIONS, Anatomy, anatomy_of, heads_of
+from factrecall.models.architectures import PROJECTIONS, ArchitectureSpec, architecture_of, heads_of
 from factrecall.parameters.sets import ParameterSet
 from factrecall.parameters.space import ParameterSpace
 
@@ -76,7 +76,7 @@ class Nodes:
         tensor, local, node
             Name of the tensor, and two int64 arrays of one length.
         """
-        if chosen.inverted:
+        if chosen.complement:
             raise ValueError("the members of a complement are not listed")
         shapes = dict(zip(self.space.names, self.space.shapes, strict=True))
         for name, local in chosen.by_tensor():
@@ -109,7 +109,7 @@ class _Builder:
     """Numbers nodes layer by layer; see `Nodes`."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self.anatomy: Anatomy = anatomy_of(model.config)
+        self.anatomy: ArchitectureSpec = architecture_of(model.config)
         self.heads = heads_of(model.config)
         self.space = ParameterSpace.of(model)
         self.shapes = dict(zip(self.space.names, self.space.shapes, strict=True))

@@ -17,16 +17,16 @@ import torch
 
 from factrecall.parameters.placement import Place
 from factrecall.parameters.sets import ParameterSet, different_spaces
-from factrecall.parameters.sorted_sets import exchanged
+from factrecall.parameters.sorted_sets import difference
 from factrecall.parameters.space import ParameterSpace
-from factrecall.parameters.streaming_topk import top
+from factrecall.parameters.streaming_topk import top_k
 from factrecall.parameters.weights import Weights
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class Composition:
+class PatchedWeights:
     """A fine-tuned model, some of whose weights are those before fine-tuning.
 
     Parameters
@@ -54,9 +54,9 @@ class Composition:
 
     Examples
     --------
-    >>> with Composition(model, pre) as weights:
-    ...     weights.hold(grafted)              # θtask on `grafted`, θpre elsewhere
-    ...     weights.hold(grafted - shared)     # writes the shared ones of them
+    >>> with PatchedWeights(model, pre) as weights:
+    ...     weights.set(grafted)              # θtask on `grafted`, θpre elsewhere
+    ...     weights.set(grafted - shared)     # writes the shared ones of them
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Composition:
                 self.task.write(name)
         self.task, self._held, self._inside = Weights({}, self._live), {}, False
 
-    def hold(self, task_on: ParameterSet) -> None:
+    def set(self, task_on: ParameterSet) -> None:
         """Let the model hold θtask on a set and θpre elsewhere.
 
         Parameters
@@ -117,9 +117,9 @@ class Composition:
             )
         with torch.no_grad():
             for name, local in task_on.by_tensor():
-                self._write(name, local, task_on.inverted)
+                self._write(name, local, task_on.complement)
 
-    def flip(self, name: str, local: np.ndarray, task: bool) -> None:
+    def toggle(self, name: str, local: np.ndarray, task: bool) -> None:
         """Let some scalars of a tensor hold θtask or θpre; the next `hold` writes it all anew.
 
         Parameters
@@ -135,7 +135,7 @@ class Composition:
         with torch.no_grad():
             (self.task if task else self.pre).write_at(name, local)
 
-    def put(self, name: str, values: torch.Tensor) -> None:
+    def write_tensor(self, name: str, values: torch.Tensor) -> None:
         """Let a tensor of the model hold other values, until the next `hold` writes it anew."""
         self._held.pop(name, None)
         with torch.no_grad():
@@ -143,15 +143,15 @@ class Composition:
 
     def changes(self, without: ParameterSet | None = None) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield each tensor's name and θtask − θpre, which is put to zero on a set."""
-        without = without if without is not None else ParameterSet.nothing(self.space)
+        without = without if without is not None else ParameterSet.empty(self.space)
         for name, local in without.by_tensor():
-            yield name, self.change(name, local, without.inverted)
+            yield name, self.change(name, local, without.complement)
 
-    def change(self, name: str, local: np.ndarray, inverted: bool = False) -> torch.Tensor:
+    def change(self, name: str, local: np.ndarray, complement: bool = False) -> torch.Tensor:
         """Return θtask − θpre of a tensor, put to zero at some of its scalars or at all others."""
         change = self.task[name] - self.pre[name]
         index = torch.from_numpy(local.astype(np.int64)).to(change.device)
-        if inverted:
+        if complement:
             kept = torch.zeros_like(change)
             kept.view(-1)[index] = change.view(-1)[index]
             return kept
@@ -168,7 +168,7 @@ class Composition:
             return dict(self.changes(without))
         return _Changes(self, without)
 
-    def most_moved(self, size: int, without: ParameterSet | None = None) -> ParameterSet:
+    def largest_change(self, size: int, without: ParameterSet | None = None) -> ParameterSet:
         """Return the `size` parameters of largest |θtask − θpre|, or all that moved if fewer did.
 
         Parameters
@@ -183,28 +183,28 @@ class Composition:
             for _, change in self.changes(without):
                 yield change.abs_()
 
-        index, _ = top(movement, size, self.space.index_dtype, positive=True)
+        index, _ = top_k(movement, size, self.space.index_dtype, positive=True)
         return ParameterSet(self.space, index)
 
-    def _write(self, name: str, local: np.ndarray, inverted: bool) -> None:
-        chosen, rest = (self.pre, self.task) if inverted else (self.task, self.pre)
+    def _write(self, name: str, local: np.ndarray, complement: bool) -> None:
+        chosen, rest = (self.pre, self.task) if complement else (self.task, self.pre)
         # What is held is not known while it is written: an interrupt may come in between.
-        held, was_inverted = self._held.pop(name, (None, inverted))
-        if held is None or was_inverted != inverted:
+        held, was_inverted = self._held.pop(name, (None, complement))
+        if held is None or was_inverted != complement:
             rest.write(name)
             chosen.write_at(name, local)
         elif not np.array_equal(held, local):
-            enters, leaves = exchanged(held, local, self._live[name].numel())
+            enters, leaves = difference(held, local, self._live[name].numel())
             chosen.write_at(name, enters)
             rest.write_at(name, leaves)
-        self._held[name] = local, inverted
+        self._held[name] = local, complement
 
 
 class _Changes(Mapping[str, torch.Tensor]):
     """θtask − θpre, computed when it is asked for."""
 
-    def __init__(self, weights: Composition, without: ParameterSet) -> None:
-        self._weights, self._inverted = weights, without.inverted
+    def __init__(self, weights: PatchedWeights, without: ParameterSet) -> None:
+        self._weights, self._inverted = weights, without.complement
         self._without = dict(without.by_tensor())
 
     def __getitem__(self, name: str) -> torch.Tensor:

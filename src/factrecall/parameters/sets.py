@@ -15,7 +15,14 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from factrecall.parameters.sorted_sets import both, draw, either, inside, one_of_two, skip
+from factrecall.parameters.sorted_sets import (
+    intersection,
+    is_member,
+    sample_sorted,
+    skip,
+    symmetric_difference,
+    union,
+)
 from factrecall.parameters.space import ParameterSpace
 from factrecall.runtime.errors import DamagedFile, FactRecallError
 from factrecall.runtime.safetensors_writer import Tensors, open_tensors, write_tensors
@@ -37,7 +44,7 @@ class ParameterSet:
 
     space: ParameterSpace
     index: np.ndarray
-    inverted: bool = False
+    complement: bool = False
 
     @classmethod
     def of(cls, space: ParameterSpace, indices: np.ndarray) -> Self:
@@ -54,7 +61,7 @@ class ParameterSet:
         return cls(space, index.astype(space.index_dtype))
 
     @classmethod
-    def nothing(cls, space: ParameterSpace) -> Self:
+    def empty(cls, space: ParameterSpace) -> Self:
         """Return the empty set; ``~nothing`` is everything."""
         return cls(space, np.empty(0, dtype=space.index_dtype))
 
@@ -66,16 +73,16 @@ class ParameterSet:
             for (name, start), size in zip(space.offsets(), space.sizes, strict=True)
             if name in names
         ]
-        return cls(space, np.concatenate(parts)) if parts else cls.nothing(space)
+        return cls(space, np.concatenate(parts)) if parts else cls.empty(space)
 
     def __len__(self) -> int:
-        return self.space.size - len(self.index) if self.inverted else len(self.index)
+        return self.space.size - len(self.index) if self.complement else len(self.index)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ParameterSet):
             return NotImplemented
         self._check(other)
-        if self.inverted == other.inverted:
+        if self.complement == other.complement:
             return np.array_equal(self.index, other.index)
         # One is stored by its members and one by what it lacks: equal sets have nothing apart.
         return len(self ^ other) == 0
@@ -83,31 +90,31 @@ class ParameterSet:
     __hash__ = None  # type: ignore[assignment]  # arrays are no keys
 
     def __invert__(self) -> Self:
-        return type(self)(self.space, self.index, not self.inverted)
+        return type(self)(self.space, self.index, not self.complement)
 
     def __and__(self, other: Self) -> Self:
         self._check(other)
-        if self.inverted and other.inverted:
+        if self.complement and other.complement:
             return ~(~self | ~other)
-        if other.inverted:
-            return type(self)(self.space, self.index[~inside(self.index, other.index)])
-        if self.inverted:
+        if other.complement:
+            return type(self)(self.space, self.index[~is_member(self.index, other.index)])
+        if self.complement:
             return other & self
-        return type(self)(self.space, both(self.index, other.index))
+        return type(self)(self.space, intersection(self.index, other.index))
 
     def __or__(self, other: Self) -> Self:
         self._check(other)
-        if self.inverted or other.inverted:
+        if self.complement or other.complement:
             return ~(~self & ~other)
-        return type(self)(self.space, either(self.index, other.index))
+        return type(self)(self.space, union(self.index, other.index))
 
     def __sub__(self, other: Self) -> Self:
         return self & ~other
 
     def __xor__(self, other: Self) -> Self:
         self._check(other)
-        differs = one_of_two(self.index, other.index)
-        return type(self)(self.space, differs, self.inverted != other.inverted)
+        differs = symmetric_difference(self.index, other.index)
+        return type(self)(self.space, differs, self.complement != other.complement)
 
     def __repr__(self) -> str:
         return f"ParameterSet({len(self):,} of {self.space.size:,})"
@@ -125,7 +132,7 @@ class ParameterSet:
         """Return how many scalars of each tensor are in the set."""
         sizes = dict(zip(self.space.names, self.space.sizes, strict=True))
         return {
-            name: sizes[name] - len(local) if self.inverted else len(local)
+            name: sizes[name] - len(local) if self.complement else len(local)
             for name, local in self.by_tensor()
         }
 
@@ -139,10 +146,10 @@ class ParameterSet:
         """
         if size > len(self):
             raise ValueError(f"{size} of {len(self)} parameters cannot be drawn")
-        if not self.inverted:
-            chosen = draw(len(self.index), size, rng)
+        if not self.complement:
+            chosen = sample_sorted(len(self.index), size, rng)
             return type(self)(self.space, self.index[chosen])
-        return type(self)(self.space, self._members(draw(len(self), size, rng)))
+        return type(self)(self.space, self._members(sample_sorted(len(self), size, rng)))
 
     def sample_by_tensor(self, sizes: Mapping[str, int], rng: np.random.Generator) -> Self:
         """Draw, of every tensor, a given number of members (see `sample`)."""
@@ -151,11 +158,11 @@ class ParameterSet:
         starts = dict(self.space.offsets())
         for name, local in self.by_tensor():
             size = sizes.get(name, 0)
-            whole = lengths[name] - len(local) if self.inverted else len(local)
+            whole = lengths[name] - len(local) if self.complement else len(local)
             if size > whole:
                 raise ValueError(f"{size} of {whole} parameters of {name} cannot be drawn")
-            drawn = draw(whole, size, rng)
-            drawn = skip(drawn, local) if self.inverted else local[drawn]
+            drawn = sample_sorted(whole, size, rng)
+            drawn = skip(drawn, local) if self.complement else local[drawn]
             parts.append(drawn.astype(self.index.dtype) + self.index.dtype.type(starts[name]))
         return type(self)(self.space, np.concatenate(parts))
 
@@ -188,7 +195,7 @@ def write_sets(
             raise different_spaces(str(path), space.fingerprint, one.space.fingerprint)
     said = {
         **space.metadata(),
-        "inverted": [name for name, one in sets.items() if one.inverted],
+        "inverted": [name for name, one in sets.items() if one.complement],
     }
     tensors = {name: torch.from_numpy(one.index) for name, one in sets.items()}
     write_tensors(path, tensors, {**(metadata or {}), **said})

@@ -15,7 +15,7 @@ def _merged(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return joined
 
 
-def either(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def union(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return what is in `a` or in `b`."""
     joined = _merged(a, b)
     first = np.ones(len(joined), dtype=bool)
@@ -23,7 +23,7 @@ def either(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return joined[first]
 
 
-def both(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return what is in `a` and in `b`."""
     joined = _merged(a, b)
     twice: np.ndarray = np.equal(joined[1:], joined[:-1])
@@ -31,7 +31,7 @@ def both(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return found
 
 
-def one_of_two(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def symmetric_difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return what is in one of the two only."""
     joined = _merged(a, b)
     alone = np.ones(len(joined), dtype=bool)
@@ -41,7 +41,7 @@ def one_of_two(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return joined[alone]
 
 
-def inside(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def is_member(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return for each of `a` whether it is in `b`."""
     if not len(b):
         return np.zeros(len(a), dtype=bool)
@@ -50,7 +50,7 @@ def inside(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.asarray(b[place] == a)
 
 
-def exchanged(before: np.ndarray, after: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+def difference(before: np.ndarray, after: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Return what `after` has and `before` has not, and the other way round.
 
     Parameters
@@ -61,8 +61,8 @@ def exchanged(before: np.ndarray, after: np.ndarray, size: int) -> tuple[np.ndar
         Of the tensor they are positions in.
     """
     if 16 * max(len(before), len(after)) < size:
-        differs = one_of_two(before, after)
-        enters = inside(differs, after)
+        differs = symmetric_difference(before, after)
+        enters = is_member(differs, after)
         return differs[enters], differs[~enters]
     # Where many are chosen, a byte for each scalar of the tensor is quicker than merging.
     was, is_ = np.zeros((2, size), dtype=bool)
@@ -70,10 +70,10 @@ def exchanged(before: np.ndarray, after: np.ndarray, size: int) -> tuple[np.ndar
     return np.flatnonzero(is_ > was), np.flatnonzero(was > is_)
 
 
-def draw(population: int, size: int, rng: np.random.Generator) -> np.ndarray:
+def sample_sorted(population: int, size: int, rng: np.random.Generator) -> np.ndarray:
     """Return `size` different numbers below `population`, rising, in memory of about `size`."""
     if 2 * size > population:
-        left = draw(population, population - size, rng)
+        left = sample_sorted(population, population - size, rng)
         return np.delete(np.arange(population), left)
     drawn = np.empty(0, dtype=np.int64)
     while len(drawn) < size:

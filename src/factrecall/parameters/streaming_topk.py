@@ -32,7 +32,7 @@ _SAMPLE = 1 << 16
 _LOWEST = -(1 << 31)
 
 
-def top(
+def top_k(
     scores: Scores, keep: int, dtype: np.dtype | type = np.uint64, *, positive: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Select the largest of many scores.
@@ -171,7 +171,7 @@ def _parts(array: np.ndarray) -> Iterator[slice]:
         yield slice(start, min(start + _CHUNK["cpu"], len(array)))
 
 
-def falling(value: np.ndarray) -> np.ndarray:
+def argsort_descending(value: np.ndarray) -> np.ndarray:
     """Return the order of falling value, equal ones as they stand.
 
     Parameters

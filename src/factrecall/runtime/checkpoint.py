@@ -75,7 +75,7 @@ class Checkpoint:
         return cls(folder / f"{work_key(identity, files)}.safetensors", seconds)
 
     def __enter__(self) -> Checkpoint:
-        self._block.enter_context(signals.keeping())
+        self._block.enter_context(signals.defer_shutdown())
         return self
 
     def __exit__(
@@ -101,7 +101,7 @@ class Checkpoint:
         """
         write_tensors(self.path, tensors, values)
         self._last = time.monotonic()
-        signals.leave_if_asked()
+        signals.exit_if_requested()
 
     def restore(self) -> State | None:
         """Return the saved state, if there is one that can be read."""

@@ -29,14 +29,14 @@ from types import TracebackType
 
 from factrecall.runtime import signals
 
-BEAT = 2.0
+HEARTBEAT = 2.0
 """Seconds between two beats."""
 
 STALE = 90.0
 """Seconds without a beat after which a holder counts as dead; network file systems may show a
 file as it was a minute ago."""
 
-BEAT_BYTES = 600
+HEARTBEAT_BYTES = 600
 """Length of a beat's file, so that a later one covers an earlier one wholly."""
 
 HELD = "FACTRECALL_BEAT"
@@ -47,7 +47,7 @@ NOTE = 30.0
 
 
 @dataclass(frozen=True)
-class _Beat:
+class _Heartbeat:
     """Of a claimant: where it runs, whether it may write, how often its heart has beaten."""
 
     place: str
@@ -57,7 +57,7 @@ class _Beat:
     count: int
 
     @classmethod
-    def read(cls, path: Path) -> _Beat | None:
+    def read(cls, path: Path) -> _Heartbeat | None:
         """Read a beat file; None if it is gone."""
         try:
             return cls(**json.loads(path.read_text(encoding="utf-8")))
@@ -136,7 +136,7 @@ class Lease:
 
     def check(self) -> None:
         """Raise `Interrupted` if another job was given the lease."""
-        if _Beat.read(self._beat) is None:
+        if _Heartbeat.read(self._beat) is None:
             raise self._lost()
 
     def _live(self) -> None:
@@ -144,7 +144,7 @@ class Lease:
 
         The heart goes on while the command saves its state, however long that takes.
         """
-        while not self._stop.wait(BEAT):
+        while not self._stop.wait(HEARTBEAT):
             try:
                 self._pulse()
                 if self._holds and not self._wanted:
@@ -169,10 +169,10 @@ class Lease:
         told = f"process {os.getpid()} on {socket.gethostname()}" + (f", job {job}" if job else "")
         with self._pulsing:
             self._count += 1
-            beat = _Beat(_place(), os.getpid(), told, self._holds, self._count)
+            beat = _Heartbeat(_place(), os.getpid(), told, self._holds, self._count)
             # Written in place: it must not come back once a claimant has deleted it.
             with self._beat.open("w" if self._count == 1 else "r+", encoding="utf-8") as file:
-                file.write(json.dumps(vars(beat)).ljust(BEAT_BYTES))
+                file.write(json.dumps(vars(beat)).ljust(HEARTBEAT_BYTES))
 
     def _claimant(self) -> tuple[str, str]:
         """Return the run and the id of whoever claimed last; empty if nobody did."""
@@ -191,17 +191,17 @@ class Lease:
         """Return when no other job holds the outputs and the claim is still this one's."""
         seen: dict[Path, tuple[int, float]] = {}
         told: dict[Path, str] = {}
-        noted = time.monotonic() - NOTE + 3 * BEAT
+        noted = time.monotonic() - NOTE + 3 * HEARTBEAT
         while True:
-            signals.leave_if_asked()
+            signals.exit_if_requested()
             try:
                 run, identity = self._claimant()
             except OSError:  # not readable just now
-                time.sleep(BEAT)
+                time.sleep(HEARTBEAT)
                 continue
             if run < self._run:  # two claimed at once, and the one of the earlier start was last
                 self._put_claim()
-                time.sleep(BEAT / 8)
+                time.sleep(HEARTBEAT / 8)
                 continue
             if identity != self._id:
                 raise self._lost()
@@ -215,12 +215,12 @@ class Lease:
             if time.monotonic() - noted > NOTE and others[0] in told:
                 noted = time.monotonic()
                 print(f"{self._output}: waiting for {told[others[0]]} to leave", file=sys.stderr)
-            time.sleep(BEAT / 8)
+            time.sleep(HEARTBEAT / 8)
 
     def _gone(self, path: Path, seen: dict[Path, tuple[int, float]], told: dict[Path, str]) -> bool:
         """Say whether a holder is gone; bury it if it is dead."""
         try:
-            beat = _Beat.read(path)
+            beat = _Heartbeat.read(path)
         except OSError:
             return False  # not known to be
         if beat is None:
@@ -289,7 +289,7 @@ def check() -> None:
     beat = os.environ.get(HELD)
     if _held is not None:
         _held.check()
-    elif beat is not None and _Beat.read(Path(beat)) is None:
+    elif beat is not None and _Heartbeat.read(Path(beat)) is None:
         raise signals.Interrupted("another job has taken over", signals.TAKEN_OVER)
 
 

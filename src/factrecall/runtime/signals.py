@@ -39,74 +39,74 @@ class Interrupted(BaseException):
 
 
 @dataclass
-class _Wishes:
+class _Requests:
     asked: Interrupted | None = None
     keepers: int = 0
 
 
-_wishes = _Wishes()
+_requests = _Requests()
 
 
 @contextmanager
-def listening() -> Iterator[None]:
+def handle_signals() -> Iterator[None]:
     """Turn signals into `Interrupted` within a block of the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _wishes.asked = None
+    _requests.asked = None
     before = {number: signal.signal(number, _signalled) for number in SIGNALS}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        _wishes.asked = None
+        _requests.asked = None
 
 
 @contextmanager
-def keeping() -> Iterator[None]:
-    """Only note wishes within a block: its loop calls `leave_if_asked` where it can."""
-    _wishes.keepers += 1
+def defer_shutdown() -> Iterator[None]:
+    """Only note requests within a block: its loop calls `exit_if_requested` where it can."""
+    _requests.keepers += 1
     try:
         yield
     finally:
-        _wishes.keepers -= 1
-    leave_if_asked()
+        _requests.keepers -= 1
+    exit_if_requested()
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """Put wishes off to the end of a block, which is short, wherever they are not only noted."""
-    _wishes.keepers += 1
+def shield() -> Iterator[None]:
+    """Put requests off to the end of a block, which is short, wherever they are not only noted."""
+    _requests.keepers += 1
     try:
         yield
     finally:
-        _wishes.keepers -= 1
-    asked = _wishes.asked
-    if asked is not None and not _wishes.keepers and asked.code != 128 + signal.SIGUSR1:
+        _requests.keepers -= 1
+    asked = _requests.asked
+    if asked is not None and not _requests.keepers and asked.code != 128 + signal.SIGUSR1:
         raise asked
 
 
 def asked() -> bool:
     """Say whether the command is to leave."""
-    return _wishes.asked is not None
+    return _requests.asked is not None
 
 
 def exit_code() -> int:
     """Return the code that the command is to leave with; 0 if it is not to leave."""
-    return 0 if _wishes.asked is None else _wishes.asked.code
+    return 0 if _requests.asked is None else _requests.asked.code
 
 
-def wish_of(code: int) -> Interrupted:
-    """Return the wish to leave with an exit code, as another process of the same work told it."""
+def request_of(code: int) -> Interrupted:
+    """Return the shutdown request that another process of the same work exited with."""
     if code == TAKEN_OVER:
         return Interrupted("another job has taken over", code)
     return _by_signal(code - 128)
 
 
-def note(wish: Interrupted) -> None:
-    """Note a wish that came to another process of the same work, if there is none yet."""
-    _wishes.asked = _wishes.asked or wish
+def note(request: Interrupted) -> None:
+    """Note a request that came to another process of the same work, if there is none yet."""
+    _requests.asked = _requests.asked or request
 
 
 def _by_signal(number: int) -> Interrupted:
@@ -114,24 +114,24 @@ def _by_signal(number: int) -> Interrupted:
     return Interrupted(f"interrupted ({name})", 128 + number)
 
 
-def leave_if_asked() -> None:
+def exit_if_requested() -> None:
     """Raise `Interrupted` if the command is to leave."""
-    if _wishes.asked is not None:
-        raise _wishes.asked
+    if _requests.asked is not None:
+        raise _requests.asked
 
 
 def ask(reason: str) -> None:
-    """Ask the main thread to leave; for other threads of a `listening` command."""
-    _wishes.asked = Interrupted(reason, TAKEN_OVER)
+    """Ask the main thread to leave; for other threads of a `handle_signals` command."""
+    _requests.asked = Interrupted(reason, TAKEN_OVER)
     main = threading.main_thread().ident
     if main is not None:
         signal.pthread_kill(main, signal.SIGUSR1)
 
 
 def _signalled(number: int, frame: FrameType | None) -> None:
-    again = _wishes.asked is not None and number == signal.SIGINT
-    if _wishes.asked is None:
-        _wishes.asked = _by_signal(number)
-    in_time = number == signal.SIGUSR1 and _wishes.asked.code != TAKEN_OVER
-    if again or not (_wishes.keepers or in_time):
-        raise _wishes.asked
+    again = _requests.asked is not None and number == signal.SIGINT
+    if _requests.asked is None:
+        _requests.asked = _by_signal(number)
+    in_time = number == signal.SIGUSR1 and _requests.asked.code != TAKEN_OVER
+    if again or not (_requests.keepers or in_time):
+        raise _requests.asked

@@ -1,9 +1,8 @@
-"""What a training loop asks of the processes that share it; here of one that has it all.
+"""How a training loop speaks to the processes that share it; here one process alone.
 
-The loop, the trace, snapshots and the state speak to a `Shards` wherever several processes, or
-weights that lie elsewhere than where they are used, make a difference. The one here is that of a
-process which is alone with a whole model: it hands everything back as it is.
-`factrecall.training.fully_sharded` has the other.
+The loop, the trace, snapshots and the state call a `DistributedStrategy` wherever several
+processes, or weights kept in main memory, make a difference. The strategy here is that of one process with a
+whole model: it returns everything unchanged. `factrecall.training.fully_sharded` has the other.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ if TYPE_CHECKING:
 
     from factrecall.runtime.checkpoint import Checkpoint, State
     from factrecall.training.batches import Example, MicroBatch
-    from factrecall.training.execution import Mode
+    from factrecall.training.execution import Execution
 
 Result = TypeVar("Result")
 
 
-class Shards:
+class DistributedStrategy:
     """One process with a whole model.
 
-    Every method but `part`, `local` and `put` is called by all processes at the same point of the
+    All processes call each method but `local_batches`, `local` and `put` at the same point of the
     run, and may wait for the others.
 
     Attributes
@@ -46,7 +45,7 @@ class Shards:
     count = 1
     caches = True
 
-    def spread(self, model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    def shard(self, model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
         """Return a model as it is trained, before trace and optimiser are made of it.
 
         Parameters
@@ -59,11 +58,11 @@ class Shards:
         model.to(device)  # type: ignore[arg-type]  # the library's wrapper loses the signature
         return model
 
-    def collect(self, model: PreTrainedModel) -> PreTrainedModel:
+    def gather(self, model: PreTrainedModel) -> PreTrainedModel:
         """Return a plain model with the trained weights, to be saved by process 0."""
         return model
 
-    def part(
+    def local_batches(
         self, batch: Sequence[Example], cut: Callable[[Sequence[Example]], list[MicroBatch]]
     ) -> list[MicroBatch]:
         """Return the micro-batches, as `cut` makes them, of this process's part of a batch.
@@ -89,7 +88,7 @@ class Shards:
         """Write this process's part of a whole tensor into one that may be split."""
         tensor.copy_(whole)
 
-    def on_first(
+    def on_rank0(
         self,
         tensors: Mapping[str, torch.Tensor],
         use: Callable[[Mapping[str, torch.Tensor]], Result],
@@ -97,7 +96,7 @@ class Shards:
         """Let process 0 use tensors that may be split as if they were whole; None in others."""
         return use(tensors)
 
-    def agreed(self, wish: bool) -> bool:
+    def any_rank(self, wish: bool) -> bool:
         """Say whether any process wishes something."""
         return wish
 
@@ -106,7 +105,7 @@ class Shards:
         return checkpoint.restore()
 
 
-def shards_of(mode: Mode, device: torch.device) -> Shards:
+def strategy_of(mode: Execution, device: torch.device) -> DistributedStrategy:
     """Return what a resolved mode needs: several processes, or weights in main memory, or none.
 
     Raises
@@ -122,7 +121,7 @@ def shards_of(mode: Mode, device: torch.device) -> Shards:
             "environment variable WORLD_SIZE; pre-training takes one process",
         )
     if mode.gpus == 1 and mode.optimiser != "offloaded":
-        return Shards()
-    from factrecall.training.fully_sharded import Sharded
+        return DistributedStrategy()
+    from factrecall.training.fully_sharded import FullySharded
 
-    return Sharded(mode, device)
+    return FullySharded(mode, device)

@@ -11,7 +11,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class Mode:
+class Execution:
     """How a training is done.
 
     Attributes

@@ -17,7 +17,7 @@ from factrecall.runtime.progress import progress
 from factrecall.runtime.safetensors_writer import write_tensors
 from factrecall.runtime.seeds import derive, generator
 from factrecall.runtime.storage import remove_leftovers
-from factrecall.training.distributed import shards_of
+from factrecall.training.distributed import strategy_of
 from factrecall.training.examples import training_set
 from factrecall.training.loop import train
 from factrecall.training.snapshots import Snapshots
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from factrecall.config import Recipe, Trace
     from factrecall.data.files import FactFiles
-    from factrecall.training.execution import Mode
+    from factrecall.training.execution import Execution
 
 
 def traced_individuals(individuals: pd.DataFrame, settings: Trace, seed: int) -> dict[int, str]:
@@ -53,7 +53,7 @@ def fine_tune(
     recipe: Recipe,
     trace: Trace,
     precision: str,
-    mode: Mode,
+    mode: Execution,
     study_seed: int,
     *,
     tuning: str,
@@ -112,11 +112,11 @@ def fine_tune(
         )
     individuals, bio, qa = facts.read()
     tokenizer = load_tokenizer(start)
-    shards = shards_of(mode, device)
-    model = shards.spread(load_model(start), device)
+    strategy = strategy_of(mode, device)
+    model = strategy.shard(load_model(start), device)
     examples = training_set(tuning, recipe, bio, qa, tokenizer)
     people = traced_individuals(individuals, trace, study_seed)
-    watched = GradientTrace(model, people, mode.trace, shards)
+    watched = GradientTrace(model, people, mode.trace, strategy)
     identity = {
         **provenance,
         "recipe": repr(recipe),
@@ -131,11 +131,11 @@ def fine_tune(
     }
     files = [*facts.paths(), *model_files(start)]
     # The first process alone saves, so its clock alone counts.
-    every = save_seconds if shards.rank == 0 else math.inf
+    every = save_seconds if strategy.rank == 0 else math.inf
     checkpoint = Checkpoint.of(state, identity, files, every)
     for target in (out, history, traced):
         remove_leftovers(target)
-    moments = Snapshots(model, recipe.updates, snapshots, checkpoint, provenance, shards)
+    moments = Snapshots(model, recipe.updates, snapshots, checkpoint, provenance, strategy)
     with progress(recipe.updates, f"{tuning} seed {seed}", "update") as watch, checkpoint:
         losses = train(
             model,
@@ -147,13 +147,13 @@ def fine_tune(
             snapshots=moments,
             precision=precision,
             mode=mode,
-            shards=shards,
+            strategy=strategy,
             device=device,
             watch=watch,
         )
-    trained = shards.collect(model)
+    trained = strategy.gather(model)
     write_trace(traced, watched, trace, provenance)
-    if shards.rank == 0:
+    if strategy.rank == 0:
         save_model(out, trained, tokenizer)
         write_history(history, losses, provenance)
         moments.publish()

@@ -23,19 +23,19 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from factrecall.models.architectures import anatomy_of
+from factrecall.models.architectures import architecture_of
 from factrecall.runtime import signals
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.safetensors_writer import read_tensors
 from factrecall.runtime.signals import Interrupted
-from factrecall.training.distributed import Shards
+from factrecall.training.distributed import DistributedStrategy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from factrecall.runtime.checkpoint import Checkpoint, State
     from factrecall.training.batches import Example, MicroBatch
-    from factrecall.training.execution import Mode
+    from factrecall.training.execution import Execution
 
 Result = TypeVar("Result")
 
@@ -56,7 +56,7 @@ class Lost(FactRecallError):
         super().__init__(where, why, "see what the others say; run again to go on")
 
 
-class Sharded(Shards):
+class FullySharded(DistributedStrategy):
     """Processes that torchrun started, each with a part of a model; or one, alone.
 
     Parameters
@@ -70,7 +70,7 @@ class Sharded(Shards):
 
     caches = False  # they would undo the sharding
 
-    def __init__(self, mode: Mode, device: torch.device) -> None:
+    def __init__(self, mode: Execution, device: torch.device) -> None:
         self.rank = int(os.environ.get("RANK", 0))
         self.count = int(os.environ.get("WORLD_SIZE", 1))
         if not distributed.is_initialized():
@@ -80,18 +80,18 @@ class Sharded(Shards):
         offloaded = mode.optimiser == "offloaded"
         self._policy = CPUOffloadPolicy(pin_memory=pinned) if offloaded else OffloadPolicy()
 
-    def spread(self, model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    def shard(self, model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
         """Split a model's weights among the processes, in place."""
-        # What `collect` needs, without numbers.
+        # What `gather` needs, without numbers.
         with torch.device("meta"):
             self._empty = type(model)(copy.deepcopy(model.config))
         self._empty.generation_config = model.generation_config
-        for layer in anatomy_of(model.config).layers_of(model):
+        for layer in architecture_of(model.config).layers_of(model):
             fully_shard(layer, mesh=self._mesh, offload_policy=self._policy)
         fully_shard(model, mesh=self._mesh, offload_policy=self._policy)
         return model
 
-    def collect(self, model: PreTrainedModel) -> PreTrainedModel:
+    def gather(self, model: PreTrainedModel) -> PreTrainedModel:
         """Return a plain model with the trained weights in main memory, in process 0."""
         plain = self._empty
 
@@ -103,11 +103,11 @@ class Sharded(Shards):
                 owner, _, leaf = name.rpartition(".")
                 setattr(plain.get_submodule(owner), leaf, buffer.cpu())
 
-        self.on_first(dict(model.named_parameters()), fill)
+        self.on_rank0(dict(model.named_parameters()), fill)
         plain.eval()
         return plain
 
-    def part(
+    def local_batches(
         self, batch: Sequence[Example], cut: Callable[[Sequence[Example]], list[MicroBatch]]
     ) -> list[MicroBatch]:
         """Return the micro-batches of this process's share of a batch (see `deal`)."""
@@ -140,7 +140,7 @@ class Sharded(Shards):
         with torch.no_grad():
             self.local(tensor).copy_(whole)
 
-    def on_first(
+    def on_rank0(
         self,
         tensors: Mapping[str, torch.Tensor],
         use: Callable[[Mapping[str, torch.Tensor]], Result],
@@ -166,11 +166,11 @@ class Sharded(Shards):
             In the others, when `use` failed, or left.
         """
         if self.rank:
-            shards = list(tensors.values())
+            strategy = list(tensors.values())
             while (wanted := _told(0)) >= 0:
-                _whole(shards[wanted])
+                _whole(strategy[wanted])
             if wanted < _FAILED:
-                raise signals.wish_of(_LEFT - wanted)
+                raise signals.request_of(_LEFT - wanted)
             if wanted == _FAILED:
                 raise Lost("process 0 could not go on")
             return None
@@ -183,13 +183,13 @@ class Sharded(Shards):
         _told(_DONE)
         return result
 
-    def agreed(self, wish: bool) -> bool:
+    def any_rank(self, wish: bool) -> bool:
         """Say whether any process wishes something; who was not asked to leave learns of it."""
         greatest = torch.tensor([int(wish), signals.exit_code()])
         distributed.all_reduce(greatest, distributed.ReduceOp.MAX)
         wished, code = greatest.tolist()
         if code:
-            signals.note(signals.wish_of(code))
+            signals.note(signals.request_of(code))
         return bool(wished)
 
     def restore(self, checkpoint: Checkpoint) -> State | None:
@@ -209,7 +209,7 @@ class _Wholes(Mapping[str, torch.Tensor]):
 
     def __getitem__(self, name: str) -> torch.Tensor:
         # An exchange that one process leaves in the middle would be one that others wait in.
-        with signals.undisturbed():
+        with signals.shield():
             _told(self._places[name])
             return _whole(self._tensors[name]).cpu()
 

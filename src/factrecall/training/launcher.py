@@ -114,8 +114,8 @@ def _passing_on(folder: Path) -> Iterator[list[int]]:
             file.write(f"{signal.SIGTERM if over else number}\n")
 
     os.environ[FOLDER] = str(folder)
-    listening = threading.current_thread() is threading.main_thread()
-    handlers = {n: signal.signal(n, pass_on) for n in SIGNALS} if listening else {}
+    handle_signals = threading.current_thread() is threading.main_thread()
+    handlers = {n: signal.signal(n, pass_on) for n in SIGNALS} if handle_signals else {}
     logging.disable(logging.CRITICAL)  # the launcher tells what is told better below
     try:
         yield got
@@ -138,7 +138,7 @@ def _raise(folder: Path, codes: Mapping[int, int], got: Sequence[int]) -> NoRetu
             raise DamagedFile(Path(said["where"]), said["why"], said["remedy"])
         if said["kind"] == "FactRecallError":
             raise FactRecallError(said["where"], said["why"], said["remedy"])
-    signals.leave_if_asked()
+    signals.exit_if_requested()
     left = [said for said in told.values() if said["kind"] == "Interrupted"]
     if got and left:
         raise Interrupted(left[0]["why"], left[0]["code"])
@@ -156,7 +156,7 @@ def _raise(folder: Path, codes: Mapping[int, int], got: Sequence[int]) -> NoRetu
     if left:
         raise Interrupted(left[0]["why"], left[0]["code"])
     if got:
-        raise signals.wish_of(128 + got[0])
+        raise signals.request_of(128 + got[0])
     raise FactRecallError(
         "processes that share the training",
         "they lost each other" + "".join(f"; {said['why']}" for said in told.values()),

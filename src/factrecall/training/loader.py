@@ -28,8 +28,8 @@ from factrecall.training.packing import BLOCK, lay, row
 
 if TYPE_CHECKING:
     from factrecall.config import Recipe
-    from factrecall.training.distributed import Shards
-    from factrecall.training.execution import Mode
+    from factrecall.training.distributed import DistributedStrategy
+    from factrecall.training.execution import Execution
     from factrecall.training.trace import GradientTrace
 
 AHEAD = 2
@@ -37,7 +37,7 @@ AHEAD = 2
 
 
 @dataclass(frozen=True)
-class Layout:
+class Collator:
     """How examples become micro-batches.
 
     Attributes
@@ -55,7 +55,7 @@ class Layout:
     multiple: int = 1
 
     @classmethod
-    def of(cls, recipe: Recipe, mode: Mode, device: torch.device) -> Layout:
+    def of(cls, recipe: Recipe, mode: Execution, device: torch.device) -> Collator:
         """Return the layout of a training."""
         multiple = BLOCK if device.type == "cuda" else 1
         return cls(recipe.micro_batch_tokens, mode.packing, multiple)
@@ -102,14 +102,14 @@ class Update:
 
 
 @dataclass(frozen=True)
-class Feed:
+class UpdateLoader:
     """All that determines what the updates of a training see."""
 
     examples: Sequence[Example]
     recipe: Recipe
     seed: int
-    layout: Layout
-    shards: Shards
+    layout: Collator
+    strategy: DistributedStrategy
     trace: GradientTrace | None
 
     def update(self, number: int) -> Update:
@@ -126,7 +126,7 @@ class Feed:
             learning_rate(self.recipe, number),
             batch,
             sum(e.predicted for e in batch),
-            self.shards.part(batch, self.layout.cut),
+            self.strategy.local_batches(batch, self.layout.cut),
             traced,
         )
 

@@ -5,10 +5,10 @@ of the batch. Nothing that an update computes depends on state outside the weigh
 moments, the trace and the update's number, so a run that was killed and started again ends with the
 bytes of one that was not.
 
-The loop is the same on a CPU and a GPU, for one process and for many. What it sees comes from a
-`Feed`, what it computes goes to a `History`, neither of which keep a GPU waiting; and a `Shards`
-stands for the processes that share it: it deals out the micro-batches, adds up what they found,
-clips over all of them, and lets the first one write.
+The loop is the same on a CPU and a GPU, for one process and for many. An `UpdateLoader` feeds it, a
+`TrainingLog` takes what it computes, and neither keeps a GPU waiting. A `DistributedStrategy` stands
+for the processes that share it: it splits the micro-batches, adds up what was found, clips over all
+of them, and lets rank 0 write.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from factrecall.models.architectures import anatomy_of
+from factrecall.models.architectures import architecture_of
 from factrecall.runtime.seeds import derive
 from factrecall.training.batches import Example
-from factrecall.training.distributed import Shards
-from factrecall.training.execution import Mode
-from factrecall.training.loader import Feed, Layout, Update
+from factrecall.training.distributed import DistributedStrategy
+from factrecall.training.execution import Execution
+from factrecall.training.loader import Collator, Update, UpdateLoader
 from factrecall.training.losses import FLEX, batch_loss, example_loss
 from factrecall.training.optimisers import make_optimiser, set_rate
 from factrecall.training.state import put_state, state_of
-from factrecall.training.training_log import EVERY, History
+from factrecall.training.training_log import EVERY, TrainingLog
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from factrecall.training.snapshots import Snapshots
     from factrecall.training.trace import GradientTrace
 
-PLAIN = Mode()
-ALONE = Shards()
+PLAIN = Execution()
+ALONE = DistributedStrategy()
 
 
 @dataclass
@@ -52,15 +52,15 @@ class Run:
 
     model: PreTrainedModel
     optimizer: torch.optim.Optimizer
-    history: History
+    history: TrainingLog
     trace: GradientTrace | None = None
     update: int = 0
 
-    def save(self, checkpoint: Checkpoint, shards: Shards) -> None:
+    def save(self, checkpoint: Checkpoint, strategy: DistributedStrategy) -> None:
         """Save all that the run depends on; every number of it is looked at first."""
         self.history.fetch()
         tensors, values = state_of(self)
-        shards.on_first(tensors, lambda whole: checkpoint.save(whole, values))
+        strategy.on_rank0(tensors, lambda whole: checkpoint.save(whole, values))
 
 
 def autocast(
@@ -82,8 +82,8 @@ def train(
     checkpoint: Checkpoint | None = None,
     snapshots: Snapshots | None = None,
     precision: str = "auto",
-    mode: Mode = PLAIN,
-    shards: Shards = ALONE,
+    mode: Execution = PLAIN,
+    strategy: DistributedStrategy = ALONE,
     device: torch.device | None = None,
     watch: Callable[[int, float], None] = lambda update, loss: None,
 ) -> np.ndarray:
@@ -92,7 +92,7 @@ def train(
     Parameters
     ----------
     model : PreTrainedModel
-        Float32 (or float64, for tests), as `shards` spread it.
+        Float32 (or float64, for tests), as `strategy` spread it.
     examples : sequence of Example
         The training set; its order does not matter beyond determinism.
     recipe : Recipe
@@ -109,7 +109,7 @@ def train(
         See `autocast`.
     mode : Mode
         How it is done on the device.
-    shards : Shards
+    strategy : DistributedStrategy
         The processes that share the training; all of them call this.
     device : torch.device, optional
         Where it computes; where the model lies, if it is not given.
@@ -130,37 +130,41 @@ def train(
     if mode.packing and device.type == "cuda" and not _flexible(model):
         mode = replace(mode, packing=False)
     with _ready(model, mode, device):
-        history = History(shards, 1 if device.type == "cpu" else EVERY)
+        history = TrainingLog(strategy, 1 if device.type == "cpu" else EVERY)
         run = Run(model, make_optimiser(model, recipe, mode), history, trace)
-        if checkpoint is not None and (state := shards.restore(checkpoint)):
+        if checkpoint is not None and (state := strategy.restore(checkpoint)):
             gone = snapshots is not None and not snapshots.kept(state[1]["update"])
-            if shards.agreed(gone):
+            if strategy.any_rank(gone):
                 print("but a snapshot of it is gone: starting anew", file=sys.stderr)
             else:
-                put_state(run, state, shards)
+                put_state(run, state, strategy)
         if snapshots is not None:
             snapshots.take(run.update)
         watch(run.update, math.nan)
-        feed = Feed(examples, recipe, seed, Layout.of(recipe, mode, device), shards, trace)
+        feed = UpdateLoader(
+            examples, recipe, seed, Collator.of(recipe, mode, device), strategy, trace
+        )
         for update in feed.updates(run.update, device):
             torch.manual_seed(derive(seed, "dropout", update.number))
-            with autocast(device, precision, shards.caches):
-                _step(run, update, recipe.clip or math.inf, shards, device)
+            with autocast(device, precision, strategy.caches):
+                _step(run, update, recipe.clip or math.inf, strategy, device)
             run.update += 1
             if snapshots is not None:
                 if run.update in snapshots.moments:
                     history.fetch()
                 snapshots.take(run.update)
             watch(run.update, history.loss)
-            if checkpoint is not None and shards.agreed(
+            if checkpoint is not None and strategy.any_rank(
                 checkpoint.due(last=run.update == recipe.updates)
             ):
-                run.save(checkpoint, shards)
+                run.save(checkpoint, strategy)
         history.fetch()
     return np.asarray(history.rows, dtype=np.float64)
 
 
-def _step(run: Run, update: Update, clip: float, shards: Shards, device: torch.device) -> None:
+def _step(
+    run: Run, update: Update, clip: float, strategy: DistributedStrategy, device: torch.device
+) -> None:
     """Take one optimiser step."""
     model = run.model
     for task, batch in update.traced:
@@ -171,9 +175,9 @@ def _step(run: Run, update: Update, clip: float, shards: Shards, device: torch.d
     for batch in update.batches:
         total, found = batch_loss(model, batch.to(device))
         # What processes find is averaged, and is to be added up.
-        (total / (update.targets / shards.count)).backward()
+        (total / (update.targets / strategy.count)).backward()
         losses.append(found)
-    norm = shards.clip(model.parameters(), clip)
+    norm = strategy.clip(model.parameters(), clip)
     run.history.add(update, losses, norm)
     set_rate(run.optimizer, update.rate)
     run.optimizer.step()
@@ -181,10 +185,10 @@ def _step(run: Run, update: Update, clip: float, shards: Shards, device: torch.d
 
 
 @contextmanager
-def _ready(model: PreTrainedModel, mode: Mode, device: torch.device) -> Iterator[None]:
+def _ready(model: PreTrainedModel, mode: Execution, device: torch.device) -> Iterator[None]:
     """Make a model ready for a mode, for a block; leave it in evaluation mode."""
     attention = model.config._attn_implementation
-    compiled = anatomy_of(model.config).layers_of(model) if mode.compile else []
+    compiled = architecture_of(model.config).layers_of(model) if mode.compile else []
     model.train()
     if mode.checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from factrecall.config import Recipe
-    from factrecall.training.execution import Mode
+    from factrecall.training.execution import Execution
 
 
 def learning_rate(recipe: Recipe, update: int) -> float:
@@ -27,7 +27,9 @@ def learning_rate(recipe: Recipe, update: int) -> float:
     return recipe.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def make_optimiser(model: PreTrainedModel, recipe: Recipe, mode: Mode) -> torch.optim.Optimizer:
+def make_optimiser(
+    model: PreTrainedModel, recipe: Recipe, mode: Execution
+) -> torch.optim.Optimizer:
     """Return AdamW over all parameters of a model.
 
     Moments in 8 bits are torchao's (Dettmers et al. 2021, arXiv 2110.02861): blocks of 256 numbers

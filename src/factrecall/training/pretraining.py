@@ -21,7 +21,7 @@ from factrecall.runtime.checkpoint import Checkpoint
 from factrecall.runtime.progress import progress
 from factrecall.runtime.seeds import derive
 from factrecall.runtime.storage import remove_leftovers
-from factrecall.training.distributed import shards_of
+from factrecall.training.distributed import strategy_of
 from factrecall.training.examples import training_set
 from factrecall.training.loop import train
 from factrecall.training.training_log import write_history
@@ -29,14 +29,14 @@ from factrecall.training.training_log import write_history
 if TYPE_CHECKING:
     from factrecall.config import Scratch
     from factrecall.data.files import FactFiles
-    from factrecall.training.execution import Mode
+    from factrecall.training.execution import Execution
 
 
 def pretrain(
     settings: Scratch,
     seed: int,
     precision: str,
-    mode: Mode,
+    mode: Execution,
     *,
     facts: FactFiles,
     out: Path,
@@ -63,8 +63,8 @@ def pretrain(
         context=settings.context,
     )
     model = build_model(settings, tokenizer, derive(seed, "weights"))
-    shards = shards_of(mode, device)
-    model = shards.spread(model, device)
+    strategy = strategy_of(mode, device)
+    model = strategy.shard(model, device)
     recipe = settings.pretrain
     examples = training_set("base", recipe, bio, qa, tokenizer)
     identity = {
@@ -78,7 +78,7 @@ def pretrain(
         "out": str(out),  # equal runs of two models may go on at the same time
     }
     # The first process alone saves, so its clock alone counts.
-    every = save_seconds if shards.rank == 0 else math.inf
+    every = save_seconds if strategy.rank == 0 else math.inf
     checkpoint = Checkpoint.of(state, identity, facts.paths(), every)
     for target in (out, history):
         remove_leftovers(target)
@@ -91,12 +91,12 @@ def pretrain(
             checkpoint=checkpoint,
             precision=precision,
             mode=mode,
-            shards=shards,
+            strategy=strategy,
             device=device,
             watch=watch,
         )
-    trained = shards.collect(model)
-    if shards.rank == 0:
+    trained = strategy.gather(model)
+    if strategy.rank == 0:
         save_model(out, trained, tokenizer)
         write_history(history, losses, provenance)
         checkpoint.remove()

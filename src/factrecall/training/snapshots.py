@@ -20,7 +20,7 @@ from factrecall.parameters.sets import different_spaces
 from factrecall.parameters.space import ParameterSpace
 from factrecall.runtime.safetensors_writer import read_tensors, write_tensors
 from factrecall.runtime.storage import atomic, remove_leftovers
-from factrecall.training.distributed import Shards
+from factrecall.training.distributed import DistributedStrategy
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,7 +43,7 @@ class Snapshots:
         Of the run. Each snapshot is a part of it until `publish`.
     provenance : mapping
         Kept in the metadata of every file.
-    shards : Shards, optional
+    strategy : DistributedStrategy, optional
         The processes that share the training; the first one writes.
     """
 
@@ -54,10 +54,10 @@ class Snapshots:
         targets: Sequence[Path],
         checkpoint: Checkpoint,
         provenance: Mapping[str, Any],
-        shards: Shards | None = None,
+        strategy: DistributedStrategy | None = None,
     ) -> None:
         self._model = model
-        self._shards = shards or Shards()
+        self._shards = strategy or DistributedStrategy()
         self._targets = list(targets)
         self._provenance = provenance
         count = len(self._targets)
@@ -75,7 +75,7 @@ class Snapshots:
                 weights = {name: p.detach() for name, p in self._model.named_parameters()}
                 said = {"share": share, "update": update, "provenance": dict(self._provenance)}
                 metadata = {**space.metadata(), **said}
-                self._shards.on_first(weights, partial(write_tensors, part, metadata=metadata))
+                self._shards.on_rank0(weights, partial(write_tensors, part, metadata=metadata))
 
     def kept(self, update: int) -> bool:
         """Say whether all snapshots up to a number of updates are there, so that a run may go on.

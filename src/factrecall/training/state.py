@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from factrecall.runtime.checkpoint import State
-    from factrecall.training.distributed import Shards
+    from factrecall.training.distributed import DistributedStrategy
     from factrecall.training.loop import Run
 
 
@@ -32,25 +32,29 @@ def state_of(run: Run) -> State:
     return tensors, {"update": run.update, "counts": counts}
 
 
-def put_state(run: Run, state: State, shards: Shards) -> None:
+def put_state(run: Run, state: State, strategy: DistributedStrategy) -> None:
     """Put a run where it was when `state_of` was taken; the state's tensors are whole."""
     tensors, values = state
     with torch.no_grad():
         for name, weight in run.model.named_parameters():
-            shards.put(tensors[f"weights/{name}"], weight)
+            strategy.put(tensors[f"weights/{name}"], weight)
         for i, parameter in enumerate(_parameters(run.optimizer)):
-            run.optimizer.state[parameter] = _moments(run, tensors, i, parameter, shards)
+            run.optimizer.state[parameter] = _moments(run, tensors, i, parameter, strategy)
         if run.trace is not None:
             sums = [key for key in tensors if key.startswith("trace/")]
             for key in sums:
-                shards.put(tensors[key], run.trace.sum(key.removeprefix("trace/")))
+                strategy.put(tensors[key], run.trace.sum(key.removeprefix("trace/")))
             run.trace.counts = dict(values["counts"])
     run.history.rows = tensors["history"].tolist()
     run.update = values["update"]
 
 
 def _moments(
-    run: Run, tensors: Mapping[str, torch.Tensor], i: int, parameter: torch.Tensor, shards: Shards
+    run: Run,
+    tensors: Mapping[str, torch.Tensor],
+    i: int,
+    parameter: torch.Tensor,
+    strategy: DistributedStrategy,
 ) -> dict[str, torch.Tensor]:
     """Return the optimiser's state of its parameter number `i`."""
     prefix = f"optimizer/{i}/"
@@ -70,7 +74,7 @@ def _moments(
             moments[kind] = tensors[parts[""]].to(parameter.device if fused else "cpu")
         else:
             moments[kind] = torch.zeros_like(parameter)
-            shards.put(tensors[parts[""]], moments[kind])
+            strategy.put(tensors[parts[""]], moments[kind])
     return moments
 
 

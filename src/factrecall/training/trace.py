@@ -16,8 +16,8 @@ import torch
 
 from factrecall.models.backward import gradients
 from factrecall.parameters.space import ParameterSpace
-from factrecall.parameters.streaming_topk import falling, top
-from factrecall.training.distributed import Shards
+from factrecall.parameters.streaming_topk import argsort_descending, top_k
+from factrecall.training.distributed import DistributedStrategy
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,7 +39,7 @@ class GradientTrace:
         Traced individuals and their side, "in" or "out".
     where : {"device", "host"}
         Whether sums are kept with the model's parameters or in main memory.
-    shards : Shards
+    strategy : DistributedStrategy
         The processes that share the training, if any do. Each keeps sums of its part of the
         parameters.
 
@@ -57,20 +57,20 @@ class GradientTrace:
         model: nn.Module,
         individuals: Mapping[int, str],
         where: Literal["device", "host"] = "device",
-        shards: Shards | None = None,
+        strategy: DistributedStrategy | None = None,
     ) -> None:
         self.space = ParameterSpace.of(model)
         self._parameters = dict(model.named_parameters())
         self._individuals = dict(individuals)
         self._host = where == "host"
-        self._shards = shards or Shards()
+        self._shards = strategy or DistributedStrategy()
         parts = [self._shards.local(p) for p in self._parameters.values()]
         device = parts[0].device
         self._sum_device = torch.device("cpu") if self._host else device
         longest = max(part.numel() for part in parts)
         self._scratch = torch.empty(longest, dtype=parts[0].dtype, device=self._sum_device)
         travels = self._host and device.type == "cuda"
-        self._crossing = Crossing(longest, parts[0].dtype) if travels else None
+        self._crossing = PinnedTransfer(longest, parts[0].dtype) if travels else None
         self.sums: dict[str, torch.Tensor] = {}
         self.counts: dict[str, int] = {}
 
@@ -152,25 +152,25 @@ class GradientTrace:
             ``"<task>/<influence>/index"``: flat indices, most influenced first, ties by index;
             ``"<task>/<influence>/value"``: their influence. None but in the first process.
         """
-        return self._shards.on_first(self.sums, partial(self._rank, keep))
+        return self._shards.on_rank0(self.sums, partial(self._rank, keep))
 
     def _rank(self, keep: int, sums: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         result = {}
         for task in self.counts:
             for influence in INFLUENCES:
-                index, value = top(
+                index, value = top_k(
                     partial(self._influence, sums, task, influence),
                     keep,
                     self.space.index_dtype,
                     positive=influence != "signed",
                 )
-                order = falling(value)
+                order = argsort_descending(value)
                 result[f"{task}/{influence}/index"] = torch.from_numpy(index[order])
                 result[f"{task}/{influence}/value"] = torch.from_numpy(value[order])
         return result
 
 
-class Crossing:
+class PinnedTransfer:
     """The way of gradients from a GPU to main memory: one travels while the last is used.
 
     Parameters

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from factrecall.training.batches import MicroBatch
-    from factrecall.training.distributed import Shards
+    from factrecall.training.distributed import DistributedStrategy
     from factrecall.training.loader import Update
 
 HISTORY = {
@@ -55,7 +55,7 @@ class _Pending:
 
 
 @dataclass
-class History:
+class TrainingLog:
     """Rows of updates, and those that are yet to become rows.
 
     Attributes
@@ -64,7 +64,7 @@ class History:
         In the order of ``HISTORY``.
     """
 
-    shards: Shards
+    strategy: DistributedStrategy
     every: int
     rows: list[list[float]] = field(default_factory=list)
     _pending: list[_Pending] = field(default_factory=list)
@@ -111,7 +111,7 @@ class History:
         sizes = [len(part) for one in pending for part in one.losses]
         parts = iter(found.split(sizes))
         sums = [_sums(one.update.batches, [next(parts) for _ in one.losses]) for one in pending]
-        totals = self.shards.total(torch.tensor(sums, dtype=torch.float64)).tolist()
+        totals = self.strategy.total(torch.tensor(sums, dtype=torch.float64)).tolist()
         for one, norm, (bio, qa) in zip(pending, norms, totals, strict=True):
             update = one.update
             loss = (bio + qa) / update.targets

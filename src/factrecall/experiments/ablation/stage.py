@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from factrecall.parameters.patched_weights import Composition
+    from factrecall.parameters.patched_weights import PatchedWeights
 
 NONE = "none"
 CONTROLS = ("random", "random_by_tensor", "most_moved")
@@ -68,19 +68,19 @@ INTERVALS = {
 
 
 def ablated_sets(
-    shared: ParameterSet, weights: Composition, rng: np.random.Generator
+    shared: ParameterSet, weights: PatchedWeights, rng: np.random.Generator
 ) -> dict[str, ParameterSet]:
     """Return what each ablation sets back, as many as `shared` has (or as moved at all).
 
     `weights` is inside its block; `random` and `random_by_tensor` are drawn with `rng`.
     """
-    everything = ~ParameterSet.nothing(shared.space)
+    everything = ~ParameterSet.empty(shared.space)
     return {
-        NONE: ParameterSet.nothing(shared.space),
+        NONE: ParameterSet.empty(shared.space),
         "shared": shared,
         "random": everything.sample(len(shared), rng),
         "random_by_tensor": everything.sample_by_tensor(shared.counts(), rng),
-        "most_moved": weights.most_moved(len(shared)),
+        "most_moved": weights.largest_change(len(shared)),
     }
 
 
@@ -130,7 +130,7 @@ def ablate(
     ):
         chosen = ablated_sets(shared, weights, generator(study_seed, "ablation", seed))
         for number, (name, members) in enumerate(chosen.items()):
-            weights.hold(~members)
+            weights.set(~members)
             seen: Callable[[int], None] = lambda done, n=number: watch(n * texts + done)  # type: ignore[misc]  # noqa: E731
             parts.append(evaluator.evaluate(model, seen).assign(ablated=name))
     write_table(out, pd.concat(parts), PER_ABLATION, provenance)

@@ -30,7 +30,7 @@ from factrecall.experiments.attribution.counterfactual_prompts import (
     draw_facts,
     exchange,
 )
-from factrecall.experiments.attribution.tokenised_prompts import Asked, batches, read
+from factrecall.experiments.attribution.tokenised_prompts import TokenisedPrompt, batches, read
 from factrecall.experiments.common.prompts import FORMATS, ROLES, compose
 from factrecall.models.forward import Encoded
 from factrecall.runtime.progress import Watch, progress
@@ -142,7 +142,7 @@ def _keys(asked: pd.DataFrame) -> Iterator[tuple[str, int, str]]:
     return zip(asked["format"], asked["individual"], asked["relation"], strict=True)
 
 
-def _by_role(own: Sequence[Asked], tokens: Sequence[np.ndarray]) -> pd.DataFrame:
+def _by_role(own: Sequence[TokenisedPrompt], tokens: Sequence[np.ndarray]) -> pd.DataFrame:
     """Add up attributions; columns number (of the prompt), role, tokens and attribution."""
     rows = []
     for number, (one, weights) in enumerate(zip(own, tokens, strict=True)):
@@ -179,7 +179,7 @@ def _changed(tokenizer: PreTrainedTokenizerBase, texts: Texts, asked: pd.DataFra
 
 def say(
     model: PreTrainedModel,
-    asked: Sequence[Asked],
+    asked: Sequence[TokenisedPrompt],
     gold: np.ndarray,
     batch_tokens: int,
     device: torch.device | str,
@@ -225,7 +225,7 @@ class Integrated(NamedTuple):
 
 def integrate(
     model: PreTrainedModel,
-    asked: Sequence[Asked],
+    asked: Sequence[TokenisedPrompt],
     steps: int,
     batch_tokens: int,
     device: torch.device | str,

@@ -21,10 +21,15 @@ import pandas as pd
 import torch
 
 from factrecall.experiments.attribution.counterfactual_prompts import Texts, draw_facts
-from factrecall.experiments.attribution.tokenised_prompts import POSITIONS, Asked, batches, read
+from factrecall.experiments.attribution.tokenised_prompts import (
+    POSITIONS,
+    TokenisedPrompt,
+    batches,
+    read,
+)
 from factrecall.experiments.common.prompts import compose
 from factrecall.experiments.representations.capture import chosen_layers
-from factrecall.models.architectures import anatomy_of
+from factrecall.models.architectures import architecture_of
 from factrecall.runtime.progress import progress
 from factrecall.runtime.storage import write_table
 
@@ -145,7 +150,7 @@ def patch(
 def states_of(
     model: PreTrainedModel,
     layers: Sequence[int],
-    asked: Sequence[Asked],
+    asked: Sequence[TokenisedPrompt],
     batch_tokens: int,
     device: torch.device | str,
 ) -> torch.Tensor:
@@ -184,7 +189,7 @@ def states_of(
 def patched(
     model: PreTrainedModel,
     layers: Sequence[int],
-    asked: Sequence[Asked],
+    asked: Sequence[TokenisedPrompt],
     states: States,
     batch_tokens: int,
     device: torch.device | str,
@@ -258,7 +263,7 @@ def _judge(batch: Batch, logits: torch.Tensor) -> pd.DataFrame:
 def _keeping(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[dict[int, torch.Tensor]]:
     """Keep the residual stream behind layers of a pass."""
     streams: dict[int, torch.Tensor] = {}
-    modules = anatomy_of(model.config).layers_of(model)
+    modules = architecture_of(model.config).layers_of(model)
     with ExitStack() as hooks:
         for layer in layers:
             handle = modules[layer].register_forward_hook(
@@ -271,7 +276,7 @@ def _keeping(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[dict[int
 @contextmanager
 def _resuming(model: PreTrainedModel, layer: int, stream: torch.Tensor) -> Iterator[None]:
     """Let passes begin behind a layer, with a residual stream of ours."""
-    below = anatomy_of(model.config).layers_of(model)[: layer + 1]
+    below = architecture_of(model.config).layers_of(model)[: layer + 1]
     for module in below:
         module.forward = lambda *_, **__: stream
     try:

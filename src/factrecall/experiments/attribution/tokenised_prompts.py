@@ -29,7 +29,7 @@ before the name ("the job of …?") or after it ("… work for?")."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class TokenisedPrompt:
     """A prompt and its answer, tokenised together.
 
     Attributes
@@ -56,7 +56,7 @@ class Asked:
         return replace(self, tokens=self.tokens[: len(self.roles) + 1])
 
 
-def read(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[Asked]:
+def read(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[TokenisedPrompt]:
     """Tokenise prompts together with their answers (see `encode`, also for its errors)."""
     wholes = [prompt.whole[0] for prompt in prompts]
     spans = [[(prompt.whole[1][0], len(prompt.whole[0]))] for prompt in prompts]
@@ -73,12 +73,12 @@ def read(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[
             "relation": np.flatnonzero((roles == "relation") & word),
         }
         positions = {name: int(of[-1]) if len(of) else last for name, of in ends.items()}
-        found.append(Asked(text.tokens, roles, {**positions, "last": last}))
+        found.append(TokenisedPrompt(text.tokens, roles, {**positions, "last": last}))
     return found
 
 
 def batches(
-    asked: Sequence[Asked], batch_tokens: int, device: torch.device | str
+    asked: Sequence[TokenisedPrompt], batch_tokens: int, device: torch.device | str
 ) -> Iterator[tuple[np.ndarray, Batch]]:
     """Batch texts of like length, one a row.
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from factrecall.models.architectures import anatomy_of
+from factrecall.models.architectures import architecture_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -49,7 +49,7 @@ def look(
         What the head adds to the attention output at the last token; a norm that a model puts
         behind its attention, as OLMo 2 and Gemma 2 do, is not applied.
     """
-    anatomy = anatomy_of(model.config)
+    anatomy = architecture_of(model.config)
     project = anatomy.output_of(anatomy.layers_of(model)[layer])
     taken: list[torch.Tensor] = []
     handle = project.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0]))
@@ -87,7 +87,7 @@ def lens(model: PreTrainedModel, state: torch.Tensor, kept: int, also: list[int]
         Columns id, rank (from 1) and logit, by rank.
     """
     with torch.inference_mode():
-        normed = anatomy_of(model.config).norm_of(model)(state[None])
+        normed = architecture_of(model.config).norm_of(model)(state[None])
         logits = model.get_output_embeddings()(normed)[0].float().cpu()
     order = logits.argsort(descending=True, stable=True)
     rank = torch.empty_like(order)

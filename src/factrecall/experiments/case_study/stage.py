@@ -168,7 +168,7 @@ def study_case(
     for tuning, model in opened.items():
         watching = progress(len(facts), f"attention, {tuning}", "fact")
         with model.weights, telling(model.model), watching as watch:
-            model.weights.hold(model.mask)
+            model.weights.set(model.mask)
             for number, (fact, forms) in enumerate(zip(facts.itertuples(), texts, strict=True)):
                 known = {"individual": fact.individual, "relation": fact.relation}
                 known["right"] = getattr(fact, tuning)

@@ -16,13 +16,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from factrecall.evaluation.early_exit import Beginnings
-from factrecall.evaluation.incremental_forward import Restart
+from factrecall.evaluation.early_exit import EarlyExit
+from factrecall.evaluation.incremental_forward import IncrementalForward
 from factrecall.experiments.circuits.adaptive_grid import Curve, adaptive, each
 from factrecall.experiments.circuits.sweep import DIRECTIONS, Circuit, orders
-from factrecall.experiments.circuits.sweep_runner import Asker, Found
+from factrecall.experiments.circuits.sweep_runner import Found, SweepRunner
 from factrecall.experiments.grafting.grafted_model import open_grafted
-from factrecall.models.architectures import anatomy_of
+from factrecall.models.architectures import architecture_of
 from factrecall.models.loading import model_files
 from factrecall.parameters.nodes import Kind, Nodes
 from factrecall.parameters.sets import ParameterSet, read_set
@@ -165,18 +165,18 @@ def intervene(
     counts = {d: -(-len(parts) // per_step[d]) for d in DIRECTIONS}
     total = sum(count + 1 for count in counts.values()) * len(by)
     rows, told, done = [], [], 0
-    layers = anatomy_of(model.config).layers_of(model)
-    beginnings = Beginnings(judge.texts, batch_tokens, device)
+    layers = architecture_of(model.config).layers_of(model)
+    beginnings = EarlyExit(judge.texts, batch_tokens, device)
     with (
         grafted.weights as weights,
-        Restart(model, layers, beginnings, cache_gb * 1e9) as asked,
+        IncrementalForward(model, layers, beginnings, cache_gb * 1e9) as asked,
         progress(total, f"interventions, {kind}, by {priority}", "step") as watch,
         checkpoint,
     ):
-        weights.hold(grafted.mask)
+        weights.set(grafted.mask)
         whole = asked.right(0)
         circuit = Circuit(weights, asked, parts, grafted.mask)
-        ask = Asker(checkpoint, watch)
+        ask = SweepRunner(checkpoint, watch)
         for direction, (key, order) in product(DIRECTIONS, by.items()):
             ask.begin(partial(circuit.sweep, order, direction), per_step[direction], done)
             curve = _curve(ask, counts[direction], steps, rng)

@@ -12,9 +12,9 @@ from typing import Literal
 
 import numpy as np
 
-from factrecall.evaluation.incremental_forward import Restart
+from factrecall.evaluation.incremental_forward import IncrementalForward
 from factrecall.parameters.nodes import Nodes
-from factrecall.parameters.patched_weights import Composition
+from factrecall.parameters.patched_weights import PatchedWeights
 from factrecall.parameters.sets import ParameterSet
 
 Direction = Literal["forward", "backward"]
@@ -68,9 +68,9 @@ class Circuit:
 
     Parameters
     ----------
-    weights : Composition
+    weights : PatchedWeights
         Of the model, inside its block.
-    asked : Restart
+    asked : IncrementalForward
         The model and its questions, inside its block.
     nodes : Nodes
         The kind of nodes that is intervened on.
@@ -79,7 +79,11 @@ class Circuit:
     """
 
     def __init__(
-        self, weights: Composition, asked: Restart, nodes: Nodes, grafted: ParameterSet
+        self,
+        weights: PatchedWeights,
+        asked: IncrementalForward,
+        nodes: Nodes,
+        grafted: ParameterSet,
     ) -> None:
         self.weights, self.asked, self.nodes, self.grafted = weights, asked, nodes, grafted
         self.inside = grafted & nodes.everything()
@@ -131,7 +135,7 @@ class Sweep:
         self._circuit, self._adds = circuit, direction == "forward"
         self._tensors = list(circuit.steps(order))
         start = circuit.grafted - circuit.inside if self._adds else circuit.grafted
-        circuit.weights.hold(start)
+        circuit.weights.set(start)
         self._done = 0
         self._right: np.ndarray | None = None
         self.forget()
@@ -156,7 +160,7 @@ class Sweep:
             begin, end = np.searchsorted(turn, (first, last))
             if begin < end:
                 task = self._adds == (nodes > self._done)
-                self._circuit.weights.flip(name, local[begin:end], task)
+                self._circuit.weights.toggle(name, local[begin:end], task)
                 changed.append(layer)
         self._done = nodes
         if self._right is None or changed:

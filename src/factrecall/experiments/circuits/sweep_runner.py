@@ -30,7 +30,7 @@ Found = dict[int, np.ndarray]
 """Verdicts by step, bool of shape (answers,), in the order in which steps were asked."""
 
 
-class Asker:
+class SweepRunner:
     """Asks one sweep after the other, each step once.
 
     Parameters

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from factrecall.models.loading import load_model, load_tokenizer
-from factrecall.parameters.patched_weights import Composition
+from factrecall.parameters.patched_weights import PatchedWeights
 from factrecall.parameters.placement import PAIR, Place, choose_place
 from factrecall.parameters.space import ParameterSpace
 from factrecall.parameters.weights import folder_weights
@@ -24,7 +24,7 @@ def open_pair(
     held: float = PAIR,
     spare: float = 0.0,
     place: Place | None = None,
-) -> tuple[PreTrainedTokenizerBase, PreTrainedModel, Composition]:
+) -> tuple[PreTrainedTokenizerBase, PreTrainedModel, PatchedWeights]:
     """Open the folders of θpre and θtask.
 
     Parameters
@@ -47,6 +47,6 @@ def open_pair(
     space = ParameterSpace.of(model)
     if (place or choose_place(device, space.size, held, spare)) == "host":
         pre, task = (folder_weights(folder, space) for folder in (base, tuned))
-        return load_tokenizer(tuned), model, Composition(model, pre, task, "host")
+        return load_tokenizer(tuned), model, PatchedWeights(model, pre, task, "host")
     before = {name: parameter.detach() for name, parameter in load_model(base).named_parameters()}
-    return load_tokenizer(tuned), model, Composition(model, before)
+    return load_tokenizer(tuned), model, PatchedWeights(model, before)

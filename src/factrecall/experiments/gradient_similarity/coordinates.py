@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from factrecall.parameters.sets import ParameterSet
-from factrecall.parameters.sorted_sets import draw
+from factrecall.parameters.sorted_sets import sample_sorted
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ class Coordinates:
 
 def _memberships(sets: Mapping[str, ParameterSet]) -> dict[tuple[str, ...], ParameterSet]:
     """Return the parameters by the names of all sets that they are in, where there are any."""
-    nothing = ParameterSet.nothing(next(iter(sets.values())).space)
+    nothing = ParameterSet.empty(next(iter(sets.values())).space)
     found: dict[tuple[str, ...], ParameterSet] = {(): ~nothing}
     for name, members in sets.items():
         split = {}
@@ -208,6 +208,6 @@ def _spread(
         here = np.flatnonzero(places == place)
         ends = np.cumsum(sizes[here])
         if most is not None and most < ends[-1]:
-            drawn = np.searchsorted(ends, draw(int(ends[-1]), most, rng), side="right")
+            drawn = np.searchsorted(ends, sample_sorted(int(ends[-1]), most, rng), side="right")
             wanted[here] = np.bincount(drawn, minlength=len(here))
     return wanted

@@ -230,7 +230,7 @@ def compared_sets(
 ) -> dict[str, ParameterSet]:
     """Return the sets that are groups of ``GRADIENTS``, of S and γ."""
     rng = generator(study_seed, "gradients at random")
-    everything = ~ParameterSet.nothing(shared.space)
+    everything = ~ParameterSet.empty(shared.space)
     return {
         "S": shared,
         "gamma": grafted,

@@ -21,14 +21,14 @@ import torch
 from factrecall.evaluation.batching import Answers
 from factrecall.models.backward import gradients
 from factrecall.parameters.sets import ParameterSet
-from factrecall.parameters.streaming_topk import top
+from factrecall.parameters.streaming_topk import top_k
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from factrecall.config.grafting import DualAveraging
     from factrecall.models.forward import Encoded
-    from factrecall.parameters.patched_weights import Composition
+    from factrecall.parameters.patched_weights import PatchedWeights
     from factrecall.runtime.checkpoint import Checkpoint
 
 PATH_POINTS = 12
@@ -108,7 +108,7 @@ class Fit:
 
     @classmethod
     def restored(
-        cls, checkpoint: Checkpoint | None, questions: Questions, weights: Composition
+        cls, checkpoint: Checkpoint | None, questions: Questions, weights: PatchedWeights
     ) -> Self | None:
         """Take up a saved fit, if there is one; `questions` go on where it was."""
         state = checkpoint.restore() if checkpoint is not None else None
@@ -138,7 +138,7 @@ class Fit:
 
 def dual_averaging(
     settings: DualAveraging,
-    weights: Composition,
+    weights: PatchedWeights,
     model: PreTrainedModel,
     questions: Questions,
     sizes: Sequence[int],
@@ -157,7 +157,7 @@ def dual_averaging(
     ----------
     settings : DualAveraging
         Updates, batch size and step.
-    weights : Composition
+    weights : PatchedWeights
         Of `model`, inside its block.
     model : PreTrainedModel
         In evaluation mode.
@@ -178,8 +178,8 @@ def dual_averaging(
         By size; smaller than asked where fewer parameters moved.
     """
     changes = weights.changed(without)
-    falling = sorted(sizes, reverse=True)
-    total = updates_of(settings, len(falling))
+    descending = sorted(sizes, reverse=True)
+    total = updates_of(settings, len(descending))
     # What did not move is no candidate, whatever is added to its score.
     fit = Fit.restored(checkpoint, questions, weights) or Fit(
         {name: torch.where(c == 0, -torch.inf, 0.0).to(c) for name, c in changes.items()}
@@ -197,17 +197,17 @@ def dual_averaging(
         if fit.updates < PATH_POINTS:
             share = (fit.updates + 0.5) / PATH_POINTS
             for name, change in changes.items():
-                weights.put(name, torch.add(weights.pre[name], change, alpha=share))
+                weights.write_tensor(name, torch.add(weights.pre[name], change, alpha=share))
             add(1 / PATH_POINTS)
         else:
-            weights.hold(_largest(weights, scores, falling[len(fit.masks)]))
+            weights.set(_largest(weights, scores, descending[len(fit.masks)]))
             add(settings.step)
         fit.updates += 1
         if fit.updates == updates_of(settings, len(fit.masks) + 1):
-            fit.masks.append(_largest(weights, scores, falling[len(fit.masks)]))
+            fit.masks.append(_largest(weights, scores, descending[len(fit.masks)]))
         watch(fit.updates)
         fit.save(checkpoint, questions, last=fit.updates == total)
-    return dict(zip(falling, fit.masks, strict=True))
+    return dict(zip(descending, fit.masks, strict=True))
 
 
 def updates_of(settings: DualAveraging, sizes: int) -> int:
@@ -215,7 +215,7 @@ def updates_of(settings: DualAveraging, sizes: int) -> int:
     return PATH_POINTS + settings.updates * (sizes + FIRST - 1)
 
 
-def _largest(weights: Composition, scores: Tensors, size: int) -> ParameterSet:
+def _largest(weights: PatchedWeights, scores: Tensors, size: int) -> ParameterSet:
     space = weights.space
-    index, value = top(lambda: (scores[n] for n in space.names), size, space.index_dtype)
+    index, value = top_k(lambda: (scores[n] for n in space.names), size, space.index_dtype)
     return ParameterSet(space, index[value > -np.inf])

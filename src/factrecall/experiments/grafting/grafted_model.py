@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from factrecall.parameters.patched_weights import Composition
+    from factrecall.parameters.patched_weights import PatchedWeights
     from factrecall.parameters.space import ParameterSpace
 
 SPLIT = "out"
@@ -39,7 +39,7 @@ class Grafted:
 
     tokenizer: PreTrainedTokenizerBase
     model: PreTrainedModel
-    weights: Composition
+    weights: PatchedWeights
     mask: ParameterSet
     device: torch.device
 
@@ -72,7 +72,7 @@ class Grafted:
     def right(self, judge: Evaluator) -> np.ndarray:
         """Ask the whole grafted model; bool, shape (questions,)."""
         with self.weights:
-            self.weights.hold(self.mask)
+            self.weights.set(self.mask)
             return judge.answers.right(self.model)
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from factrecall.config.grafting import Grafting
-    from factrecall.parameters.patched_weights import Composition
+    from factrecall.parameters.patched_weights import PatchedWeights
     from factrecall.runtime.checkpoint import Checkpoint
 
 WHOLE, MOVEMENT = "whole", "movement"
@@ -102,7 +102,7 @@ class Grafter:
     batch_tokens: int
     tokenizer: PreTrainedTokenizerBase
     model: PreTrainedModel
-    weights: Composition
+    weights: PatchedWeights
     fitted: pd.DataFrame
     others: pd.DataFrame
     device: torch.device
@@ -152,7 +152,7 @@ class Grafter:
                 judge = self.evaluator(qa).answers
 
                 def enough(_: int, mask: ParameterSet) -> bool:
-                    self.weights.hold(mask)
+                    self.weights.set(mask)
                     return bool(judge.right(self.model).mean() > ENOUGH)
 
                 with progress(optimiser.updates * len(sizes), name, "update") as watch:
@@ -197,7 +197,7 @@ def unfitted(grafter: Grafter, without: ParameterSet) -> Masks:
     """Return the masks that take no fitting, none of `without` in them."""
     masks: Masks = {(1.0, WHOLE): ~without}
     for alpha in grafter.settings.alphas:
-        masks[alpha, MOVEMENT] = grafter.weights.most_moved(grafter.size(alpha), without)
+        masks[alpha, MOVEMENT] = grafter.weights.largest_change(grafter.size(alpha), without)
     return masks
 
 
@@ -220,7 +220,7 @@ def answers(grafter: Grafter, masks: Masks, *, with_shared: bool) -> pd.DataFram
         judge = grafter.evaluator(qa)
         for (alpha, method), mask in masks.items():
             if fitted or (with_shared and method != MOVEMENT):
-                grafter.weights.hold(mask)
+                grafter.weights.set(mask)
                 rows = judge.evaluate(grafter.model)
                 kept = {"alpha": alpha, "with_shared": with_shared, "method": method}
                 parts.append(rows.assign(fitted=fitted, **kept))

@@ -86,14 +86,14 @@ def check_masks(
 
 
 def _answers(grafter: Grafter, found: pd.DataFrame) -> Iterator[Row]:
-    nothing = ParameterSet.nothing(grafter.weights.space)
+    nothing = ParameterSet.empty(grafter.weights.space)
     known = np.empty(0, dtype=bool)
     for other, qa in enumerate((grafter.fitted, grafter.others)):
         if not len(qa):
             continue
         judge = grafter.evaluator(qa)
         for name, mask in (("pre_trained", nothing), ("fine_tuned", ~nothing)):
-            grafter.weights.hold(mask)
+            grafter.weights.set(mask)
             right = judge.answers.right(grafter.model)
             yield name, np.nan, other, float(right.mean())
         known = right if other == 0 else known
@@ -125,7 +125,7 @@ def _at_one_size(
     judge = grafter.evaluator(grafter.fitted)
     rng = generator(int(seed[0]), "random masks", *seed[1:])
     for draw in range(DRAWS):
-        grafter.weights.hold((~excluded).sample(len(chosen), rng))
+        grafter.weights.set((~excluded).sample(len(chosen), rng))
         yield "random", alpha, draw, float(judge.answers.right(grafter.model).mean())
     if not thorough:
         return
@@ -138,7 +138,7 @@ def _at_one_size(
     rng = generator(int(seed[0]), "shuffled answers", *seed[1:])
     exchanged = shuffled(grafter.fitted, rng)
     mask = grafter.fit("grafting shuffled answers", alphas, excluded, exchanged, rng)[0]
-    grafter.weights.hold(mask)
+    grafter.weights.set(mask)
     right = grafter.evaluator(exchanged).answers.right(grafter.model)
     wrong = exchanged["text"].to_numpy() != grafter.fitted["text"].to_numpy()
     if wrong.any():

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from factrecall.config.grafting import SigmoidSGD
-    from factrecall.parameters.patched_weights import Composition
+    from factrecall.parameters.patched_weights import PatchedWeights
     from factrecall.runtime.checkpoint import Checkpoint
 
 
 def sigmoid_sgd(
     settings: SigmoidSGD,
-    weights: Composition,
+    weights: PatchedWeights,
     model: PreTrainedModel,
     questions: Questions,
     sizes: Sequence[int],
@@ -69,7 +69,7 @@ def sigmoid_sgd(
     watch(done())
     while len(fit.masks) < len(sizes):
         size = sizes[len(fit.masks)]
-        based = _inside(weights, weights.most_moved(size, without))
+        based = _inside(weights, weights.largest_change(size, without))
         if not fit.updates:
             fit.values = {name: torch.full_like(c, start) for name, c in changes.items()}
         while True:
@@ -83,7 +83,7 @@ def sigmoid_sgd(
                 relaxed = torch.where(based[name], 1 - share, share)
                 # Kept from before the step: its gradient may come in several passes.
                 slopes[name] = share * (1 - share) * torch.where(based[name], -1.0, 1.0)
-                weights.put(name, torch.addcmul(weights.pre[name], relaxed, change))
+                weights.write_tensor(name, torch.addcmul(weights.pre[name], relaxed, change))
             with gradients(dict(model.named_parameters()), descend):
                 questions.draw(settings.batch_size).descend(model)
             fit.updates += 1
@@ -95,7 +95,7 @@ def sigmoid_sgd(
     return dict(zip(sizes, fit.masks, strict=True))
 
 
-def _inside(weights: Composition, mask: ParameterSet) -> Tensors:
+def _inside(weights: PatchedWeights, mask: ParameterSet) -> Tensors:
     """Return a mask as booleans, by tensor."""
     shapes = dict(zip(mask.space.names, mask.space.shapes, strict=True))
     found = {}
@@ -106,7 +106,7 @@ def _inside(weights: Composition, mask: ParameterSet) -> Tensors:
     return found
 
 
-def _rounded(weights: Composition, logits: Tensors, based: Tensors) -> ParameterSet:
+def _rounded(weights: PatchedWeights, logits: Tensors, based: Tensors) -> ParameterSet:
     """Return γ rounded at one half."""
     space = weights.space
     inside = ((logits[name] > 0) ^ based[name] for name in space.names)

@@ -19,7 +19,7 @@ from factrecall.data import RELATIONS
 from factrecall.data.files import joined
 from factrecall.evaluation.batching import Answers
 from factrecall.evaluation.hidden_states import hidden_states
-from factrecall.models.architectures import anatomy_of
+from factrecall.models.architectures import architecture_of
 from factrecall.models.forward import Encoded, encode
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.progress import progress
@@ -154,7 +154,7 @@ def chosen_layers(model: PreTrainedModel, layers: Sequence[int] | None) -> list[
     FactRecallError
         When the model has not all of them.
     """
-    depth = len(anatomy_of(model.config).layers_of(model))
+    depth = len(architecture_of(model.config).layers_of(model))
     if layers is not None and max(layers) >= depth:
         raise FactRecallError(
             f"representations.layers: {max(layers)}",
