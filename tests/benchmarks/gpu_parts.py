@@ -17,7 +17,7 @@ from factrecall.evaluation.batching import Answers
 from factrecall.evaluation.early_exit import EarlyExit
 from factrecall.evaluation.incremental_forward import IncrementalForward
 from factrecall.experiments.circuits.sweep import Circuit, orders
-from factrecall.experiments.grafting.stage import dual_averaging
+from factrecall.experiments.grafting import dual_averaging
 from factrecall.models.architectures import architecture_of
 from factrecall.parameters.nodes import Nodes
 from factrecall.parameters.patched_weights import PatchedWeights

@@ -14,7 +14,7 @@ import torch
 from factrecall.config import Adaptive, Each, Steps
 from factrecall.data.tables import FactTables
 from factrecall.evaluation.batching import Batch
-from factrecall.experiments.circuits.sweep import sweep_runner
+from factrecall.experiments.circuits import sweep_runner
 from factrecall.experiments.circuits.sweep_runner import SweepRunner
 from factrecall.runtime import signals
 from factrecall.runtime.signals import Interrupted

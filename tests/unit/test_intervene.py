@@ -24,10 +24,10 @@ from factrecall.experiments.case_study.stage import (
     GraftedFiles,
     study_case,
 )
+from factrecall.experiments.circuits import summary as tables
 from factrecall.experiments.circuits.continuity import CONTINUITY
 from factrecall.experiments.circuits.stage import CURVES, NODES, QUESTIONS, STEPS, intervene
 from factrecall.experiments.circuits.sweep import BY
-from factrecall.experiments.circuits.sweep import summary as tables
 from factrecall.experiments.common.prompts import ROLES, prompts
 from factrecall.experiments.grafting.grafted_model import Grafted, open_grafted
 from factrecall.experiments.grafting.grafter import OUTCOMES, fitted_people, looked_at

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factrecall.config import Execution as Settings
+from factrecall.config import ExecutionSettings as Settings
 from factrecall.cost.devices import DEVICES, this_cpu
 from factrecall.cost.execution_choice import FITS, candidates, choose, fits
 from factrecall.cost.memory import activation_bytes, training_memory
@@ -217,7 +217,7 @@ def test_numbers_of_other_modules_are_theirs() -> None:
     """Those that take PyTorch are written again in the plan, which is read without it."""
     from factrecall.cost import analysis, evaluation, memory, texts
     from factrecall.evaluation import prefix_sharing
-    from factrecall.experiments.grafting.stage import dual_averaging
+    from factrecall.experiments.grafting import dual_averaging
     from factrecall.experiments.representations import logistic_regression
     from factrecall.models import chunked_head
     from factrecall.parameters import placement

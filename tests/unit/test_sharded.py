@@ -333,10 +333,10 @@ def test_the_processes_of_a_command_have_its_lease(
 
 def test_short_blocks_are_not_disturbed() -> None:
     with signals.handle_signals(), pytest.raises(Interrupted):
-        with signals.undisturbed():
+        with signals.shield():
             signal.raise_signal(signal.SIGTERM)
             done = True
         assert done
         pytest.fail("it was asked to leave")
-    with signals.handle_signals(), signals.undisturbed():
+    with signals.handle_signals(), signals.shield():
         signal.raise_signal(signal.SIGUSR1)  # goes on outside of blocks, too

@@ -21,17 +21,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from factrecall.runtime.errors import DamagedFile, FactRecallError
+from factrecall.runtime.safetensors_writer import open_tensors, read_tensors, write_tensors
 from factrecall.runtime.storage import (
     arrow_schema,
     atomic,
-    open_tensors,
     read_provenance,
     read_table,
-    read_tensors,
     remove_leftovers,
     to_json,
     write_table,
-    write_tensors,
     write_text,
 )
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from factrecall.config.circuits import Adaptive, Case, Circuits, Each, Steps
-from factrecall.config.execution import Mode
+from factrecall.config.execution import ExecutionSettings
 from factrecall.config.facts import Facts, Pools
 from factrecall.config.grafting import DualAveraging, Grafting, SigmoidSGD
 from factrecall.config.model import Folder, Hub, Model, Recipe, Recipes, Scratch
@@ -36,13 +36,13 @@ __all__ = [
     "Compute",
     "DualAveraging",
     "Each",
+    "ExecutionSettings",
     "Facts",
     "Folder",
     "Gradients",
     "Grafting",
     "Hub",
     "Influence",
-    "Mode",
     "Model",
     "Name",
     "Patching",
@@ -77,7 +77,7 @@ class Training(Recipes):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """bfloat16 is autocast over float32 weights; auto is bfloat16 on a GPU, else float32. There,
     models are asked with products in TF32, unless this is float32."""
-    mode: Mode = Mode()
+    mode: ExecutionSettings = ExecutionSettings()
     """How trainings fit their device; `auto` takes the fastest that fits."""
 
     def _issues(self) -> Iterator[ConfigIssue]:

@@ -10,7 +10,7 @@ from factrecall.config.section import ConfigIssue, Positive, Section
 Switch = Literal["auto", "always", "never"]
 
 
-class Mode(Section):
+class ExecutionSettings(Section):
     """How trainings fit their device; `auto` takes the fastest that fits, which on a CPU is plain.
 
     All compute the same updates up to rounding, but for moments in 8 bits, which are an

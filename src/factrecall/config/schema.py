@@ -58,7 +58,7 @@ _SECTIONS = (
     ("`facts`", "Facts"),
     ("`facts.pools`", "Pools"),
     ("`training`", "Training"),
-    ("`training.mode`", "Mode"),
+    ("`training.mode`", "ExecutionSettings"),
     ("`training.bio`, `training.stage`, `training.mix`, `models.<name>.pretrain`", "Recipe"),
     ("`models.<name>` with `source: scratch`", "Scratch"),
     ("`models.<name>` with `source: hub`", "Hub"),

@@ -24,7 +24,7 @@ FITS = 0.95
 
 
 def choose(
-    settings: execution.Mode,
+    settings: execution.ExecutionSettings,
     shape: Shape,
     tokens: int,
     tasks: int,
@@ -35,7 +35,7 @@ def choose(
 
     Parameters
     ----------
-    settings : Mode
+    settings : ExecutionSettings
         The configuration's `training.mode`.
     shape : Shape
         Of the model.
@@ -50,7 +50,7 @@ def choose(
 
     Returns
     -------
-    Mode
+    Execution
         The first that fits (see `fits`) or, where none does, the one that takes least.
     """
     possible = list(candidates(settings, gpu=memory is not None))
@@ -91,7 +91,7 @@ def fits(need: float, memory: int | None) -> bool:
     return memory is None or need <= FITS * memory
 
 
-def candidates(settings: execution.Mode, *, gpu: bool) -> Iterator[Execution]:
+def candidates(settings: execution.ExecutionSettings, *, gpu: bool) -> Iterator[Execution]:
     """Yield the modes that the settings leave open, in the order in which they are tried.
 
     Sums on the host come after activations computed twice: their additions are as slow as main

@@ -113,7 +113,7 @@ def training_memory(
     ----------
     shape : Shape
         Of the model.
-    mode : Mode
+    mode : Execution
         How the training is done.
     tokens : int
         Of one pass, padding included.

@@ -61,7 +61,7 @@ class Training:
     ----------
     recipe : Recipe
         What the configuration says.
-    mode : Mode
+    mode : Execution
         How it is done on the device.
     lengths : ndarray of float
         Tokens of the examples, a sample of them.

@@ -1,8 +1,9 @@
 """How a training loop speaks to the processes that share it; here one process alone.
 
 The loop, the trace, snapshots and the state call a `DistributedStrategy` wherever several
-processes, or weights kept in main memory, make a difference. The strategy here is that of one process with a
-whole model: it returns everything unchanged. `factrecall.training.fully_sharded` has the other.
+processes, or weights kept in main memory, make a difference. The strategy here is that of one
+process with a whole model: it returns everything unchanged.
+`factrecall.training.fully_sharded` has the other.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def fine_tune(
     ----------
     recipe, trace, precision, study_seed
         What the configuration says (see `factrecall.workflow.stages`).
-    mode : Mode
+    mode : Execution
         How it is done on this device. If several processes share the training, all of them call
         this, and the first one writes.
     tuning : {"bio", "stage", "mix"}

@@ -61,7 +61,7 @@ class FullySharded(DistributedStrategy):
 
     Parameters
     ----------
-    mode : Mode
+    mode : Execution
         How many processes, and whether their parts lie in main memory.
     device : torch.device
         Of this process.

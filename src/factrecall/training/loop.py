@@ -5,10 +5,10 @@ of the batch. Nothing that an update computes depends on state outside the weigh
 moments, the trace and the update's number, so a run that was killed and started again ends with the
 bytes of one that was not.
 
-The loop is the same on a CPU and a GPU, for one process and for many. An `UpdateLoader` feeds it, a
-`TrainingLog` takes what it computes, and neither keeps a GPU waiting. A `DistributedStrategy` stands
-for the processes that share it: it splits the micro-batches, adds up what was found, clips over all
-of them, and lets rank 0 write.
+The loop is the same on a CPU and a GPU, for one process and for many. An `UpdateLoader` feeds it,
+a `TrainingLog` takes what it computes, and neither keeps a GPU waiting. A `DistributedStrategy`
+stands for the processes that share it: it splits the micro-batches, adds up what was found, clips
+over all of them, and lets rank 0 write.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def train(
         Shown the weights after every update; a saved run whose snapshots are gone begins anew.
     precision : {"auto", "float32", "bfloat16"}
         See `autocast`.
-    mode : Mode
+    mode : Execution
         How it is done on the device.
     strategy : DistributedStrategy
         The processes that share the training; all of them call this.
