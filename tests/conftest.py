@@ -170,8 +170,8 @@ def finished_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "facts": {"people": 8, "pretrain_people": 4, "pools": SMALL_POOLS.model_dump()},
         "training": {"seeds": [1], **dict.fromkeys(("bio", "stage", "mix"), short)},
         "models": {"m": model | {"training": {}}},
-        "trace": {"in_distribution": 1, "out_of_distribution": 1, "keep": 0.2},
-        "compute": {"device": "cpu", "save_seconds": 60.0},
+        "trace": {"in_distribution": 1, "out_of_distribution": 1, "top_fraction": 0.2},
+        "compute": {"device": "cpu", "checkpoint_interval_s": 60.0},
     }
     space = Workspace(folder)
     space.study.write_text(yaml.safe_dump(study), encoding="utf-8")

@@ -34,7 +34,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "whole batches": ({}, {}),
     "small passes": ({"micro_batch_tokens": 64}, {"checkpointing": True}),
     "a batch of one": ({"batch_size": 1, "micro_batch_tokens": 64}, {"trace": "host"}),
-    "rows, offloaded": ({"batch_size": 7}, {"packing": True, "optimiser": "offloaded"}),
+    "rows, offloaded": ({"batch_size": 7}, {"packing": True, "optimiser": "cpu_offload"}),
 }
 """Changes of recipe and mode. Passes and examples that cannot be dealt out evenly leave processes
 idle."""

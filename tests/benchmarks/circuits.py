@@ -40,7 +40,7 @@ from tests.benchmarks.peers import PEERS, Padded, Step, sweep
 from tests.benchmarks.table import Row
 
 SAMPLED, TURNS, SIZE = 8, 2, 64
-TOKENS = STUDY.recall.batch_tokens
+TOKENS = STUDY.recall.max_eval_tokens
 SHAPE = {"layers": 12, "hidden_size": 256, "heads": 8, "key_value_heads": 4, "mlp_size": 688}
 NAIVE = "tensors rebuilt by a mask, plain batches, all logits"
 UNRESTARTED = "without restart"

@@ -38,7 +38,7 @@ class Scale:
         Examples of an update and tokens of a pass, those of the paper's mixed training.
     updates : int
         That are timed; a few come before.
-    batch_tokens : int
+    max_eval_tokens : int
         Of a pass without gradients.
     grafted : float
         Share of all parameters that is grafted.
@@ -52,7 +52,7 @@ class Scale:
     batch: int
     micro_batch_tokens: int
     updates: int
-    batch_tokens: int
+    max_eval_tokens: int
     grafted: float
     steps: int
 

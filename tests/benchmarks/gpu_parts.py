@@ -104,7 +104,7 @@ def recall(bench: Bench) -> Iterator[Found]:
     scale = bench.scale
     texts = synthetic.questions(scale.people, bench.vocabulary)
     begin = bench.now()
-    answers = Answers.of(texts, scale.batch_tokens, bench.device)
+    answers = Answers.of(texts, scale.max_eval_tokens, bench.device)
     laid = bench.now() - begin
     length = float(np.mean([len(text.tokens) for text in texts]))
     predicted = bench.expected.asking(answers.tokens, _targets(answers), length, 1.0)
@@ -145,7 +145,7 @@ def interventions(bench: Bench) -> Iterator[Found]:
         texts = _half_right(bench, texts)
         ((_, order),) = orders(nodes, {}, 1, generator(0, "orders")).items()
         layers = architecture_of(model.config).layers_of(model)
-        asked = EarlyExit(texts, scale.batch_tokens, bench.device)
+        asked = EarlyExit(texts, scale.max_eval_tokens, bench.device)
         with IncrementalForward(model, layers, asked, 20e9) as restart:
             sweep = Circuit(weights, restart, nodes, grafted).sweep(order, "forward")
             whole = bench.seconds(lambda: sweep.at(0))
@@ -178,10 +178,10 @@ def grafting(bench: Bench) -> Iterator[Found]:
     asked = scale.people  # as many questions as the paper's study has people
     texts = synthetic.questions(asked, bench.vocabulary)[:: len(synthetic.ANSWERS)]
     questions = dual_averaging.Questions(
-        texts, scale.batch_tokens, bench.device, generator(0, "graft")
+        texts, scale.max_eval_tokens, bench.device, generator(0, "graft")
     )
     settings: Any = SimpleNamespace(updates=1, batch_size=asked, step=0.3)
-    laid = Answers.of(texts, scale.batch_tokens)
+    laid = Answers.of(texts, scale.max_eval_tokens)
     length = float(np.mean([len(text.tokens) for text in texts]))
     size = round(scale.grafted * sum(p.numel() for p in model.parameters()))
     at: list[float] = []
@@ -224,7 +224,7 @@ def _train(bench: Bench, mode: Execution, traced: bool = False) -> tuple[float, 
             data[i] = replace(data[i], individual=-1 - i)
             individuals[-1 - i] = "in" if data[i].kind == "qa" or i % 4 == 0 else "out"
     strategy = strategy_of(mode, bench.device)
-    if mode.optimiser == "offloaded":
+    if mode.optimiser == "cpu_offload":
         # Its weights stay in main memory, and it is of no use to other parts afterwards.
         bench.__dict__.pop("model", None)
         bench.clear()
@@ -258,7 +258,7 @@ def _half_right(bench: Bench, texts: list[Any]) -> list[Any]:
     gold = [text.tokens[slice(*text.answers[0])] for text in texts]
     for place in range(max(map(len, gold))):
         asked = synthetic.answered(gold, texts)
-        answers = Answers.of(asked, bench.scale.batch_tokens, bench.device)
+        answers = Answers.of(asked, bench.scale.max_eval_tokens, bench.device)
         said: list[list[int]] = [[] for _ in texts]
         with torch.inference_mode():
             for batch in answers.batches:

@@ -152,7 +152,7 @@ def bench_sweep() -> list[Row]:
     found: dict[str, list[np.ndarray]] = {}
 
     def ours(count: int) -> None:
-        answers = Answers.of(tokenised(count), STUDY.recall.batch_tokens)
+        answers = Answers.of(tokenised(count), STUDY.recall.max_eval_tokens)
         found["ours"] = []
         with PatchedWeights(model, pre) as weights:
             for members in nested:
@@ -216,7 +216,7 @@ def bench_graft() -> list[Row]:
     pre_model, model, tokenised = _pair()
     pre = {n: p.detach() for n, p in pre_model.named_parameters()}
     texts = tokenised(360)
-    answers = Answers.of(texts, STUDY.recall.batch_tokens)
+    answers = Answers.of(texts, STUDY.recall.max_eval_tokens)
     nothing = ParameterSet.empty(ParameterSpace.of(model))
     found = []
     with PatchedWeights(model, pre) as weights:

@@ -119,7 +119,7 @@ def _run(small: bool, folder: Path) -> None:
     model = model_of(small)
     space = ParameterSpace.of(model)
     k = 30_000 if small else 100_000_000
-    settings = Trace(keep=k * 12 // 10)
+    settings = Trace(top_fraction=k * 12 // 10)
     steps: dict[str, dict[str, float]] = {}
 
     @contextmanager

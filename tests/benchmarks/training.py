@@ -43,7 +43,7 @@ def bench_recall() -> list[Row]:
         verdicts: dict[str, list[bool]] = {}
 
         def forced(texts: list[Encoded] = texts, verdicts: dict = verdicts) -> None:  # type: ignore[type-arg]
-            found = Answers.of(texts, STUDY.recall.batch_tokens).right(model)
+            found = Answers.of(texts, STUDY.recall.max_eval_tokens).right(model)
             verdicts["forced"] = found.tolist()
 
         def free(size: int, texts: list[Encoded] = texts, verdicts: dict = verdicts) -> None:  # type: ignore[type-arg]

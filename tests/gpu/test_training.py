@@ -28,9 +28,9 @@ MODES = {
     "packed": Execution(packing=True),
     "checkpointed": Execution(packing=True, checkpointing=True),
     "compiled": Execution(packing=True, compile=True),
-    "offloaded": Execution(packing=True, optimiser="offloaded"),
+    "cpu_offload": Execution(packing=True, optimiser="cpu_offload"),
     "offloaded and checkpointed": Execution(
-        packing=True, optimiser="offloaded", checkpointing=True
+        packing=True, optimiser="cpu_offload", checkpointing=True
     ),
 }
 

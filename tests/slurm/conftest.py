@@ -50,7 +50,7 @@ def write_study(checkout: Path, name: str) -> Path:
     study["training"]["mix"]["updates"] = 400  # long enough to be caught in the middle
     study["circuits"]["unit"] = None
     study["grafting"]["alphas"] = [0.2]
-    study["compute"]["save_seconds"] = 5.0
+    study["compute"]["checkpoint_interval_s"] = 5.0
     path = checkout / f"{name}.yaml"
     path.write_text(yaml.safe_dump(study), encoding="utf-8")
     return path

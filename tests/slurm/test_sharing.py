@@ -24,7 +24,7 @@ def shared_study(checkout: Path, name: str) -> Path:
     study = yaml.safe_load(path.read_text(encoding="utf-8"))
     study["training"]["mode"]["gpus"] = 2
     study["training"]["mix"]["updates"] = 40
-    study["compute"]["save_seconds"] = 0.5
+    study["compute"]["checkpoint_interval_s"] = 0.5
     path.write_text(yaml.safe_dump(study), encoding="utf-8")
     return path
 

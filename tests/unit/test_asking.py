@@ -22,7 +22,7 @@ from tests.conftest import ARCHITECTURES, tiny_of
 from tests.unit.test_intervene import files_of, prepared, run
 
 AFRESH = 4
-EACH = Each(method="each")
+EACH = Each(method="all")
 BENT = Adaptive(method="adaptive", intervals=3, tolerance=0.01, held_out=3)
 JOBS = {
     "each": ("attention", "shared", Steps(forward=1, backward=2), EACH),
@@ -132,7 +132,7 @@ def test_killed_again_and_again_a_job_ends_with_the_same_bytes(
         if child == 0:
             try:
                 watch.again(16 + killed % 3, signal.SIGKILL)
-                run(folder, *JOBS[job], name="broken", save_seconds=0.0)
+                run(folder, *JOBS[job], name="broken", checkpoint_interval_s=0.0)
                 os._exit(0)
             except BaseException:
                 os._exit(1)

@@ -131,9 +131,11 @@ def test_a_model_folder_and_own_files_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("k", "keep"), [(1, 1), (1.0, 1.0), (0.1, 0.1), (10**8, 10**9)])
 def test_counts_and_fractions_keep_their_unit(k: float, keep: float) -> None:
-    raw = load(SMALL) | {"trace": {"in_distribution": 1, "out_of_distribution": 1, "keep": keep}}
+    raw = load(SMALL) | {
+        "trace": {"in_distribution": 1, "out_of_distribution": 1, "top_fraction": keep}
+    }
     study = parse_study(raw | {"shared": {"k": k}}, "raw")
-    assert (type(study.shared.k), type(study.trace.keep)) == (type(k), type(keep))
+    assert (type(study.shared.k), type(study.trace.top_fraction)) == (type(k), type(keep))
 
 
 def test_bounds_between_values_may_be_reached() -> None:
@@ -170,7 +172,7 @@ SWITCH = st.sampled_from(["auto", "always", "never"])
 MODE = st.fixed_dictionaries(
     {},
     optional={
-        "optimiser": st.sampled_from(["auto", "plain", "offloaded"]),
+        "optimiser": st.sampled_from(["auto", "plain", "cpu_offload"]),
         "checkpointing": SWITCH,
         "trace": st.sampled_from(["auto", "device", "host"]),
         "gpus": st.integers(1, 8),

@@ -126,7 +126,9 @@ def test_a_training_stops_on_a_full_disk_and_goes_on_when_there_is_space(
     wanted = {path: path.read_bytes() for path in files}
     # Every update is saved, and the disk fills up between two of them.
     study = workspace.study.read_text(encoding="utf-8")
-    workspace.study.write_text(study.replace("save_seconds: 60.0", "save_seconds: 0.000001"))
+    workspace.study.write_text(
+        study.replace("checkpoint_interval_s: 60.0", "checkpoint_interval_s: 0.000001")
+    )
     command[command.index("--state") + 1] = str(disk)
     fill(disk, but=0)
     capsys.readouterr()

@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from factrecall.config import Gradients, Trace
+from factrecall.config import GradientSimilarity, Trace
 from factrecall.data import RELATIONS
 from factrecall.data.files import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS, FactFiles
 from factrecall.evaluation.exact_match import Evaluation
-from factrecall.experiments.gradient_similarity.coordinates import Coordinates, Products
+from factrecall.experiments.gradient_similarity.sampled_parameters import Coordinates, Products
 from factrecall.experiments.gradient_similarity.stage import (
     GRADIENTS,
     Moment,
@@ -90,7 +90,7 @@ def folder(tiny: Tiny, tmp_path: Path) -> Path:
 
 
 def run(
-    folder: Path, gradients: Gradients, moments: list[tuple[str, float, str]] = MOMENTS
+    folder: Path, gradients: GradientSimilarity, moments: list[tuple[str, float, str]] = MOMENTS
 ) -> pd.DataFrame:
     compare_gradients(
         gradients,
@@ -187,7 +187,7 @@ def masks_of(tiny: Tiny) -> dict[str, np.ndarray]:
 
 
 def test_cosines_are_those_of_a_naive_twin(tiny: Tiny, folder: Path) -> None:
-    found = run(folder, Gradients(individuals=2))
+    found = run(folder, GradientSimilarity(individuals=2))
     traced = traced_individuals(tiny.facts.individuals, TRACE, 0)
     models = [tiny.model, moved(tiny, 2), moved(tiny, 1)]
     keys = ["group", "kind", "individual", "relation"]
@@ -209,7 +209,7 @@ def test_cosines_are_those_of_a_naive_twin(tiny: Tiny, folder: Path) -> None:
 
 
 def test_all_traced_people_are_compared_by_null(folder: Path) -> None:
-    found = run(folder, Gradients(individuals=None), MOMENTS[:1])
+    found = run(folder, GradientSimilarity(individuals=None), MOMENTS[:1])
     assert found.groupby("split")["individual"].nunique().to_dict() == {"in": 3, "out": 3}
 
 
@@ -225,7 +225,7 @@ def test_equal_texts_have_equal_gradients(tiny: Tiny, folder: Path) -> None:
     for column in ("attribute_start", "attribute_end", "terminator_end"):
         qa[column] = (qa[column] + before).astype("int32")
     write_table(folder / "qa", qa[list(QA_COLUMNS)], QA_COLUMNS)
-    found = run(folder, Gradients(individuals=2), MOMENTS[:1])
+    found = run(folder, GradientSimilarity(individuals=2), MOMENTS[:1])
     matched = found[found["kind"] == "matched"]
     np.testing.assert_allclose(matched["cosine"], 1.0, atol=1e-5)
     assert found[found["kind"] == "relation"]["cosine"].max() < 0.999
@@ -233,7 +233,7 @@ def test_equal_texts_have_equal_gradients(tiny: Tiny, folder: Path) -> None:
 
 def test_an_empty_group_has_no_cosine(tiny: Tiny, folder: Path) -> None:
     write_sets(folder / "sets", {"S": ParameterSet.empty(ParameterSpace.of(tiny.model))})
-    found = run(folder, Gradients(individuals=2), MOMENTS[:1])
+    found = run(folder, GradientSimilarity(individuals=2), MOMENTS[:1])
     missing = found["cosine"].isna()
     empty = found["group"].isin(["S", "random"])
     assert missing[empty].all() and not missing[~empty & (found["kind"] == "matched")].any()
@@ -284,13 +284,13 @@ def coordinates_of(tiny: Tiny, most: int | None, seed: int = 0) -> Coordinates:
     return Coordinates(compared_sets(*sets_of(tiny), 0), most, np.random.default_rng(seed), CPU)
 
 
-def rows_of(coordinates: Coordinates, gradients: torch.Tensor, tiny: Tiny) -> torch.Tensor:
+def rows_of(sampled_parameters: Coordinates, gradients: torch.Tensor, tiny: Tiny) -> torch.Tensor:
     """Take rows of flat gradients, cut into tensors."""
     space = ParameterSpace.of(tiny.model)
-    rows = torch.empty(len(gradients), coordinates.count, dtype=gradients.dtype)
+    rows = torch.empty(len(gradients), sampled_parameters.count, dtype=gradients.dtype)
     for row, gradient in zip(rows, gradients, strict=True):
         parts = zip(gradient.split(list(space.sizes)), space.shapes, strict=True)
-        coordinates.take((part.view(shape) for part, shape in parts), row)
+        sampled_parameters.take((part.view(shape) for part, shape in parts), row)
     return rows
 
 
@@ -298,8 +298,8 @@ def rows_of(coordinates: Coordinates, gradients: torch.Tensor, tiny: Tiny) -> to
 def test_each_cell_gives_as_many_different_coordinates(tiny: Tiny, most: int | None) -> None:
     masks = masks_of(tiny)
     size = len(masks["all"])
-    coordinates = coordinates_of(tiny, most)
-    (taken,) = rows_of(coordinates, torch.arange(size, dtype=torch.float64)[None], tiny)
+    sampled_parameters = coordinates_of(tiny, most)
+    (taken,) = rows_of(sampled_parameters, torch.arange(size, dtype=torch.float64)[None], tiny)
     index = taken.long().numpy()
     assert len(np.unique(index)) == len(index)
     for place in ("layer 0", "layer 1", "embeddings"):
@@ -310,10 +310,10 @@ def test_each_cell_gives_as_many_different_coordinates(tiny: Tiny, most: int | N
     if most != 7:
         np.testing.assert_array_equal(np.sort(index), np.arange(size))
     # Ones have the size of each group as their inner product, however few are drawn.
-    ones = rows_of(coordinates, torch.ones(1, size, dtype=torch.float64), tiny)
-    products = coordinates.products(ones, ones)
-    assert list(coordinates.groups()) == GROUPS
-    for name, group in coordinates.groups().items():
+    ones = rows_of(sampled_parameters, torch.ones(1, size, dtype=torch.float64), tiny)
+    products = sampled_parameters.products(ones, ones)
+    assert list(sampled_parameters.groups()) == GROUPS
+    for name, group in sampled_parameters.groups().items():
         for sums in (products.told, products.asked, products.between):
             np.testing.assert_allclose(sums[group].sum(), masks[name].sum(), rtol=1e-12)
 
@@ -321,10 +321,10 @@ def test_each_cell_gives_as_many_different_coordinates(tiny: Tiny, most: int | N
 def test_only_cells_that_occur_are_kept(tiny: Tiny) -> None:
     shared, _ = sets_of(tiny)
     sets = {"a": shared, "b": shared, "not a": ~shared, "none": ParameterSet.empty(shared.space)}
-    coordinates = Coordinates(sets, 5, np.random.default_rng(0), CPU)
-    groups = coordinates.groups()
+    sampled_parameters = Coordinates(sets, 5, np.random.default_rng(0), CPU)
+    groups = sampled_parameters.groups()
     assert list(groups) == ["all", *sets, "layer 0", "layer 1", "embeddings"]
-    assert groups["all"].shape == (3, 2) and coordinates.count == 5 * 3 * 2
+    assert groups["all"].shape == (3, 2) and sampled_parameters.count == 5 * 3 * 2
     np.testing.assert_array_equal(groups["a"], groups["b"])
     np.testing.assert_array_equal(groups["a"], ~groups["not a"])
     assert not groups["none"].any()
@@ -353,13 +353,17 @@ def test_drawn_coordinates_estimate_without_bias(tiny: Tiny) -> None:
 
 
 def test_as_many_as_there_are_is_exact(folder: Path) -> None:
-    exact = run(folder, Gradients(individuals=2), MOMENTS[:1])
-    assert run(folder, Gradients(individuals=2, coordinates=10**9), MOMENTS[:1]).equals(exact)
-    drawn = run(folder, Gradients(individuals=2, coordinates=500), MOMENTS[:1])
+    exact = run(folder, GradientSimilarity(individuals=2), MOMENTS[:1])
+    assert run(
+        folder, GradientSimilarity(individuals=2, sampled_parameters=10**9), MOMENTS[:1]
+    ).equals(exact)
+    drawn = run(folder, GradientSimilarity(individuals=2, sampled_parameters=500), MOMENTS[:1])
     assert not drawn["cosine"].equals(exact["cosine"])
     error = (drawn["cosine"] - exact["cosine"])[exact["group"] == "all"]
     assert error.abs().mean() < 0.2
-    assert run(folder, Gradients(individuals=2, coordinates=500), MOMENTS[:1]).equals(drawn)
+    assert run(
+        folder, GradientSimilarity(individuals=2, sampled_parameters=500), MOMENTS[:1]
+    ).equals(drawn)
 
 
 def test_only_what_is_needed_is_read(tiny: Tiny) -> None:
@@ -379,7 +383,7 @@ def test_weights_of_another_model_are_told(tiny: Tiny, folder: Path) -> None:
     other = build_model(scratch(tiny.architecture, hidden_size=16), tokenizer, 1)
     save_model(folder / "tuned", other, tokenizer)
     with pytest.raises(FactRecallError, match="different parameter spaces"):
-        run(folder, Gradients(individuals=2))
+        run(folder, GradientSimilarity(individuals=2))
 
 
 # --- all histories together -------------------------------------------------------------------

@@ -46,7 +46,7 @@ CPU = torch.device("cpu")
 ALPHAS = [0.02, 0.2]
 SETTINGS = Grafting(
     alphas=ALPHAS,
-    individuals=4,
+    fit_individuals=4,
     exclude_embeddings=False,
     optimiser=DualAveraging(method="dual_averaging", updates=2, batch_size=12),
 )
@@ -76,24 +76,27 @@ def run_graft(
     settings: Grafting,
     seed: int = 3,
     thorough: bool = True,
-    save_seconds: float = 1e9,
+    checkpoint_interval_s: float = 1e9,
 ) -> None:
     out = folder / f"{seed}"
     graft(
         settings, 512, 7, thorough, base=folder / "base", tuned=folder / "tuned", seed=seed,
         split="in", qa=folder / "qa.parquet", out=out / "masks", table=out / "table",
         examples=out / "examples", checks=out / "checks", state=folder / "state", device=CPU,
-        save_seconds=save_seconds, provenance={},
+        checkpoint_interval_s=checkpoint_interval_s, provenance={},
     )  # fmt: skip
 
 
-def run_without(folder: Path, settings: Grafting, seed: int = 3, save_seconds: float = 1e9) -> None:
+def run_without(
+    folder: Path, settings: Grafting, seed: int = 3, checkpoint_interval_s: float = 1e9
+) -> None:
     out = folder / f"{seed}"
     graft_without_shared(
         settings, 512, 7, base=folder / "base", tuned=folder / "tuned", seed=seed, split="in",
         sets=folder / "sets.safetensors", qa=folder / "qa.parquet", out=out / "without.masks",
         table=out / "without", examples=out / "without.examples", shares=out / "shares",
-        state=folder / "state", device=CPU, save_seconds=save_seconds, provenance={},
+        state=folder / "state", device=CPU, provenance={},
+        checkpoint_interval_s=checkpoint_interval_s,
     )  # fmt: skip
 
 
@@ -216,7 +219,7 @@ def test_seeds_and_checks_come_together(folder: Path) -> None:
 
 @pytest.mark.parametrize("individuals", [None, 8, 500])
 def test_all_people_may_be_fitted(folder: Path, individuals: int | None) -> None:
-    done = run(folder, SETTINGS.model_copy(update={"individuals": individuals}), thorough=False)
+    done = run(folder, SETTINGS.model_copy(update={"fit_individuals": individuals}), thorough=False)
     found = read_table(folder / "3/examples", PER_MASK)
     assert found["fitted"].all() and found["individual"].nunique() == 8
     assert "others" not in set(read_table(done.checks)["check"])

@@ -21,9 +21,9 @@ from tests.unit.test_grafts import run_graft, run_without, write_study
 
 DUAL = Grafting(
     alphas=[0.02, 0.2],
-    individuals=3,
+    fit_individuals=3,
     exclude_embeddings=False,
-    recovery=0.01,  # the smaller mask is chosen, so that later fits have both sizes too
+    target_recovery=0.01,  # the smaller mask is chosen, so that later fits have both sizes too
     optimiser=DualAveraging(method="dual_averaging", updates=2, batch_size=6),
 )
 SIGMOID = DUAL.model_copy(
@@ -47,11 +47,15 @@ class Jobs:
             self.total = self.descents
         self.whole = self.files()
 
-    def run(self, save_seconds: float = 1e9, settings: Grafting | None = None) -> None:
+    def run(self, checkpoint_interval_s: float = 1e9, settings: Grafting | None = None) -> None:
         """Run those that are not done, as a workflow does."""
         for job, last in ((run_graft, "checks"), (run_without, "shares")):
             if not (self.folder / "3" / last).exists():
-                job(self.folder, settings or self.settings, save_seconds=save_seconds)
+                job(
+                    self.folder,
+                    settings or self.settings,
+                    checkpoint_interval_s=checkpoint_interval_s,
+                )
 
     def files(self) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in sorted((self.folder / "3").iterdir())}
@@ -122,7 +126,7 @@ def test_killed_again_and_again_grafting_ends_with_the_same_bytes(jobs: Jobs) ->
             try:
                 torch.set_num_threads(1)
                 with jobs.at_each_descent(kill):
-                    jobs.run(save_seconds=0.0)
+                    jobs.run(checkpoint_interval_s=0.0)
                 os._exit(0)
             except BaseException:
                 os._exit(1)

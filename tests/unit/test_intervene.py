@@ -48,9 +48,9 @@ CPU = torch.device("cpu")
 PEOPLE = 4
 GRAFTING = Grafting(
     alphas=[0.1, 0.4],
-    individuals=PEOPLE,
+    fit_individuals=PEOPLE,
     exclude_embeddings=False,
-    recovery=0.5,
+    target_recovery=0.5,
     optimiser=DualAveraging(method="dual_averaging", updates=4, batch_size=24),
 )
 
@@ -80,7 +80,7 @@ def prepared(tiny: Tiny, folder: Path) -> Path:
             GRAFTING, 512, 7, False, base=folder / "base", tuned=folder / tuning, seed=0,
             split="out", qa=folder / "qa.parquet", out=folder / f"{tuning}.masks",
             table=folder / f"{tuning}.outcomes", examples=folder / "examples",
-            checks=folder / "checks", state=folder / "state", device=CPU, save_seconds=1e9,
+            checks=folder / "checks", state=folder / "state", device=CPU, checkpoint_interval_s=1e9,
             provenance={},
         )  # fmt: skip
     return folder
@@ -95,7 +95,7 @@ def run(
     individuals: int | None = None,
     *,
     name: str = "circuits",
-    save_seconds: float = 1e9,
+    checkpoint_interval_s: float = 1e9,
 ) -> tables.Intervention:
     """Run one job; its tables are in the folder of that name."""
     files = {
@@ -108,7 +108,8 @@ def run(
         sets=folder / "mix.sets" if by == "shared" else None, masks=folder / "mix.masks",
         outcomes=folder / "mix.outcomes", qa=folder / "qa.parquet", out=files["steps"],
         curves=files["curves"], nodes=files["nodes"], questions=files["questions"],
-        state=folder / "state", cache_gb=1.0, save_seconds=save_seconds, device=CPU, provenance={},
+        state=folder / "state", cache_gb=1.0, device=CPU, provenance={},
+        checkpoint_interval_s=checkpoint_interval_s,
     )  # fmt: skip
     return tables.Intervention("m", "mix", 0, kind, by, *files.values())
 
@@ -139,7 +140,7 @@ def summarised(folder: Path, interventions: list[tables.Intervention]) -> dict[s
 
 
 def test_sweeps_go_from_pre_to_the_grafted_model_and_back(folder: Path) -> None:
-    done = both(folder, "attention", Steps(forward=1, backward=4), Each(method="each"))
+    done = both(folder, "attention", Steps(forward=1, backward=4), Each(method="all"))
     questions, others = (read_table(one.questions, QUESTIONS) for one in done)
     assert questions.equals(others)
     found = summarised(folder, done)
@@ -179,7 +180,7 @@ def test_sweeps_go_from_pre_to_the_grafted_model_and_back(folder: Path) -> None:
 
 
 def test_the_tables_of_a_study(folder: Path) -> None:
-    each, bent = Each(method="each", stride=3), Adaptive(method="adaptive", intervals=3, held_out=2)
+    each, bent = Each(method="all", stride=3), Adaptive(method="adaptive", intervals=3, held_out=2)
     done = [
         *both(folder, "attention", Steps(forward=2, backward=2), each),
         *both(folder, "unit", Steps(forward=4, backward=8), bent),
@@ -212,7 +213,7 @@ def test_the_tables_of_a_study(folder: Path) -> None:
 
 def test_controls_hold_nothing_of_what_is_shared(folder: Path) -> None:
     """Another S is another job by it, and leaves its controls and their draws as they are."""
-    done = both(folder, "unit", Steps(forward=8, backward=8), Each(method="each", stride=2))
+    done = both(folder, "unit", Steps(forward=8, backward=8), Each(method="all", stride=2))
     shared, controls = done
     before = {path: path.read_bytes() for path in files_of(controls)}
     orders = read_table(shared.curves, CURVES)["order"]
@@ -223,7 +224,7 @@ def test_controls_hold_nothing_of_what_is_shared(folder: Path) -> None:
     space = ParameterSpace.of(load_model(folder / "mix"))
     others = (~ParameterSet.empty(space)).sample(3000, generator(99))
     write_sets(folder / "mix.sets", {"S": others})
-    done = both(folder, "unit", Steps(forward=8, backward=8), Each(method="each", stride=2))
+    done = both(folder, "unit", Steps(forward=8, backward=8), Each(method="all", stride=2))
     assert before == {path: path.read_bytes() for path in before}
     assert not orders.equals(read_table(shared.curves, CURVES)["order"])
     second = summarised(folder, done)["out"].set_index("priority")
@@ -241,7 +242,7 @@ def files_of(job: tables.Intervention) -> list[Path]:
 
 
 def test_fractions_are_counted_in_the_order_of_each_sweep(folder: Path) -> None:
-    done = both(folder, "column", Steps(forward=8, backward=16), Each(method="each", stride=3))
+    done = both(folder, "column", Steps(forward=8, backward=16), Each(method="all", stride=3))
     steps = summarised(folder, done)["out"]
     model = load_model(folder / "mix")
     nodes = Nodes.of(model, "column")
@@ -326,7 +327,7 @@ def study(folder: Path, case: Case) -> dict[str, pd.DataFrame]:
 def test_the_case_is_the_head_of_most_shared_parameters(folder: Path, tiny: Tiny) -> None:
     found = study(folder, Case())
     case = found["out"].set_index("tuning")
-    done = run(folder, "attention", "shared", Steps(), Each(method="each", stride=99))
+    done = run(folder, "attention", "shared", Steps(), Each(method="all", stride=99))
     nodes = read_table(done.nodes, NODES).query("projection == 'O'")
     assert case.loc["mix", "shared"] == nodes["members"].max()
     assert case.loc["mix", "shared_rank"] == 1

@@ -169,7 +169,10 @@ def test_modes_in_float32(
 
 @pytest.mark.parametrize(("architecture", "tied"), [MODELS[1], MODELS[2]])
 def test_moments_in_eight_bits_are_near(architecture: str, tied: bool, uncompiled: None) -> None:
-    expected, found = plain(architecture, tied), trained(architecture, tied, Execution("eight_bit"))
+    expected, found = (
+        plain(architecture, tied),
+        trained(architecture, tied, Execution("adamw_8bit")),
+    )
     begun = dict(start(architecture, tied).named_parameters())
     # Eight bits hold a number to about 1 %, so weights end where the plain ones do but for some
     # hundredths of their way. (Without whole moments of embeddings some were off by 100 ways.)
@@ -181,7 +184,7 @@ def test_moments_in_eight_bits_are_near(architecture: str, tied: bool, uncompile
 
 
 @pytest.mark.parametrize(
-    "mode", [Execution("eight_bit"), Execution(packing=True)], ids=["eight_bit", "packed"]
+    "mode", [Execution("adamw_8bit"), Execution(packing=True)], ids=["adamw_8bit", "packed"]
 )
 def test_a_run_that_was_killed_ends_with_the_same_bytes(
     mode: Execution, tmp_path: Path, uncompiled: None
@@ -410,7 +413,7 @@ def test_a_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("torchao", "torchao.optim"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(FactRecallError, match=r"pip install torchao"):
-        make_optimiser(start("llama", False), RECIPE, Execution("eight_bit"))
+        make_optimiser(start("llama", False), RECIPE, Execution("adamw_8bit"))
 
 
 def test_torchao_is_loaded_by_nobody_who_does_not_use_it() -> None:

@@ -205,12 +205,12 @@ def test_what_does_not_fit_is_said_with_a_remedy(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     large = tmp_path / "large.yaml"
-    large.write_text("recall: {batch_tokens: 16384}\n", encoding="utf-8")
+    large.write_text("recall: {max_eval_tokens: 16384}\n", encoding="utf-8")
     files = [str(PAPER), str(large)]
     assert main(["plan", "--configfile", *files, "--device", "a100-40"]) == 0
     said = capsys.readouterr().out
     assert "graft of llama-3.2-3b does NOT FIT A100-40" in said
-    assert "lower recall.batch_tokens" in said
+    assert "lower recall.max_eval_tokens" in said
     assert "weights and moments in main memory" in said
 
 

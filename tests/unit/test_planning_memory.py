@@ -122,7 +122,7 @@ def test_weights_gradients_moments_and_sums_are_those_of_the_parameters() -> Non
     assert parts["weights"] == parts["gradients"] == 4 * n
     assert parts["moments"] == 8 * n
     assert parts["trace"] == 3 * 8 * n + 4 * LLAMA.largest
-    eight = training_memory(LLAMA, Execution(optimiser="eight_bit"), 4096, 0, "bfloat16").parts
+    eight = training_memory(LLAMA, Execution(optimiser="adamw_8bit"), 4096, 0, "bfloat16").parts
     whole = 8 * LLAMA.embedding  # see training.optimisers
     assert 2 * n < eight["moments"] - whole + 2 * LLAMA.embedding < 2.1 * n
     assert eight["trace"] == 0
@@ -133,15 +133,15 @@ def test_every_way_to_save_memory_saves_some() -> None:
     for changed in (
         Execution(checkpointing=True),
         Execution(trace="host"),
-        Execution(optimiser="eight_bit"),
-        Execution(optimiser="offloaded"),
+        Execution(optimiser="adamw_8bit"),
+        Execution(optimiser="cpu_offload"),
         Execution(gpus=4),
     ):
         assert training_memory(LLAMA, changed, 4096, 2, "bfloat16").device < whole.device
     host = training_memory(LLAMA, Execution(trace="host"), 4096, 2, "bfloat16")
     # The sums, one magnitude and two gradients on their way.
     assert host.host - whole.host == 2 * 8 * LLAMA.parameters + 3 * 4 * LLAMA.largest
-    away = training_memory(LLAMA, Execution("offloaded"), 4096, 2, "bfloat16")
+    away = training_memory(LLAMA, Execution("cpu_offload"), 4096, 2, "bfloat16")
     assert away.parts["trace"] == 0 and away.host_parts["trace"] > 2 * 8 * LLAMA.parameters
 
 
@@ -158,10 +158,10 @@ def test_modes_are_tried_in_order() -> None:
         Execution(packing=True, checkpointing=True, trace="host"),
     ]
     # Sums of gradients that are in main memory are there, too.
-    away = Execution("offloaded", packing=True, trace="host")
+    away = Execution("cpu_offload", packing=True, trace="host")
     assert order[4:] == [away, replace(away, checkpointing=True)]
-    (there,) = candidates(Settings(optimiser="offloaded"), gpu=False)
-    assert there == Execution("offloaded")
+    (there,) = candidates(Settings(optimiser="cpu_offload"), gpu=False)
+    assert there == Execution("cpu_offload")
 
 
 @given(st.floats(1e9, 3e11))
@@ -176,13 +176,13 @@ def test_the_first_that_fits_is_chosen(memory: float) -> None:
 @pytest.mark.parametrize("memory", [None, 10**9, 10**12])
 def test_what_is_set_stays(memory: int | None) -> None:
     settings = Settings(
-        optimiser="eight_bit",
+        optimiser="adamw_8bit",
         checkpointing="never",
         trace="device",
         packing="never",
         compile="always",
     )
-    kept = Execution("eight_bit", checkpointing=False, trace="device", compile=True)
+    kept = Execution("adamw_8bit", checkpointing=False, trace="device", compile=True)
     assert choose(settings, LLAMA, 4096, 3, memory) == kept
     shared = choose(Settings(gpus=2, checkpointing="always"), LLAMA, 4096, 3, memory)
     assert shared.gpus == 2 and shared.checkpointing
@@ -194,7 +194,7 @@ def test_what_is_set_stays(memory: int | None) -> None:
         ("H200", 3, "plain"),
         ("H100", 3, "plain"),
         ("A100-80", 2, "plain"),
-        ("A100-40", 3, "offloaded"),
+        ("A100-40", 3, "cpu_offload"),
     ],
 )
 def test_the_papers_trainings_fit_their_gpus(

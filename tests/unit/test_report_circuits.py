@@ -651,7 +651,7 @@ def test_large_models_and_many_steps_stay_readable(tmp_path: Path) -> None:
 
 STUDY = {
     "circuits": {
-        "draws": 2,
+        "random_orders": 2,
         "case": {"layer": None, "head": None, "individual": None, "relation": None},
     }
 }

@@ -77,7 +77,7 @@ class Synthetic:
                 model.name,
                 self.study["shared"]["k"],
                 self.study["shared"]["influence"],
-                self.study["grafting"]["recovery"],
+                self.study["grafting"]["target_recovery"],
                 recall=self.tables.recall,
                 shared=self.tables.shared,
                 places=self.tables.shared_places,
@@ -241,7 +241,12 @@ def _timing(folder: Path, model: str, tuning: str, seed: int) -> Timing:
 
 
 def _study(name: str, models: tuple[str, ...], people: int, seeds: list[int]) -> dict[str, Any]:
-    recipe = {"updates": 300, "batch_size": 48, "learning_rate": 0.003, "questions": "one"}
+    recipe = {
+        "updates": 300,
+        "batch_size": 48,
+        "learning_rate": 0.003,
+        "questions_per_example": "one",
+    }
     model = {
         "source": "scratch",
         "architecture": "llama",
@@ -259,20 +264,20 @@ def _study(name: str, models: tuple[str, ...], people: int, seeds: list[int]) ->
         },
         "training": {"seeds": seeds},
         "models": dict.fromkeys(models, model),
-        "trace": {"in_distribution": 5, "out_of_distribution": 5, "keep": 0.2},
+        "trace": {"in_distribution": 5, "out_of_distribution": 5, "top_fraction": 0.2},
         "shared": {"k": 0.03, "influence": "absolute"},
         "grafting": {
             "alphas": [0.01, 0.05, 0.2],
-            "individuals": 150,
+            "fit_individuals": 150,
             "exclude_embeddings": False,
-            "recovery": 0.92,
+            "target_recovery": 0.92,
             "optimiser": {"method": "dual_averaging"},
         },
         "circuits": {
             "attention": {"forward": 1, "backward": 1},
             "column": {"forward": 64, "backward": 64},
             "unit": {"forward": 1, "backward": 1},
-            "draws": 2,
+            "random_orders": 2,
             "individuals": 60,
             "steps": {"method": "adaptive"},
             "case": {"layer": None, "head": None, "individual": None, "relation": None},
@@ -461,7 +466,11 @@ def test_deviations_are_those_of_the_study(synthetic: Synthetic) -> None:
             "llama": {
                 "source": "hub",
                 "training": {
-                    tuning: {"updates": updates, "learning_rate": 1e-4, "questions": "all"}
+                    tuning: {
+                        "updates": updates,
+                        "learning_rate": 1e-4,
+                        "questions_per_example": "all",
+                    }
                     for tuning, updates in (("bio", 6820), ("stage", 400), ("mix", 10571))
                 },
             }
@@ -469,7 +478,7 @@ def test_deviations_are_those_of_the_study(synthetic: Synthetic) -> None:
         "shared": {"influence": "signed"},
         "grafting": {
             "alphas": [0.00055, 0.00095, 0.001, 0.00135, 0.0018, 0.003, 0.005, 0.007],
-            "individuals": 1000,
+            "fit_individuals": 1000,
             "exclude_embeddings": True,
             "optimiser": {"method": "sigmoid_sgd"},
         },
@@ -477,7 +486,7 @@ def test_deviations_are_those_of_the_study(synthetic: Synthetic) -> None:
             "attention": {"forward": 1, "backward": 1},
             "column": {"forward": 8192, "backward": 64},
             "unit": None,
-            "steps": {"method": "each", "stride": 1},
+            "steps": {"method": "all", "stride": 1},
             "case": {"layer": 21, "head": 17, "individual": 3, "relation": "university"},
         },
         "representations": {"layers": None, "probes": {"individuals": None}},

@@ -58,12 +58,16 @@ class Study:
         return [self.folder / name / f"{i + 1}of{count}.safetensors" for i in range(count)]
 
     def run(
-        self, name: str, updates: int = UPDATES, snapshots: int = 2, save_seconds: float = 0.05
+        self,
+        name: str,
+        updates: int = UPDATES,
+        snapshots: int = 2,
+        checkpoint_interval_s: float = 0.05,
     ) -> None:
         out = self.folder / name
         fine_tune(
             recipe(updates=updates, batch_size=12),
-            Trace(in_distribution=2, out_of_distribution=2, snapshots=snapshots),
+            Trace(in_distribution=2, out_of_distribution=2, checkpoints=snapshots),
             "float32",
             Execution(),
             0,
@@ -77,7 +81,7 @@ class Study:
             snapshots=self.snapshots(name, snapshots),
             state=self.state(name),
             device=torch.device("cpu"),
-            save_seconds=save_seconds,
+            checkpoint_interval_s=checkpoint_interval_s,
             provenance={"test": True},
         )
 

@@ -136,7 +136,7 @@ def study_of(space: Workspace, name: str, **mode: object) -> Path:
     study = yaml.safe_load(space.study.read_text(encoding="utf-8"))
     study["training"]["mode"] = mode
     study["training"]["mix"]["updates"] = 12
-    study["compute"]["save_seconds"] = 0.01
+    study["compute"]["checkpoint_interval_s"] = 0.01
     path = space.folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(study), encoding="utf-8")
     return path
@@ -308,9 +308,9 @@ def test_offloaded_command_gives_the_bytes_of_a_plain_one(
 ) -> None:
     # On a CPU the weights lie where they did, and one process adds in the same order.
     assert main(tuning(workspace, study_of(workspace, "plain"), "plain")) == 0
-    study = study_of(workspace, "offloaded", optimiser="offloaded")
-    assert main(tuning(workspace, study, "offloaded")) == 0
-    plain, found = (files_of(workspace.folder / name) for name in ("plain", "offloaded"))
+    study = study_of(workspace, "cpu_offload", optimiser="cpu_offload")
+    assert main(tuning(workspace, study, "cpu_offload")) == 0
+    plain, found = (files_of(workspace.folder / name) for name in ("plain", "cpu_offload"))
     assert found["model/model.safetensors"] == plain["model/model.safetensors"]
     assert not distributed.is_initialized()
 

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factrecall.config import Signature
+from factrecall.config import Attribution
 from factrecall.data import RELATIONS
 from factrecall.evaluation.exact_match import Evaluation
 from factrecall.experiments.attribution import attribution
@@ -263,7 +263,7 @@ def test_weights_take_no_part_and_batches_are_small(
 
 def attributed(tiny: Tiny, out: Path, tokenizer: Any = None) -> pd.DataFrame:
     attribute(
-        tiny.model, tokenizer or tiny.tokenizer, Signature(individuals=2, steps=8), 5, 1024,
+        tiny.model, tokenizer or tiny.tokenizer, Attribution(individuals=2, steps=8), 5, 1024,
         bio=FACTS.bio, qa=FACTS.qa, device=CPU, out=out, provenance={},
     )  # fmt: skip
     return read_table(out, SIGNATURE)

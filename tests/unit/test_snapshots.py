@@ -104,17 +104,17 @@ def test_more_moments_than_updates_fall_together(llama: Tiny, tmp_path: Path) ->
     assert all(torch.equal(taken[0][0][n], p) for n, p in start.named_parameters())
 
 
-@pytest.mark.parametrize("save_seconds", [0.0, 1e9])
+@pytest.mark.parametrize("checkpoint_interval_s", [0.0, 1e9])
 def test_a_run_that_goes_on_has_the_same(
-    llama: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_seconds: float
+    llama: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint_interval_s: float
 ) -> None:
     study = Study(llama, tmp_path)
     study.run("whole", UPDATES)
     for at in (3, 4, 8, UPDATES):  # moments are 3 and 7
         with stopping(monkeypatch, at):
-            study.run("broken", UPDATES, save_seconds=save_seconds)
+            study.run("broken", UPDATES, checkpoint_interval_s=checkpoint_interval_s)
         assert not any(path.exists() for path in study.snapshots("broken"))
-    study.run("broken", UPDATES, save_seconds=save_seconds)
+    study.run("broken", UPDATES, checkpoint_interval_s=checkpoint_interval_s)
     assert outputs(study, "broken") == outputs(study, "whole")
 
 
@@ -145,7 +145,7 @@ def test_without_its_snapshots_a_run_begins_anew(
     study = Study(llama, tmp_path)
     study.run("whole", UPDATES)
     with stopping(monkeypatch, 5):
-        study.run("broken", UPDATES, save_seconds=0.0)
+        study.run("broken", UPDATES, checkpoint_interval_s=0.0)
     (part,) = study.state("broken").glob("*.snapshot1.safetensors")
     part.unlink()
     study.run("broken", UPDATES)
@@ -170,7 +170,7 @@ def test_another_number_than_the_study_asks_for_is_told(
 ) -> None:
     study = Study(llama, tmp_path)
     monkeypatch.setattr(study, "snapshots", lambda name, count: [tmp_path / "x"])
-    with pytest.raises(FactRecallError, match=r"1 files\n.* asks for 2 \(trace.snapshots\)"):
+    with pytest.raises(FactRecallError, match=r"1 files\n.* asks for 2 \(trace.checkpoints\)"):
         study.run("one", UPDATES)
 
 

@@ -79,7 +79,7 @@ def test_the_stages_function_takes_its_settings(study: Study, stage: str) -> Non
 REPRESENTATIONS = ("represent", "probe", "compare-gradients", "summarise-representations")
 CHANGES: list[tuple[str, Any, set[str]]] = [
     ("compute.threads", 7, set()),
-    ("compute.save_seconds", 7.0, set()),
+    ("compute.checkpoint_interval_s", 7.0, set()),
     ("compute.device", "cpu", set()),
     ("compute.cache_gb", 7.0, set()),
     (
@@ -105,20 +105,20 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
     ("grafting.alphas", [0.5], {"graft", "graft-without-shared"}),
     ("grafting.optimiser.updates", 7, {"graft", "graft-without-shared"}),
     ("training.precision", "bfloat16", {"pretrain", "fine-tune"}),
-    ("trace.keep", 0.5, {"fine-tune"}),
+    ("trace.top_fraction", 0.5, {"fine-tune"}),
     ("shared.k", 0.01, {"select-shared"}),
     ("shared.influence", "signed", {"select-shared"}),
     (
-        "grafting.individuals",
+        "grafting.fit_individuals",
         7,
         {"graft", "graft-without-shared", "intervene", "study-case"},
     ),
     ("circuits.attention.forward", 2, {"intervene"}),
     ("circuits.unit", None, set()),  # of the kind asked for here
-    ("circuits.draws", 5, {"intervene"}),
+    ("circuits.random_orders", 5, {"intervene"}),
     ("circuits.case.relation", "job", {"study-case"}),
     (
-        "recall.batch_tokens",
+        "recall.max_eval_tokens",
         99,
         {
             *("recall", "ablate", "graft", "graft-without-shared", "intervene", "study-case"),
@@ -130,11 +130,11 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
     ("representations.probes.individuals", 12, {"represent"}),
     ("representations.probes.held_out", 0.5, {"probe"}),
     ("representations.probes.penalties", [0.5], {"probe"}),
-    ("representations.gradients.individuals", 3, {"compare-gradients"}),
-    ("representations.signature.steps", 9, {"represent"}),
+    ("representations.gradient_similarity.individuals", 3, {"compare-gradients"}),
+    ("representations.attribution.steps", 9, {"represent"}),
     ("representations.patching.individuals", 9, {"represent"}),
     ("trace.out_of_distribution", 3, {"fine-tune", "compare-gradients"}),
-    ("trace.snapshots", 3, {"fine-tune"}),
+    ("trace.checkpoints", 3, {"fine-tune"}),
     (f"models.{MODEL}.training.mix.updates", 77, {"fine-tune"}),
     (f"models.{MODEL}.training.bio.updates", 77, set()),  # of the tuning asked for here
     (f"models.{MODEL}.pretrain.updates", 77, {"pretrain"}),
@@ -172,7 +172,9 @@ def test_each_tuning_has_its_own_recipe(study: Study) -> None:
 
 
 def test_draws_are_of_the_controls_alone(study: Study) -> None:
-    edited = study.model_copy(update={"circuits": study.circuits.model_copy(update={"draws": 5})})
+    edited = study.model_copy(
+        update={"circuits": study.circuits.model_copy(update={"random_orders": 5})}
+    )
 
     def told(of: Study, by: str) -> dict[str, Any]:
         return parameters(of, "intervene", kind="attention", by=by)

@@ -120,7 +120,7 @@ def test_the_file_keeps_the_top_of_each_ranking(tiny: Tiny, tmp_path: Path) -> N
     model = copy.deepcopy(tiny.model)
     trace = GradientTrace(model, sides(tiny))
     train(model, mix_of(tiny), recipe(batch_size=48), 2, trace=trace)
-    write_trace(tmp_path / "t.safetensors", trace, Trace(keep=0.1), {"a": 1})
+    write_trace(tmp_path / "t.safetensors", trace, Trace(top_fraction=0.1), {"a": 1})
     tensors, metadata = read_tensors(tmp_path / "t.safetensors")
     n = sum(p.numel() for p in model.parameters())
     assert metadata["n"] == n and metadata["keep"] == round(0.1 * n)
@@ -139,7 +139,7 @@ def test_parameters_without_influence_have_no_rank(tiny: Tiny, tmp_path: Path) -
     model = copy.deepcopy(tiny.model)
     trace = GradientTrace(model, sides(tiny))
     train(model, mix_of(tiny), recipe(batch_size=48), 2, trace=trace)
-    write_trace(tmp_path / "t.safetensors", trace, Trace(keep=1.0), {})
+    write_trace(tmp_path / "t.safetensors", trace, Trace(top_fraction=1.0), {})
     tensors, metadata = read_tensors(tmp_path / "t.safetensors")
     # Embeddings of words the traced people never use get no gradient.
     assert 0 < len(tensors["BIO_in/absolute/index"]) < metadata["n"]
@@ -177,7 +177,7 @@ def test_at_least_one_parameter_is_kept(tiny: Tiny, tmp_path: Path) -> None:
     model = copy.deepcopy(tiny.model)
     trace = GradientTrace(model, sides(tiny))
     train(model, mix_of(tiny), recipe(updates=3, batch_size=48), 2, trace=trace)
-    write_trace(tmp_path / "t.safetensors", trace, Trace(keep=1e-9), {})
+    write_trace(tmp_path / "t.safetensors", trace, Trace(top_fraction=1e-9), {})
     tensors, metadata = read_tensors(tmp_path / "t.safetensors")
     assert metadata["keep"] == 1
     assert {len(tensor) for tensor in tensors.values()} == {1}

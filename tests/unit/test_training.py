@@ -68,7 +68,7 @@ def plain_training(model: torch.nn.Module, examples: list[Example], settings, se
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"loss": "answer"}, {"clip": None, "questions": "all"}, {"clip": 0.05}],
+    [{}, {"loss": "answer"}, {"clip": None, "questions_per_example": "all"}, {"clip": 0.05}],
 )
 def test_the_loop_equals_a_plain_one(tiny: Tiny, changes: dict[str, object]) -> None:
     settings = recipe(**changes)

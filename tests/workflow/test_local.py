@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study = yaml.safe_load(preset)
     study["name"] = "alone"
     study["training"]["mix"]["updates"] = 300
-    study["compute"]["save_seconds"] = 0.5
+    study["compute"]["checkpoint_interval_s"] = 0.5
     (made / "alone.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
     return made
 

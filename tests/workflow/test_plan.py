@@ -22,7 +22,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "seed": 3,
         "training": {"seeds": [4, 7]},
         "circuits": {"unit": {"forward": 8, "backward": 8}, "attention": None},
-        "trace": {"snapshots": 0},
+        "trace": {"checkpoints": 0},
     },
 }
 """A preset and what is changed in it: several models, other seeds, other kinds of nodes."""

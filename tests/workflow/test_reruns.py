@@ -66,7 +66,7 @@ def test_a_finished_study_has_nothing_left_to_do(checkout: Path) -> None:
             {"intervene": 16, "summarise_circuits": 1} | REPORT,
         ),
         (
-            {"circuits": {"draws": 2}},
+            {"circuits": {"random_orders": 2}},
             {"intervene": 16, "summarise_circuits": 1} | REPORT,
         ),
         ({"circuits": {"case": {"relation": "job"}}}, {"study_case": 2} | REPORT),
@@ -75,7 +75,7 @@ def test_a_finished_study_has_nothing_left_to_do(checkout: Path) -> None:
             {"probe": 8, "summarise_representations": 1} | REPORT,
         ),
         (
-            {"representations": {"gradients": {"individuals": 3}}},
+            {"representations": {"gradient_similarity": {"individuals": 3}}},
             {"compare_gradients": 8, "summarise_representations": 1} | REPORT,
         ),
         (
@@ -83,12 +83,12 @@ def test_a_finished_study_has_nothing_left_to_do(checkout: Path) -> None:
             {"represent": 8, "probe": 8, "summarise_representations": 1} | REPORT,
         ),
         (
-            {"trace": {"snapshots": 0}},
+            {"trace": {"checkpoints": 0}},
             {"fine_tune": 12, "recall": 12, "summarise_recall": 1} | TUNED | REPORT,
         ),
-        ({"compute": {"threads": 2, "save_seconds": 5.0, "cache_gb": 0.5}}, {}),
+        ({"compute": {"threads": 2, "checkpoint_interval_s": 5.0, "cache_gb": 0.5}}, {}),
         (
-            {"recall": {"batch_tokens": 4096}},
+            {"recall": {"max_eval_tokens": 4096}},
             {
                 "recall": 14,
                 "summarise_recall": 1,
@@ -147,7 +147,7 @@ def test_a_finished_study_has_nothing_left_to_do(checkout: Path) -> None:
         "patching",
         "snapshots",
         "compute",
-        "batch_tokens",
+        "max_eval_tokens",
         "mix learning rate",
         "BIO learning rate",
         "traced individuals",
@@ -325,5 +325,5 @@ def test_why_tells_the_first_jobs_and_what_changed(checkout: Path) -> None:
     assert wrong.returncode == 2 and "no rule of the workflow makes it" in wrong.stderr
     (checkout / "change.yaml").write_text("shared: {k: 0.5}\n")
     mistake = why(checkout, "--configfile", PRESET, "change.yaml")
-    assert mistake.returncode == 2 and "trace.keep" in mistake.stderr
+    assert mistake.returncode == 2 and "trace.top_fraction" in mistake.stderr
     assert "Traceback" not in wrong.stderr + mistake.stderr

@@ -118,7 +118,11 @@ def test_shared_tables_have_every_row(results: Path, study: Study) -> None:
 def test_circuits_have_every_sweep_and_agree_with_grafting(results: Path, study: Study) -> None:
     steps = read_table(results / "tables/interventions.parquet", INTERVENTIONS)
     keys = ["model", "tuning", "seed", "kind", "direction", "priority", "draw"]
-    draws = [("shared", 0), ("grafted", 0), *(("random", d) for d in range(study.circuits.draws))]
+    draws = [
+        ("shared", 0),
+        ("grafted", 0),
+        *(("random", d) for d in range(study.circuits.random_orders)),
+    ]
     runs = (study.models, ["stage", "mix"], study.training.seeds, ["attention", "unit"])
     expected = {
         (*run, direction, *draw)
@@ -184,7 +188,7 @@ def test_tables_say_how_they_were_made(results: Path) -> None:
     [
         ("nmae: x\n", "did you mean name?"),
         ("training: {bio: {learning_rate: 1e-4}}\n", "1.0e-4"),
-        ("shared: {k: 0.5}\n", "trace.keep"),
+        ("shared: {k: 0.5}\n", "trace.top_fraction"),
         ("facts: {people: 4000}\n", "names"),
         ("training: {mix: {batch_size: 0}}\n", "batch_size"),
         ("models: {x: {source: folder, path: no/such/folder}}\n", "no/such/folder"),

@@ -123,8 +123,8 @@ REPRESENTED = f"{RESULTS}/representations/{{model}}/{{tuning}}/seed{{seed}}"
 SNAPSHOTS = expand(
     f"{RESULTS}/snapshots/{{{{model}}}}/{{{{tuning}}}}/seed{{{{seed}}}}"
     ".{moment}of{moments}.safetensors",
-    moment=range(1, STUDY.trace.snapshots + 1),
-    moments=STUDY.trace.snapshots,
+    moment=range(1, STUDY.trace.checkpoints + 1),
+    moments=STUDY.trace.checkpoints,
 )
 CASE = f"{RESULTS}/case/{{model}}/case"
 # Every evaluation of the study; θpre has no seed of its own and carries the study's.
@@ -182,7 +182,7 @@ def ordering(wildcards):
 
 def phases_of_history(wildcards):
     """Return the phases of a training history and, of each, the shares of its moments."""
-    inside = STUDY.trace.snapshots + 1
+    inside = STUDY.trace.checkpoints + 1
     return [
         {"phase": phase, "share": moment / inside}
         for phase in (["bio", "stage"] if wildcards.tuning == "stage" else ["mix"])

@@ -83,7 +83,7 @@ def _intervene(options: argparse.Namespace) -> None:
         **given(options, "base", "tuned", "seed", "sets", "masks", "outcomes", "qa"),
         **given(options, "out", "curves", "nodes", "questions", "state"),
         cache_gb=study.compute.cache_gb,
-        save_seconds=study.compute.save_seconds,
+        checkpoint_interval_s=study.compute.checkpoint_interval_s,
         device=device,
         provenance=provenance,
     )

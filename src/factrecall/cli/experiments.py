@@ -149,7 +149,7 @@ def _graft(options: argparse.Namespace) -> None:
         **given(options, "base", "tuned", "seed", "split", "qa", "state"),
         **given(options, "out", "table", "examples", "checks"),
         device=device,
-        save_seconds=study.compute.save_seconds,
+        checkpoint_interval_s=study.compute.checkpoint_interval_s,
         provenance=provenance,
     )
 
@@ -164,7 +164,7 @@ def _graft_without_shared(options: argparse.Namespace) -> None:
         **given(options, "base", "tuned", "seed", "split", "sets", "qa", "state"),
         **given(options, "out", "table", "examples", "shares"),
         device=device,
-        save_seconds=study.compute.save_seconds,
+        checkpoint_interval_s=study.compute.checkpoint_interval_s,
         provenance=provenance,
     )
 

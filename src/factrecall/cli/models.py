@@ -87,7 +87,7 @@ def _pretrain(options: argparse.Namespace) -> None:
             history=options.history,
             state=options.state,
             device=device,
-            save_seconds=study.compute.save_seconds,
+            checkpoint_interval_s=study.compute.checkpoint_interval_s,
             provenance={**provenance, "mode": asdict(mode)},
         )
 
@@ -130,7 +130,7 @@ def _fine_tune(options: argparse.Namespace) -> None:
             snapshots=options.snapshots,
             state=options.state,
             device=device,
-            save_seconds=study.compute.save_seconds,
+            checkpoint_interval_s=study.compute.checkpoint_interval_s,
             provenance={**provenance, "mode": asdict(mode)},
         )
 

@@ -19,11 +19,11 @@ from factrecall.config.facts import Facts, Pools
 from factrecall.config.grafting import DualAveraging, Grafting, SigmoidSGD
 from factrecall.config.model import Folder, Hub, Model, Recipe, Recipes, Scratch
 from factrecall.config.representations import (
-    Gradients,
+    Attribution,
+    GradientSimilarity,
     Patching,
     Probes,
     Representations,
-    Signature,
 )
 from factrecall.config.section import Amount, ConfigIssue, Name, Natural, Positive, Section
 
@@ -31,6 +31,7 @@ __all__ = [
     "TUNINGS",
     "Adaptive",
     "Amount",
+    "Attribution",
     "Case",
     "Circuits",
     "Compute",
@@ -39,7 +40,7 @@ __all__ = [
     "ExecutionSettings",
     "Facts",
     "Folder",
-    "Gradients",
+    "GradientSimilarity",
     "Grafting",
     "Hub",
     "Influence",
@@ -56,7 +57,6 @@ __all__ = [
     "Section",
     "Shared",
     "SigmoidSGD",
-    "Signature",
     "Steps",
     "Study",
     "Trace",
@@ -96,9 +96,9 @@ class Trace(Section):
     """People traced among those in distribution (their biographies and questions)."""
     out_of_distribution: Positive = 10
     """People traced among those out of distribution (their biographies)."""
-    keep: Amount = 0.2
+    top_fraction: Amount = 0.2
     """Parameters kept of every ranking, a count or a fraction of all: the largest `shared.k`."""
-    snapshots: Natural = 2
+    checkpoints: Natural = 2
     """Moments between start and end of a fine-tuning, evenly spaced, whose weights are kept."""
 
 
@@ -106,7 +106,7 @@ class Shared(Section):
     """Which parameters count as shared: the top `k` of both tasks (definition 3.1)."""
 
     k: Amount = 0.03
-    """How many top parameters of a task, a count or a fraction, in the unit of `trace.keep`."""
+    """Top parameters of a task: a count or a fraction of all, as `trace.top_fraction` is."""
     influence: Influence = "absolute"
     """Ranked by Σ|lr·g|, by |Σ lr·g| (`magnitude`), or by Σ lr·g (`signed`, equation 2)."""
 
@@ -114,7 +114,7 @@ class Shared(Section):
 class Recall(Section):
     """How answers are checked."""
 
-    batch_tokens: Annotated[int, Field(ge=64)] = 16384
+    max_eval_tokens: Annotated[int, Field(ge=64)] = 16384
     """Tokens in one pass, padding included; lower it when memory is short."""
 
 
@@ -127,7 +127,7 @@ class Compute(Section):
     """CPU threads of a job."""
     pretrain_threads: Positive | None = None
     """CPU threads of pre-training, before which nothing else can run; null: `threads`."""
-    save_seconds: Annotated[float, Field(gt=0.0)] = 60.0
+    checkpoint_interval_s: Annotated[float, Field(gt=0.0)] = 60.0
     """Seconds between saves of a long job's state, from which it resumes."""
     cache_gb: Annotated[float, Field(ge=0.0)] = 2.0
     """Memory for what interventions need not compute again; less makes them slower."""
@@ -174,19 +174,19 @@ class Study(Section):
         yield from self._people_mistakes()
         yield from self._layer_mistakes()
         yield from self._case_mistakes()
-        keep, k = self.trace.keep, self.shared.k
+        keep, k = self.trace.top_fraction, self.shared.k
         if isinstance(keep, int) != isinstance(k, int):
             yield ConfigIssue(
                 ("shared", "k"),
-                f"of it and trace.keep ({keep}) one is a count and one a fraction of all "
+                f"of it and trace.top_fraction ({keep}) one is a count and one a fraction of all "
                 "parameters, so they cannot be compared before the model is there",
                 "give both as counts (whole numbers), or both as fractions (up to 1.0)",
             )
         elif k > keep:
             yield ConfigIssue(
                 ("shared", "k"),
-                f"the trace keeps only {keep} (trace.keep)",
-                f"set it to {keep} or less, or raise trace.keep, which trains all models again",
+                f"the trace keeps only {keep} (trace.top_fraction)",
+                f"set it to {keep} or less, or raise trace.top_fraction, which reruns all training",
             )
 
     def _name_mistakes(self) -> Iterator[ConfigIssue]:

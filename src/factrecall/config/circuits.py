@@ -23,7 +23,7 @@ class Steps(Section):
 class Each(Section):
     """Ask at steps of even distance."""
 
-    method: Literal["each"]
+    method: Literal["all"]
     """Every `stride`-th step."""
     stride: Positive = 1
     """1 asks at every step."""
@@ -73,11 +73,11 @@ class Circuits(Section):
     """Columns of the MLP's matrices, the paper's neurons; null leaves them out."""
     unit: Steps | None = None
     """Hidden units of the MLP, the usual neurons; null leaves them out."""
-    draws: Natural = 3
+    random_orders: Natural = 3
     """Random orders of the nodes, to compare with."""
     individuals: Positive | None = None
     """People whose questions are asked, of those the masks were fitted to; null: all of them."""
-    steps: Annotated[Each | Adaptive, Field(discriminator="method")] = Each(method="each")
+    steps: Annotated[Each | Adaptive, Field(discriminator="method")] = Each(method="all")
     """At which steps the model is asked."""
     case: Case = Case()
     """The attention case study."""

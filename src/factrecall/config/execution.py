@@ -18,7 +18,7 @@ class ExecutionSettings(Section):
     and moments in main memory.
     """
 
-    optimiser: Literal["auto", "plain", "eight_bit", "offloaded"] = "auto"
+    optimiser: Literal["auto", "adamw", "adamw_8bit", "cpu_offload"] = "auto"
     """Moments in float32 (`plain`) or in 8 bits (`eight_bit`), or all state in main memory."""
     checkpointing: Switch = "auto"
     """Compute activations twice to save memory."""
@@ -32,7 +32,7 @@ class ExecutionSettings(Section):
     """Compile the model's layers first."""
 
     def _issues(self) -> Iterator[ConfigIssue]:
-        if self.optimiser == "eight_bit" and self.gpus > 1:
+        if self.optimiser == "adamw_8bit" and self.gpus > 1:
             yield ConfigIssue(
                 ("optimiser",),
                 "moments in 8 bits are for a training on a single GPU",

@@ -47,11 +47,11 @@ class Grafting(Section):
 
     alphas: Annotated[list[Alpha], Field(min_length=1)]
     """Sizes of the masks as shares of all parameters."""
-    individuals: Annotated[int, Field(ge=2)] | None = None
+    fit_individuals: Annotated[int, Field(ge=2)] | None = None
     """People whose questions the mask is fitted to, on each side; the others test it. null: all."""
     exclude_embeddings: bool = True
     """Leave embeddings and output head as they were before fine-tuning, as the paper does."""
-    recovery: Annotated[float, Field(gt=0.0, le=1.0)] = 0.92
+    target_recovery: Annotated[float, Field(gt=0.0, le=1.0)] = 0.92
     """The smallest mask that recovers this share of the fine-tuned accuracy is the chosen one."""
     optimiser: Annotated[DualAveraging | SigmoidSGD, Field(discriminator="method")] = DualAveraging(
         method="dual_averaging"

@@ -35,7 +35,7 @@ class Recipe(Section):
     """Largest norm of the gradient, longer ones are shortened; null never shortens."""
     loss: Literal["all", "answer"] = "all"
     """Tokens that are learnt: all of a text, or only its attributes and what ends them."""
-    questions: Literal["one", "all"] = "one"
+    questions_per_example: Literal["one", "all"] = "one"
     """Questions in an example: one, or all six of an individual."""
     micro_batch_tokens: Annotated[int, Field(ge=16)] = 16384
     """Tokens in one pass, padding included; lower it when memory is short."""

@@ -34,16 +34,16 @@ class Probes(Section):
             )
 
 
-class Gradients(Section):
+class GradientSimilarity(Section):
     """Consistency of gradients: whether the same parameters learn a fact told and asked."""
 
     individuals: Annotated[int, Field(ge=2)] | None = 5
     """Traced people of each side whose facts are compared; null: all that are traced."""
-    coordinates: Positive | None = None
+    sampled_parameters: Positive | None = None
     """Parameters drawn of each layer and group, for large models; null: all."""
 
 
-class Signature(Section):
+class Attribution(Section):
     """Which parts of its prompt a fact is read from."""
 
     individuals: Positive | None = 10
@@ -67,8 +67,8 @@ class Representations(Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the hidden states that are kept."""
     probes: Probes = Probes()
-    gradients: Gradients = Gradients()
-    signature: Signature = Signature()
+    gradient_similarity: GradientSimilarity = GradientSimilarity()
+    attribution: Attribution = Attribution()
     patching: Patching = Patching()
 
     def _issues(self) -> Iterator[ConfigIssue]:

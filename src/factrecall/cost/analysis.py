@@ -122,7 +122,7 @@ def work_of_representing(study: Study, known: ModelInfo, job: Job, device: Devic
     people = looked_at(study, looked.probes.individuals)
     depth = (layers[-1] + 1) / shape.layers if layers else 1.0
     bio, short, asked = (float(t.mean()) for t in (texts.bio, texts.short, texts.question))
-    batch = study.recall.batch_tokens
+    batch = study.recall.max_eval_tokens
 
     def passes(total: float, targets: float, length: float, share: float = 1.0) -> Passes:
         count = max(1.0, total * PADDED / batch)
@@ -140,14 +140,14 @@ def work_of_representing(study: Study, known: ModelInfo, job: Job, device: Devic
     states = people * (bio + SIX * (short + texts.asked))
     found = [passes(states, 0.0, bio, depth)]
     # Signature: a point of the path is a pass forward and one back to the embeddings.
-    signed = looked_at(study, looked.signature.individuals) * SIX
+    signed = looked_at(study, looked.attribution.individuals) * SIX
     prompts = bio * 0.6 + short + asked
     size = min(batch, 2048)
     total = signed * prompts * PADDED
     count = max(1.0, total / size)
     found.append(
         Passes(
-            count * (looked.signature.steps + 2),
+            count * (looked.attribution.steps + 2),
             total / count,
             signed * FORMATS / count,
             bio,
@@ -253,16 +253,16 @@ def work_of_probing(study: Study, known: ModelInfo, job: Job, device: Device) ->
 def work_of_gradients(study: Study, known: ModelInfo, job: Job, device: Device) -> JobCost:
     """Return what comparing the gradients of facts told and asked takes."""
     gpu = device.is_gpu
-    looked, texts, shape = study.representations.gradients, known.texts, known.shape
+    looked, texts, shape = study.representations.gradient_similarity, known.texts, known.shape
     n = shape.parameters
     traced = (study.trace.in_distribution, study.trace.out_of_distribution)
     sides = [min(side, looked.individuals or side) for side in traced]
-    inside = study.trace.snapshots + 1
+    inside = study.trace.checkpoints + 1
     moments = 1 + inside * (2 if job.tuning == "stage" else 1)
     facts = SIX * sum(sides) * moments
     told, asked = float(texts.bio.mean()) * 0.6, float(texts.question.mean())
     drawn = CELLS * (shape.layers + 1)
-    columns = n if looked.coordinates is None else min(n, drawn * looked.coordinates)
+    columns = n if looked.sampled_parameters is None else min(n, drawn * looked.sampled_parameters)
     rows = SIX * max(sides) * 2 * 4.0 * columns
     passes = tuple(
         Passes(facts, length, texts.answer, length, "train", precision_of(study))

@@ -97,7 +97,7 @@ def work_of_grafting(study: Study, known: ModelInfo, job: Job, device: Device) -
     """Return what fitting and judging the masks of one model and split does."""
     grafting, texts, n = study.grafting, known.texts, known.shape.parameters
     side = study.facts.sides[job.split == "out"]
-    fitted = min(side, grafting.individuals or side)
+    fitted = min(side, grafting.fit_individuals or side)
     others, sizes = side - fitted, len(grafting.alphas)
     thorough = job.stage == "graft" and job.seed == study.training.seeds[0]
     fits = 3 if thorough else 1
@@ -121,7 +121,7 @@ def work_of_grafting(study: Study, known: ModelInfo, job: Job, device: Device) -
     beside, fetched = placed(n, device, DUAL_AVERAGING if averaged else SIGMOID)
     # What is descended on stays where the model is.
     fixed = DUAL_AVERAGING - PAIR - 4.0 if averaged else SIGMOID - PAIR - 4.0
-    size = min(study.recall.batch_tokens, optimiser.batch_size * texts.asked * PADDED)
+    size = min(study.recall.max_eval_tokens, optimiser.batch_size * texts.asked * PADDED)
     return JobCost(
         memory=memory_of(
             study,
@@ -154,7 +154,7 @@ def work_of_case(study: Study, known: ModelInfo, job: Job, device: Device) -> Jo
     n, side = known.shape.parameters, study.facts.sides[1]
     # The second model is opened beside the first with all that it keeps.
     beside, fetched = placed(n, device, PAIR, (4.0 + PAIR) * n)
-    facts = 6 * min(side, study.grafting.individuals or side)
+    facts = 6 * min(side, study.grafting.fit_individuals or side)
     texts = known.texts
     told = texts.bio.mean() / 2 + texts.short.mean() + texts.question.mean() - 2 * texts.answer
     passes = [*passes_of(study, known, facts, 2, "forward")]
@@ -198,7 +198,7 @@ def everything(study: Study, known: ModelInfo, times: float) -> tuple[Passes, ..
     """Return passes that ask everything of everyone: biographies and questions."""
     facts, texts = study.facts, known.texts
     length = float(texts.bio.mean())
-    total, most = facts.people * length * PADDED, study.recall.batch_tokens
+    total, most = facts.people * length * PADDED, study.recall.max_eval_tokens
     count = max(1.0, total / most)
     told = Passes(
         times * count,
@@ -223,7 +223,7 @@ def passes_of(
     """Return passes that ask some questions a number of times."""
     texts = known.texts
     total = questions * texts.asked * PADDED
-    count = max(1.0, total / study.recall.batch_tokens)
+    count = max(1.0, total / study.recall.max_eval_tokens)
     targets = questions * texts.answer / count
     length = float(texts.question.mean())
     return [
@@ -253,11 +253,11 @@ def memory_of(
 ) -> Memory:
     """Return the peak memory of asking (see `asking_memory`).
 
-    `texts` are questions, `told` biographies. Passes have as many tokens as `recall.batch_tokens`
-    says, or `backward`, if gradients are taken.
+    `texts` are questions, `told` biographies. Passes have `recall.max_eval_tokens` tokens, or
+    `backward`, if gradients are taken.
     """
     there = texts * float(known.texts.question.mean()) + told * float(known.texts.bio.mean())
-    tokens = backward or min(float(study.recall.batch_tokens), there)
+    tokens = backward or min(float(study.recall.max_eval_tokens), there)
     share = known.texts.answer / known.texts.asked
     return asking_memory(
         known.shape,

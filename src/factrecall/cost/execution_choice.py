@@ -99,12 +99,12 @@ def candidates(settings: execution.ExecutionSettings, *, gpu: bool) -> Iterator[
     has its gradients there anyway, comes last. On a CPU there is nothing to gain: main memory holds
     everything anyway.
     """
-    optimisers: list[Literal["plain", "eight_bit", "offloaded"]]
+    optimisers: list[Literal["adamw", "adamw_8bit", "cpu_offload"]]
     traces: list[Literal["device", "host"]]
     if settings.optimiser != "auto":
         optimisers = [settings.optimiser]
     else:
-        optimisers = ["plain", "offloaded"] if gpu else ["plain"]
+        optimisers = ["adamw", "cpu_offload"] if gpu else ["adamw"]
     if settings.trace != "auto":
         traces = [settings.trace]
     else:
@@ -112,7 +112,7 @@ def candidates(settings: execution.ExecutionSettings, *, gpu: bool) -> Iterator[
     for optimiser, trace, checkpointing in product(
         optimisers, traces, _switch(settings.checkpointing, auto=(False, True) if gpu else (False,))
     ):
-        if gpu and optimiser == "offloaded" and trace == "device" and settings.trace == "auto":
+        if gpu and optimiser == "cpu_offload" and trace == "device" and settings.trace == "auto":
             continue  # where its gradients are, in main memory, are their sums
         yield Execution(
             optimiser=optimiser,

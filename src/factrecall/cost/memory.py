@@ -48,7 +48,7 @@ CUDA = 2.0e9
 LOGITS = 2**27
 """How many logits a training makes at a time (`models.head`, which takes PyTorch)."""
 
-MOMENTS = {"plain": 8.0, "eight_bit": 2 + 8 / 256, "offloaded": 8.0}
+MOMENTS = {"adamw": 8.0, "adamw_8bit": 2 + 8 / 256, "cpu_offload": 8.0}
 """Two float32; two bytes with a float32 scale for each 256 of them; two float32 on the host."""
 
 SUMS = 8.0
@@ -125,7 +125,7 @@ def training_memory(
         Whether there is a CUDA to keep.
     """
     n = shape.parameters
-    offloaded, split = mode.optimiser == "offloaded", mode.gpus
+    offloaded, split = mode.optimiser == "cpu_offload", mode.gpus
     # Sharded layers are gathered one after the other, the next while one computes; the ends are a
     # shard of their own.
     gathered = 4.0 * (2 * shape.layer + shape.ends) if offloaded or split > 1 else 0.0
@@ -140,8 +140,8 @@ def training_memory(
     # A traced example's own gradients are all there at once as well, before the batch's.
     parts["gradients"] = kept + (4.0 * (shape.layer + shape.ends) if gathered else 0.0)
     parts["moments"] = 0.0 if offloaded else MOMENTS[mode.optimiser] * n / split
-    if mode.optimiser == "eight_bit":  # the embedding's stay in float32
-        parts["moments"] += (MOMENTS["plain"] - MOMENTS["eight_bit"]) * shape.embedding
+    if mode.optimiser == "adamw_8bit":  # the embedding's stay in float32
+        parts["moments"] += (MOMENTS["adamw"] - MOMENTS["adamw_8bit"]) * shape.embedding
     sums = SUMS * tasks * n / split
     on_host = gpu and (offloaded or mode.trace == "host")  # where gradients of offloaded ones go
     # |g| of one tensor at a time.

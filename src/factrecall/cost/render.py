@@ -28,10 +28,10 @@ SOURCES = {
 LOWER = {
     "pretrain": "lower micro_batch_tokens of pretrain",
     "fine-tune": "lower micro_batch_tokens of its recipe, or share it (training.mode.gpus)",
-    "graft": "lower recall.batch_tokens",
-    "graft-without-shared": "lower recall.batch_tokens",
-    "intervene": "lower compute.cache_gb or recall.batch_tokens",
-    "compare-gradients": "lower representations.gradients.coordinates",
+    "graft": "lower recall.max_eval_tokens",
+    "graft-without-shared": "lower recall.max_eval_tokens",
+    "intervene": "lower compute.cache_gb or recall.max_eval_tokens",
+    "compare-gradients": "lower representations.gradient_similarity.sampled_parameters",
 }
 """What to change where a job does not fit, if its weights do."""
 
@@ -206,9 +206,9 @@ def _modes(plan: Plan, model: ModelInfo) -> Iterator[str]:
 def mode_in_words(mode: Execution) -> str:
     """Say how a training is done, of what is not the usual."""
     said = {
-        "plain": ["float32 AdamW on the device"],
-        "eight_bit": ["moments in 8 bits"],
-        "offloaded": ["weights and moments in main memory"],
+        "adamw": ["float32 AdamW on the device"],
+        "adamw_8bit": ["moments in 8 bits"],
+        "cpu_offload": ["weights and moments in main memory"],
     }[mode.optimiser]
     said += ["activations computed twice"] * mode.checkpointing
     said += ["traced gradients added up in main memory"] * (mode.trace == "host")

@@ -29,7 +29,7 @@ SHORTENED = 0.8
 def work_of_interventions(study: Study, known: ModelInfo, job: Job, device: Device) -> JobCost:
     """Return what the sweeps over one kind of nodes do."""
     n, side = known.shape.parameters, study.facts.sides[1]
-    fitted = min(side, study.grafting.individuals or side)
+    fitted = min(side, study.grafting.fit_individuals or side)
     people = min(fitted, study.circuits.individuals or fitted)
     steps, restarts, orders = asked_steps(study, known.shape, job)
     pass_ = passes_of(study, known, 6 * people, 1, "forward")[0]
@@ -93,7 +93,7 @@ def asked_steps(study: Study, shape: Shape, job: Job) -> tuple[float, float, int
     """
     circuits = study.circuits
     size = getattr(circuits, job.kind)
-    orders = 1 + (circuits.draws if job.by == "controls" else 0)
+    orders = 1 + (circuits.random_orders if job.by == "controls" else 0)
     nodes, steps, share = nodes_of(shape, job.kind), 0.0, 0.0
     for each in (size.forward, size.backward):
         count = -(-nodes // each)

@@ -125,8 +125,8 @@ def planned(study: Study, known: ModelInfo, tuning: str, device: Device) -> Trai
 def _examples(study: Study, texts: Texts, recipe: Recipe, tuning: str) -> tuple[np.ndarray, float]:
     """Return lengths of examples, in their shares, and how many there are."""
     facts = study.facts
-    six = texts.six if recipe.questions == "all" else texts.question
-    each = 1 if recipe.questions == "all" else 6
+    six = texts.six if recipe.questions_per_example == "all" else texts.question
+    each = 1 if recipe.questions_per_example == "all" else 6
     inside, people = facts.sides[0], facts.people
     if tuning == "base":
         told = facts.pretrain_people * facts.pretrain_biographies
@@ -151,7 +151,7 @@ def _traced(study: Study, recipe: Recipe, tuning: str) -> float:
     """Count the examples of traced people."""
     trace = study.trace
     told = trace.in_distribution + trace.out_of_distribution
-    asked = trace.in_distribution * (1 if recipe.questions == "all" else 6)
+    asked = trace.in_distribution * (1 if recipe.questions_per_example == "all" else 6)
     return {"base": 0, "bio": told, "stage": asked, "mix": told + asked}[tuning]
 
 
@@ -197,7 +197,7 @@ def work_of_training(study: Study, known: ModelInfo, tuning: str, device: Device
         # A gradient comes over the link, and main memory does the rest.
         device_bytes, link = 0.0, seen * 4.0 * n / split
     host = seen * TRACED * n / split / HOST_BANDWIDTH if mode.trace == "host" else 0.0
-    if mode.optimiser == "offloaded":
+    if mode.optimiser == "cpu_offload":
         # Layers come twice a pass, forward and backward, and gradients leave after it.
         passes = recipe.updates * plan.passes + seen
         link += passes * 12.0 * n / split
@@ -212,7 +212,7 @@ def work_of_training(study: Study, known: ModelInfo, tuning: str, device: Device
         device_bytes += recipe.updates * CASTS * n
     tasks, keep = plan.tasks, kept(study, n)
     state = n * (4.0 + MOMENTS[mode.optimiser] + SUMS * tasks)
-    snapshots = study.trace.snapshots if tuning != "base" else 0
+    snapshots = study.trace.checkpoints if tuning != "base" else 0
     work = JobCost(
         memory=_memory(study, known, plan, device),
         shape=shape,
@@ -232,13 +232,13 @@ def work_of_training(study: Study, known: ModelInfo, tuning: str, device: Device
         if tuning == "base"
         else study.compute.threads,
     )
-    saves = work.seconds(device, EFFICIENCY) // study.compute.save_seconds
+    saves = work.seconds(device, EFFICIENCY) // study.compute.checkpoint_interval_s
     return replace(work, scratch=work.scratch + state * saves)
 
 
 def kept(study: Study, n: int) -> int:
     """Return how many parameters each ranking keeps."""
-    keep = study.trace.keep
+    keep = study.trace.top_fraction
     return min(n, keep if isinstance(keep, int) else max(1, round(keep * n)))
 
 

@@ -114,9 +114,9 @@ class Answers:
 
     @classmethod
     def of(
-        cls, texts: Sequence[Encoded], batch_tokens: int, device: torch.device | str = "cpu"
+        cls, texts: Sequence[Encoded], max_eval_tokens: int, device: torch.device | str = "cpu"
     ) -> Self:
-        """Batch texts of like length, at most `batch_tokens` tokens with padding at a time.
+        """Batch texts of like length, at most `max_eval_tokens` tokens with padding at a time.
 
         Raises
         ------
@@ -138,7 +138,7 @@ class Answers:
                 for row in group
             ]
             sizes = [len(row) for row in whole]
-            for chosen in cut(sizes, batch_tokens, pass_cost=batch_tokens // 8):
+            for chosen in cut(sizes, max_eval_tokens, pass_cost=max_eval_tokens // 8):
                 padded = pad([whole[i] for i in chosen], 0)
                 where = torch.zeros_like(padded, dtype=torch.bool)
                 answer: list[int] = []

@@ -29,7 +29,7 @@ class EarlyExit:
     ----------
     texts : sequence of Encoded
         Each with at least one answer; it is the last of a text that may be cut short.
-    batch_tokens, device
+    max_eval_tokens, device
         As in `Answers.of`.
 
     Attributes
@@ -44,9 +44,9 @@ class EarlyExit:
     """
 
     def __init__(
-        self, texts: Sequence[Encoded], batch_tokens: int, device: torch.device | str = "cpu"
+        self, texts: Sequence[Encoded], max_eval_tokens: int, device: torch.device | str = "cpu"
     ) -> None:
-        self._texts, self._batch_tokens, self._device = texts, batch_tokens, device
+        self._texts, self._batch_tokens, self._device = texts, max_eval_tokens, device
         self.count = sum(len(text.answers) for text in texts)
         self._last = np.cumsum([len(text.answers) for text in texts]) - 1
         # Tokens of each text that follow the first predicted one of its last answer.

@@ -72,7 +72,7 @@ class Evaluator:
         tokenizer: PreTrainedTokenizerBase,
         bio: pd.DataFrame,
         qa: pd.DataFrame,
-        batch_tokens: int,
+        max_eval_tokens: int,
         device: torch.device | str = "cpu",
     ) -> Self:
         """Tokenise tables of facts.
@@ -85,7 +85,7 @@ class Evaluator:
             Tables of facts, or rows of them; those of pre-training people are left out. Split
             "bio" asks for each attribute given all the gold text before it, "qa_in" and "qa_out"
             for each answer given its question.
-        batch_tokens : int
+        max_eval_tokens : int
             Largest padded size of a batch.
         device : device
             Of the models to be asked.
@@ -101,7 +101,7 @@ class Evaluator:
         rows = pd.concat([bio.assign(split="bio"), qa.assign(split="qa_" + qa["split"])])
         return cls(
             rows[["split", "individual", "relation"]].reset_index(drop=True),
-            Answers.of(texts, batch_tokens, device),
+            Answers.of(texts, max_eval_tokens, device),
             texts,
         )
 
@@ -146,7 +146,7 @@ def summarise(per_example: pd.DataFrame, model: str, tuning: str, seed: int) -> 
 
 
 def recall(
-    batch_tokens: int,
+    max_eval_tokens: int,
     *,
     model: Path,
     bio: Path,
@@ -158,7 +158,7 @@ def recall(
     """Evaluate the model in a folder and write its per-example table (see `evaluate`)."""
     tables = read_table(bio, BIO_COLUMNS), read_table(qa, QA_COLUMNS)
     tokenizer, network = load_tokenizer(model), load_model(model, device)
-    evaluator = Evaluator.of(tokenizer, *tables, batch_tokens, device)
+    evaluator = Evaluator.of(tokenizer, *tables, max_eval_tokens, device)
     with progress(len(evaluator.texts), "recall", "text") as watch:
         examples = evaluator.evaluate(network, watch)
     write_table(out, examples, PER_EXAMPLE, provenance)

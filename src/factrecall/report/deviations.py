@@ -43,7 +43,7 @@ CONDITIONS: dict[str, Callable[[Study], bool]] = {
         study["facts"]["pools"][pool] < size for pool, size in _PAPER_POOLS.items()
     ),
     "one_question": lambda study: any(
-        model["training"][tuning]["questions"] == "one"
+        model["training"][tuning]["questions_per_example"] == "one"
         for model in study["models"].values()
         for tuning in ("stage", "mix")
     ),
@@ -60,7 +60,7 @@ CONDITIONS: dict[str, Callable[[Study], bool]] = {
     "node_steps": lambda study: any(
         study["circuits"][kind] not in (None, steps) for kind, steps in _PAPER_STEPS.items()
     ),
-    "steps_left_out": lambda study: study["circuits"]["steps"] != {"method": "each", "stride": 1},
+    "steps_left_out": lambda study: study["circuits"]["steps"] != {"method": "all", "stride": 1},
     "unit_nodes": lambda study: study["circuits"]["unit"] is not None,
     "fewer_probed": lambda study: study["representations"]["probes"]["individuals"] is not None,
     "layers_named": lambda study: study["representations"]["layers"] is not None,

@@ -52,7 +52,7 @@ def draw_figures(
     model : str
         Its name in the study.
     k, influence, recovery
-        What the configuration says (shared.k, shared.influence, grafting.recovery).
+        What the configuration says (shared.k, shared.influence, grafting.target_recovery).
     recall, shared, places, ablation, grafting, checks, interventions, heads : Path
         The study's tables.
     sweep : SweepFiles

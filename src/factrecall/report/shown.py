@@ -98,7 +98,7 @@ def show(
         files.name,
         k=study["shared"]["k"],
         influence=study["shared"]["influence"],
-        recovery=study["grafting"]["recovery"],
+        recovery=study["grafting"]["target_recovery"],
     )
     nodes, case = read_circuits(vars(table_files), files.name), read_case(files.case)
     represented = read_represented(vars(table_files), files.name)

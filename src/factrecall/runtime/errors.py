@@ -38,8 +38,8 @@ def out_of_memory(error: BaseException) -> FactRecallError | None:
     return FactRecallError(
         "the memory of the GPU",
         str(error).split(". ")[0],
-        "lower micro_batch_tokens (trainings) or recall.batch_tokens (all else), or let fewer jobs "
-        "share a GPU; factrecall plan says what each takes",
+        "lower micro_batch_tokens (training) or recall.max_eval_tokens (all else), or let fewer "
+        "jobs share a GPU; factrecall plan says what each takes",
     )
 
 

@@ -121,7 +121,7 @@ def strategy_of(mode: Execution, device: torch.device) -> DistributedStrategy:
             "start it by the command line of factrecall, which starts the others, without the "
             "environment variable WORLD_SIZE; pre-training takes one process",
         )
-    if mode.gpus == 1 and mode.optimiser != "offloaded":
+    if mode.gpus == 1 and mode.optimiser != "cpu_offload":
         return DistributedStrategy()
     from factrecall.training.fully_sharded import FullySharded
 

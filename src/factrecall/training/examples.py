@@ -39,7 +39,7 @@ def training_set(
     if tuning == "base":
         examples += short_examples(told, tokenizer, recipe.loss)
     if tuning != "bio":
-        examples += qa_examples(asked, tokenizer, recipe.loss, recipe.questions)
+        examples += qa_examples(asked, tokenizer, recipe.loss, recipe.questions_per_example)
     return examples
 
 

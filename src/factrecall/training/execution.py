@@ -16,7 +16,7 @@ class Execution:
 
     Attributes
     ----------
-    optimiser : {"plain", "eight_bit", "offloaded"}
+    optimiser : {"adamw", "adamw_8bit", "cpu_offload"}
         Where AdamW keeps its moments, and in which precision.
     checkpointing : bool
         Whether activations are computed twice.
@@ -30,7 +30,7 @@ class Execution:
         Whether layers are compiled first.
     """
 
-    optimiser: Literal["plain", "eight_bit", "offloaded"] = "plain"
+    optimiser: Literal["adamw", "adamw_8bit", "cpu_offload"] = "adamw"
     checkpointing: bool = False
     trace: Literal["device", "host"] = "device"
     gpus: int = 1

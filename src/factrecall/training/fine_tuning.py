@@ -66,7 +66,7 @@ def fine_tune(
     snapshots: Sequence[Path],
     state: Path,
     device: torch.device,
-    save_seconds: float,
+    checkpoint_interval_s: float,
     provenance: Mapping[str, Any],
 ) -> None:
     """Fine-tune the model in `start` and write model, history, trace and snapshots.
@@ -94,7 +94,7 @@ def fine_tune(
         Folder for the state of interrupted runs, outside the workflow's outputs.
     device : torch.device
         Where to run.
-    save_seconds : float
+    checkpoint_interval_s : float
         How often the state is saved for resuming.
     provenance : mapping
         Kept in the metadata of every file; part of the key of the saved state.
@@ -104,10 +104,10 @@ def fine_tune(
     FactRecallError
         When an input cannot be used, the training diverges, or the number of snapshots differs.
     """
-    if len(snapshots) != trace.snapshots:
+    if len(snapshots) != trace.checkpoints:
         raise FactRecallError(
             f"--snapshots with {len(snapshots)} files",
-            f"the study asks for {trace.snapshots} (trace.snapshots)",
+            f"the study asks for {trace.checkpoints} (trace.checkpoints)",
             "name as many files, or change the key",
         )
     individuals, bio, qa = facts.read()
@@ -131,7 +131,7 @@ def fine_tune(
     }
     files = [*facts.paths(), *model_files(start)]
     # The first process alone saves, so its clock alone counts.
-    every = save_seconds if strategy.rank == 0 else math.inf
+    every = checkpoint_interval_s if strategy.rank == 0 else math.inf
     checkpoint = Checkpoint.of(state, identity, files, every)
     for target in (out, history, traced):
         remove_leftovers(target)
@@ -165,7 +165,11 @@ def write_trace(
 ) -> None:
     """Write the kept top of every ranking of a trace (see `GradientTrace.ranking`)."""
     n = trace.space.size
-    wanted = settings.keep if isinstance(settings.keep, int) else round(settings.keep * n)
+    wanted = (
+        settings.top_fraction
+        if isinstance(settings.top_fraction, int)
+        else round(settings.top_fraction * n)
+    )
     keep = min(n, max(1, wanted))
     ranking = trace.ranking(keep)
     if ranking is None:

@@ -77,7 +77,7 @@ class FullySharded(DistributedStrategy):
             _join(self.rank, self.count, device)
         self._mesh = init_device_mesh(device.type, (self.count,))
         pinned = device.type == "cuda"
-        offloaded = mode.optimiser == "offloaded"
+        offloaded = mode.optimiser == "cpu_offload"
         self._policy = CPUOffloadPolicy(pin_memory=pinned) if offloaded else OffloadPolicy()
 
     def shard(self, model: PreTrainedModel, device: torch.device) -> PreTrainedModel:

@@ -50,7 +50,7 @@ def make_optimiser(
         {"params": decayed, "weight_decay": recipe.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    if mode.optimiser != "eight_bit":
+    if mode.optimiser != "adamw_8bit":
         return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=True)
     try:
         with _silence():

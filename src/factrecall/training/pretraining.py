@@ -43,7 +43,7 @@ def pretrain(
     history: Path,
     state: Path,
     device: torch.device,
-    save_seconds: float,
+    checkpoint_interval_s: float,
     provenance: Mapping[str, Any],
 ) -> None:
     """Build a model and pre-train it; write its folder and history.
@@ -52,7 +52,7 @@ def pretrain(
     ----------
     settings, seed, precision
         What the configuration says (see `factrecall.workflow.stages`).
-    mode, facts, out, history, state, device, save_seconds, provenance
+    mode, facts, out, history, state, device, checkpoint_interval_s, provenance
         See `factrecall.training.fine_tuning.fine_tune`.
     """
     _, bio, qa = facts.read()
@@ -78,7 +78,7 @@ def pretrain(
         "out": str(out),  # equal runs of two models may go on at the same time
     }
     # The first process alone saves, so its clock alone counts.
-    every = save_seconds if strategy.rank == 0 else math.inf
+    every = checkpoint_interval_s if strategy.rank == 0 else math.inf
     checkpoint = Checkpoint.of(state, identity, facts.paths(), every)
     for target in (out, history):
         remove_leftovers(target)

@@ -78,7 +78,7 @@ def _fine_tune(study: Study, model: str, tuning: str) -> Settings:
 
 
 def _recall(study: Study) -> Settings:
-    return {"batch_tokens": study.recall.batch_tokens}
+    return {"max_eval_tokens": study.recall.max_eval_tokens}
 
 
 def _select_shared(study: Study) -> Settings:
@@ -86,13 +86,13 @@ def _select_shared(study: Study) -> Settings:
 
 
 def _ablate(study: Study) -> Settings:
-    return {"batch_tokens": study.recall.batch_tokens, "study_seed": study.seed}
+    return {"max_eval_tokens": study.recall.max_eval_tokens, "study_seed": study.seed}
 
 
 def _graft_without_shared(study: Study) -> Settings:
     return {
         "grafting": study.grafting,
-        "batch_tokens": study.recall.batch_tokens,
+        "max_eval_tokens": study.recall.max_eval_tokens,
         "study_seed": study.seed,
     }
 
@@ -110,10 +110,10 @@ def _intervene(study: Study, kind: str, by: str) -> Settings:
         "kind": kind,
         "size": getattr(study.circuits, kind),
         "steps": study.circuits.steps,
-        "draws": study.circuits.draws if by == "controls" else 0,
+        "draws": study.circuits.random_orders if by == "controls" else 0,
         "individuals": study.circuits.individuals,
-        "grafted_individuals": study.grafting.individuals,
-        "batch_tokens": study.recall.batch_tokens,
+        "grafted_individuals": study.grafting.fit_individuals,
+        "max_eval_tokens": study.recall.max_eval_tokens,
         "study_seed": study.seed,
     }
 
@@ -121,8 +121,8 @@ def _intervene(study: Study, kind: str, by: str) -> Settings:
 def _study_case(study: Study) -> Settings:
     return {
         "case": study.circuits.case,
-        "individuals": study.grafting.individuals,
-        "batch_tokens": study.recall.batch_tokens,
+        "individuals": study.grafting.fit_individuals,
+        "max_eval_tokens": study.recall.max_eval_tokens,
         "study_seed": study.seed,
     }
 
@@ -132,8 +132,8 @@ def _represent(study: Study) -> Settings:
     # How probes are fitted is none of its business, only to whom.
     probes = whole.probes.model_copy(update={"held_out": None, "penalties": None})
     return {
-        "representations": whole.model_copy(update={"gradients": None, "probes": probes}),
-        "batch_tokens": study.recall.batch_tokens,
+        "representations": whole.model_copy(update={"gradient_similarity": None, "probes": probes}),
+        "max_eval_tokens": study.recall.max_eval_tokens,
         "study_seed": study.seed,
     }
 
@@ -145,8 +145,8 @@ def _probe(study: Study) -> Settings:
 
 def _compare_gradients(study: Study) -> Settings:
     return {
-        "gradients": study.representations.gradients,
-        "trace": study.trace.model_copy(update={"keep": None, "snapshots": None}),
+        "gradients": study.representations.gradient_similarity,
+        "trace": study.trace.model_copy(update={"top_fraction": None, "checkpoints": None}),
         "study_seed": study.seed,
     }
 
@@ -168,7 +168,7 @@ def _draw_figures(study: Study, model: str) -> Settings:
         "published_model": shown,
         "k": study.shared.k,
         "influence": study.shared.influence,
-        "recovery": study.grafting.recovery,
+        "recovery": study.grafting.target_recovery,
     }
 
 

@@ -85,7 +85,7 @@ def ablated_sets(
 
 
 def ablate(
-    batch_tokens: int,
+    max_eval_tokens: int,
     study_seed: int,
     *,
     base: Path,
@@ -102,7 +102,7 @@ def ablate(
 
     Parameters
     ----------
-    batch_tokens, study_seed
+    max_eval_tokens, study_seed
         What the configuration says.
     base, tuned : Path
         Folders of θpre and θtask.
@@ -121,7 +121,7 @@ def ablate(
     """
     tokenizer, model, composition = open_pair(base, tuned, device)
     tables = read_table(bio, BIO_COLUMNS), read_table(qa, QA_COLUMNS)
-    evaluator = Evaluator.of(tokenizer, *tables, batch_tokens, device)
+    evaluator = Evaluator.of(tokenizer, *tables, max_eval_tokens, device)
     shared = read_set(sets, "S", composition.space)
     parts, texts = [], len(evaluator.texts)
     with (

@@ -39,7 +39,7 @@ from factrecall.runtime.storage import write_table
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from factrecall.config import Signature
+    from factrecall.config import Attribution
 
 BATCH_TOKENS = 2048
 """Largest padded size of a batch on the path: its passes keep what their gradients need."""
@@ -78,9 +78,9 @@ other's are the same, or the text would not fit the model) numbers are missing, 
 def attribute(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    settings: Signature,
+    settings: Attribution,
     study_seed: int,
-    batch_tokens: int,
+    max_eval_tokens: int,
     *,
     bio: pd.DataFrame,
     qa: pd.DataFrame,
@@ -94,7 +94,7 @@ def attribute(
     ----------
     model, tokenizer
         In evaluation mode.
-    settings, study_seed, batch_tokens
+    settings, study_seed, max_eval_tokens
         What the configuration says.
     bio, qa : DataFrame
         The tables of facts.
@@ -110,9 +110,9 @@ def attribute(
     asked = pd.concat([facts.assign(format=form) for form in FORMATS], ignore_index=True)
     own = read(tokenizer, [compose(texts.up_to(*key)) for key in _keys(asked)])
     with progress(len(own), "integrated gradients", "prompt") as watch:
-        found = integrate(model, own, settings.steps, batch_tokens, device, watch)
+        found = integrate(model, own, settings.steps, max_eval_tokens, device, watch)
     gold = np.array([one.first for one in own])
-    said = say(model, own, gold, batch_tokens, device)
+    said = say(model, own, gold, max_eval_tokens, device)
     asked = asked.assign(
         total=found.totals,
         gap=[tokens.sum() for tokens in found.tokens] - found.totals,
@@ -123,7 +123,7 @@ def attribute(
     changed = _changed(tokenizer, texts, asked)
     gold = gold[changed["number"]]
     called = read(tokenizer, [compose(texts.up_to("qa", *key)) for key in changed["calls"]])
-    said = say(model, read(tokenizer, changed["prompt"].tolist()), gold, batch_tokens, device)
+    said = say(model, read(tokenizer, changed["prompt"].tolist()), gold, max_eval_tokens, device)
     likeliest = said["likeliest"].to_numpy()
     replaced = changed[["number", "role"]].assign(
         replaced_logit=said["logit"],
@@ -181,14 +181,14 @@ def say(
     model: PreTrainedModel,
     asked: Sequence[TokenisedPrompt],
     gold: np.ndarray,
-    batch_tokens: int,
+    max_eval_tokens: int,
     device: torch.device | str,
 ) -> pd.DataFrame:
     """Ask a model for the token behind each prompt.
 
     Parameters
     ----------
-    model, batch_tokens, device
+    model, max_eval_tokens, device
         See `attribute`.
     asked : sequence of Asked
         The prompts.
@@ -207,7 +207,7 @@ def say(
     ]
     found = np.empty((len(asked), 3))
     with torch.inference_mode():
-        for batch in Answers.of(texts, batch_tokens, device).batches:
+        for batch in Answers.of(texts, max_eval_tokens, device).batches:
             logits = batch.logits(model).double()
             logit = logits.gather(1, batch.gold[:, None])[:, 0]
             said = (logit, logit - logits.logsumexp(1), logits.argmax(1))
@@ -227,7 +227,7 @@ def integrate(
     model: PreTrainedModel,
     asked: Sequence[TokenisedPrompt],
     steps: int,
-    batch_tokens: int,
+    max_eval_tokens: int,
     device: torch.device | str,
     watch: Watch = lambda done: None,
 ) -> Integrated:
@@ -235,7 +235,7 @@ def integrate(
 
     Parameters
     ----------
-    model, batch_tokens, device
+    model, max_eval_tokens, device
         See `attribute`.
     asked : sequence of Asked
         Prompts and answers.
@@ -251,7 +251,7 @@ def integrate(
         begin = embed(torch.arange(embed.num_embeddings, device=device)).mean(0)
     tokens, totals = [np.empty(0)] * len(asked), np.empty(len(asked))
     done = 0
-    size = min(batch_tokens, BATCH_TOKENS)
+    size = min(max_eval_tokens, BATCH_TOKENS)
     for members, batch in batches([one.begun() for one in asked], size, device):
         with torch.no_grad():
             embedded = embed(batch.tokens)

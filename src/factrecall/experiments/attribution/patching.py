@@ -79,7 +79,7 @@ def patch(
     tokenizer: PreTrainedTokenizerBase,
     settings: Representations,
     study_seed: int,
-    batch_tokens: int,
+    max_eval_tokens: int,
     *,
     bio: pd.DataFrame,
     qa: pd.DataFrame,
@@ -93,7 +93,7 @@ def patch(
     ----------
     model, tokenizer
         In evaluation mode.
-    settings, study_seed, batch_tokens
+    settings, study_seed, max_eval_tokens
         What the configuration says.
     bio, qa : DataFrame
         The tables of facts.
@@ -130,14 +130,14 @@ def patch(
         for number, (target, sources) in enumerate(SOURCES.items()):
             states: States = {
                 (source, donor): states_of(
-                    model, layers, asked[source, donor], batch_tokens, device
+                    model, layers, asked[source, donor], max_eval_tokens, device
                 )
                 for source in sources
                 for donor in DONORS
             }
             own = asked[target, "same"]
             seen: Callable[[int], None] = lambda done, n=number: watch(n * len(facts) + done)  # type: ignore[misc]  # noqa: E731
-            table = patched(model, layers, own, states, batch_tokens, device, seen)
+            table = patched(model, layers, own, states, max_eval_tokens, device, seen)
             gold = np.array([one.first for one in own])
             likeliest, fact = table["likeliest"].to_numpy(), table["fact"].to_numpy()
             donors = (likeliest == called[fact]) & (likeliest != gold[fact])
@@ -151,14 +151,14 @@ def states_of(
     model: PreTrainedModel,
     layers: Sequence[int],
     asked: Sequence[TokenisedPrompt],
-    batch_tokens: int,
+    max_eval_tokens: int,
     device: torch.device | str,
 ) -> torch.Tensor:
     """Return the residual stream behind layers of a model where its prompts can be patched.
 
     Parameters
     ----------
-    model, batch_tokens, device
+    model, max_eval_tokens, device
         See `patch`.
     layers : sequence of int
         Behind which.
@@ -176,7 +176,7 @@ def states_of(
     )
     at = torch.tensor([[one.positions[name] for name in POSITIONS] for one in asked])
     with torch.inference_mode():
-        for members, batch in batches([one.begun() for one in asked], batch_tokens, device):
+        for members, batch in batches([one.begun() for one in asked], max_eval_tokens, device):
             # The model below its head: `Batch.logits` leaves out much of the last layer.
             with _keeping(model, layers) as streams:
                 model.base_model(input_ids=batch.tokens, use_cache=False)
@@ -191,7 +191,7 @@ def patched(
     layers: Sequence[int],
     asked: Sequence[TokenisedPrompt],
     states: States,
-    batch_tokens: int,
+    max_eval_tokens: int,
     device: torch.device | str,
     watch: Callable[[int], None] = lambda done: None,
 ) -> pd.DataFrame:
@@ -199,7 +199,7 @@ def patched(
 
     Parameters
     ----------
-    model, batch_tokens, device
+    model, max_eval_tokens, device
         See `patch`.
     layers : sequence of int
         Behind which layers; those of `states`.
@@ -218,7 +218,7 @@ def patched(
     """
     parts, done = [], 0
     with torch.inference_mode():
-        for members, batch in batches(asked, batch_tokens, device):
+        for members, batch in batches(asked, max_eval_tokens, device):
             with _keeping(model, layers) as streams:
                 whole = _judge(batch, batch.logits(model))
             rows = torch.arange(len(members))

@@ -78,7 +78,7 @@ def read(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[
 
 
 def batches(
-    asked: Sequence[TokenisedPrompt], batch_tokens: int, device: torch.device | str
+    asked: Sequence[TokenisedPrompt], max_eval_tokens: int, device: torch.device | str
 ) -> Iterator[tuple[np.ndarray, Batch]]:
     """Batch texts of like length, one a row.
 
@@ -86,7 +86,7 @@ def batches(
     ----------
     asked : sequence of Asked
         What is asked.
-    batch_tokens : int
+    max_eval_tokens : int
         Largest padded size of a batch.
     device : device
         Of the model that is asked.
@@ -99,7 +99,7 @@ def batches(
         Its answers are numbered as `asked` is.
     """
     rows = [one.tokens[:-1] for one in asked]  # what follows the last token is not predicted
-    for members in cut([len(row) for row in rows], batch_tokens, pass_cost=batch_tokens // 8):
+    for members in cut([len(row) for row in rows], max_eval_tokens, pass_cost=max_eval_tokens // 8):
         padded = pad([rows[i] for i in members], 0)
         where = torch.zeros_like(padded, dtype=torch.bool)
         for row, i in enumerate(members):

@@ -110,7 +110,7 @@ class GraftedFiles:
 def study_case(
     case: Case,
     individuals: int | None,
-    batch_tokens: int,
+    max_eval_tokens: int,
     study_seed: int,
     *,
     base: Path,
@@ -129,7 +129,7 @@ def study_case(
 
     Parameters
     ----------
-    case, individuals, batch_tokens, study_seed
+    case, individuals, max_eval_tokens, study_seed
         What the configuration says; `individuals` masks were fitted to.
     base : Path
         Folder of θpre.
@@ -153,7 +153,7 @@ def study_case(
         tuning: open_grafted(base, files.tuned, files.masks, files.outcomes, device)
         for tuning, files in grafted.items()
     }
-    judge = opened["mix"].questions(qa, individuals, None, study_seed, batch_tokens)
+    judge = opened["mix"].questions(qa, individuals, None, study_seed, max_eval_tokens)
     facts = judge.rows[["individual", "relation"]].assign(
         **{tuning: model.right(judge) for tuning, model in opened.items()}
     )

@@ -107,7 +107,7 @@ def circuits(
             "case": case_cautions(case),
         },
         tables=tables,
-        draws=study["circuits"]["draws"],
+        draws=study["circuits"]["random_orders"],
         people=PEOPLE,
         window=SHOWN,
         head=_head(case, chosen=study["circuits"]["case"]["layer"] is None),

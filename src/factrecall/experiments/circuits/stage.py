@@ -88,7 +88,7 @@ def intervene(
     draws: int,
     individuals: int | None,
     grafted_individuals: int | None,
-    batch_tokens: int,
+    max_eval_tokens: int,
     study_seed: int,
     *,
     base: Path,
@@ -104,7 +104,7 @@ def intervene(
     questions: Path,
     state: Path,
     cache_gb: float,
-    save_seconds: float,
+    checkpoint_interval_s: float,
     device: torch.device,
     provenance: Mapping[str, Any],
 ) -> None:
@@ -112,7 +112,7 @@ def intervene(
 
     Parameters
     ----------
-    kind, size, steps, draws, individuals, grafted_individuals, batch_tokens, study_seed
+    kind, size, steps, draws, individuals, grafted_individuals, max_eval_tokens, study_seed
         What the configuration says; `draws` is how many orders there are by chance.
     base, tuned : Path
         Folders of θpre and θtask.
@@ -130,7 +130,7 @@ def intervene(
         Folder for the state of interrupted jobs, outside the workflow's outputs.
     cache_gb : float
         Memory for the residual streams that are kept.
-    save_seconds : float
+    checkpoint_interval_s : float
         How often the state is saved.
     device : torch.device
         Where to run.
@@ -140,7 +140,7 @@ def intervene(
     identity = {
         **provenance,
         "settings": repr((kind, size, steps, draws, individuals, grafted_individuals)),
-        "batch_tokens": batch_tokens,
+        "max_eval_tokens": max_eval_tokens,
         "seeds": (study_seed, seed),
         "by": "grafted" if sets is None else "shared",
         "cache_gb": cache_gb,  # where passes begin, and so the last bits
@@ -149,11 +149,13 @@ def intervene(
         "out": str(out),
     }
     files = [*model_files(base), *model_files(tuned), masks, outcomes, qa]
-    checkpoint = Checkpoint.of(state, identity, [*files, *([sets] if sets else [])], save_seconds)
+    checkpoint = Checkpoint.of(
+        state, identity, [*files, *([sets] if sets else [])], checkpoint_interval_s
+    )
     for target in (out, curves, nodes, questions):
         remove_leftovers(target)
     grafted = open_grafted(base, tuned, masks, outcomes, device, cache_gb * 1e9)
-    judge = grafted.questions(qa, grafted_individuals, individuals, study_seed, batch_tokens)
+    judge = grafted.questions(qa, grafted_individuals, individuals, study_seed, max_eval_tokens)
     model, parts = grafted.model, Nodes.of(grafted.model, kind)
     if sets is None:
         priority, chosen = "grafted", grafted.mask
@@ -166,7 +168,7 @@ def intervene(
     total = sum(count + 1 for count in counts.values()) * len(by)
     rows, told, done = [], [], 0
     layers = architecture_of(model.config).layers_of(model)
-    beginnings = EarlyExit(judge.texts, batch_tokens, device)
+    beginnings = EarlyExit(judge.texts, max_eval_tokens, device)
     with (
         grafted.weights as weights,
         IncrementalForward(model, layers, beginnings, cache_gb * 1e9) as asked,
@@ -197,7 +199,7 @@ def intervene(
 def _curve(
     ask: Callable[[int], float], count: int, steps: Each | Adaptive, rng: np.random.Generator
 ) -> Curve:
-    if steps.method == "each":
+    if steps.method == "all":
         return each(ask, count, steps.stride)
     return adaptive(ask, count, steps.intervals, steps.tolerance, steps.held_out, rng)
 

@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 
 from factrecall.data.files import Text, joined
-from factrecall.experiments.gradient_similarity.coordinates import Coordinates, Products
+from factrecall.experiments.gradient_similarity.sampled_parameters import Coordinates, Products
 from factrecall.experiments.grafting.grafted_model import looked_at_mask
 from factrecall.models.forward import encode
 from factrecall.models.loading import load_model, load_tokenizer
@@ -40,7 +40,7 @@ from factrecall.training.snapshots import load_weights
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from factrecall.config import Gradients, Trace
+    from factrecall.config import GradientSimilarity, Trace
     from factrecall.data.files import FactFiles
 
 GRADIENTS = {
@@ -143,7 +143,7 @@ def _examples(
 
 
 def compare_gradients(
-    gradients: Gradients,
+    gradients: GradientSimilarity,
     trace: Trace,
     study_seed: int,
     *,
@@ -197,7 +197,7 @@ def compare_gradients(
         compared_sets(
             read_set(sets, "S", space), looked_at_mask(masks, outcomes, space), study_seed
         ),
-        gradients.coordinates,
+        gradients.sampled_parameters,
         generator(study_seed, "gradient coordinates"),
         device,
     )

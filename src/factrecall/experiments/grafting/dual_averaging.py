@@ -47,7 +47,7 @@ class Questions:
     ----------
     texts : sequence of Encoded
         Questions with their answers.
-    batch_tokens : int
+    max_eval_tokens : int
         Largest padded size of one pass.
     device : device
         Of the model.
@@ -63,11 +63,16 @@ class Questions:
     def __init__(
         self,
         texts: Sequence[Encoded],
-        batch_tokens: int,
+        max_eval_tokens: int,
         device: torch.device,
         rng: np.random.Generator,
     ) -> None:
-        self._texts, self._batch_tokens, self._device, self._rng = texts, batch_tokens, device, rng
+        self._texts, self._batch_tokens, self._device, self._rng = (
+            texts,
+            max_eval_tokens,
+            device,
+            rng,
+        )
         self._order: list[int] = []
         self.drawn = 0
 

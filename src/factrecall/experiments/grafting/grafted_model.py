@@ -49,7 +49,7 @@ class Grafted:
         grafted_individuals: int | None,
         individuals: int | None,
         study_seed: int,
-        batch_tokens: int,
+        max_eval_tokens: int,
     ) -> Evaluator:
         """Return the questions of the people that the mask was fitted to, or of some of them.
 
@@ -59,7 +59,7 @@ class Grafted:
             The table of questions.
         grafted_individuals, individuals : int, optional
             How many people masks were fitted to, and how many of these are asked; None: all.
-        study_seed, batch_tokens : int
+        study_seed, max_eval_tokens : int
             As configured.
         """
         asked = read_table(qa, QA_COLUMNS)
@@ -67,7 +67,7 @@ class Grafted:
         people = fitted_people(asked, grafted_individuals, study_seed, SPLIT)[:individuals]
         asked = asked[asked["individual"].isin(people)]
         no_bio = pd.DataFrame(columns=list(BIO_COLUMNS))
-        return Evaluator.of(self.tokenizer, no_bio, asked, batch_tokens, self.device)
+        return Evaluator.of(self.tokenizer, no_bio, asked, max_eval_tokens, self.device)
 
     def right(self, judge: Evaluator) -> np.ndarray:
         """Ask the whole grafted model; bool, shape (questions,)."""

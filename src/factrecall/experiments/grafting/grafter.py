@@ -99,7 +99,7 @@ class Grafter:
     """
 
     settings: Grafting
-    batch_tokens: int
+    max_eval_tokens: int
     tokenizer: PreTrainedTokenizerBase
     model: PreTrainedModel
     weights: PatchedWeights
@@ -124,7 +124,7 @@ class Grafter:
     def evaluator(self, qa: pd.DataFrame) -> Evaluator:
         """Return the questions of a table, ready to be asked."""
         no_bio = pd.DataFrame(columns=list(BIO_COLUMNS))
-        return Evaluator.of(self.tokenizer, no_bio, qa, self.batch_tokens, self.device)
+        return Evaluator.of(self.tokenizer, no_bio, qa, self.max_eval_tokens, self.device)
 
     def fit(
         self,
@@ -141,7 +141,7 @@ class Grafter:
         optimiser = self.settings.optimiser
         spans = zip(qa["attribute_start"], qa["terminator_end"], strict=True)
         texts = encode(self.tokenizer, list(qa["text"]), [[span] for span in spans])
-        questions = Questions(texts, self.batch_tokens, self.device, rng)
+        questions = Questions(texts, self.max_eval_tokens, self.device, rng)
         sizes = [self.size(alpha) for alpha in alphas]
         task = (self.weights, self.model, questions, sizes, without)
         with self.checkpoint.part(name.replace(" ", "-")) as state:

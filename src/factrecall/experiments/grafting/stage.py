@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 def graft(
     grafting: Grafting,
-    batch_tokens: int,
+    max_eval_tokens: int,
     study_seed: int,
     thorough: bool,
     *,
@@ -67,14 +67,14 @@ def graft(
     checks: Path,
     state: Path,
     device: torch.device,
-    save_seconds: float,
+    checkpoint_interval_s: float,
     provenance: Mapping[str, Any],
 ) -> None:
     """Graft one fine-tuned model at every α, by masks that may hold anything.
 
     Parameters
     ----------
-    grafting, batch_tokens, study_seed
+    grafting, max_eval_tokens, study_seed
         What the configuration says.
     thorough : bool
         Also fit again with another order of questions, and to other people's answers.
@@ -94,7 +94,7 @@ def graft(
         Folder for the states of interrupted fits, outside the workflow's outputs.
     device : torch.device
         Where to run.
-    save_seconds : float
+    checkpoint_interval_s : float
         How often a fit's state is saved.
     provenance : mapping
         Kept in the metadata of every file; part of the key of the saved states.
@@ -103,15 +103,17 @@ def graft(
         remove_leftovers(target)
     job = {**provenance, "seed": seed, "split": split, "out": str(out)}
     files = [qa, *model_files(base), *model_files(tuned)]
-    kept = _checkpoint(state, save_seconds, grafting, batch_tokens, study_seed, job, files, device)
-    grafter = _open(grafting, batch_tokens, study_seed, base, tuned, qa, split, device, kept)
+    kept = _checkpoint(
+        state, checkpoint_interval_s, grafting, max_eval_tokens, study_seed, job, files, device
+    )
+    grafter = _open(grafting, max_eval_tokens, study_seed, base, tuned, qa, split, device, kept)
     purpose = (study_seed, seed, split)
     with grafter.weights:
         whole = _whole(grafter)
         masks = sweep(grafter, "grafting", grafter.excluded(), purpose)
         found = answers(grafter, masks, with_shared=True)
         result = outcomes(masks, found, whole)
-        result["chosen"] = smallest(result, grafting.recovery)
+        result["chosen"] = smallest(result, grafting.target_recovery)
         trusted = check_masks(grafter, masks, found, result, purpose, thorough=thorough)
     write_sets(out, _fitted(masks), {"split": split, "provenance": dict(provenance)})
     write_table(table, result, OUTCOMES, provenance)
@@ -122,7 +124,7 @@ def graft(
 
 def graft_without_shared(
     grafting: Grafting,
-    batch_tokens: int,
+    max_eval_tokens: int,
     study_seed: int,
     *,
     base: Path,
@@ -137,28 +139,30 @@ def graft_without_shared(
     shares: Path,
     state: Path,
     device: torch.device,
-    save_seconds: float,
+    checkpoint_interval_s: float,
     provenance: Mapping[str, Any],
 ) -> None:
     """Graft one fine-tuned model at every α, by masks with none of its shared parameters in them.
 
     Parameters
     ----------
-    grafting, batch_tokens, study_seed, base, tuned, seed, split, qa, out, examples
+    grafting, max_eval_tokens, study_seed, base, tuned, seed, split, qa, out, examples
         As in `graft`.
     sets : Path
         The shared sets of this model.
     table, shares : Path
         The tables to write, columns ``RECOVERED`` and ``SHARES``.
-    state, device, save_seconds, provenance
+    state, device, checkpoint_interval_s, provenance
         As in `graft`.
     """
     for target in (out, table, examples, shares):
         remove_leftovers(target)
     job = {**provenance, "seed": seed, "split": split, "out": str(out)}
     files = [sets, qa, *model_files(base), *model_files(tuned)]
-    kept = _checkpoint(state, save_seconds, grafting, batch_tokens, study_seed, job, files, device)
-    grafter = _open(grafting, batch_tokens, study_seed, base, tuned, qa, split, device, kept)
+    kept = _checkpoint(
+        state, checkpoint_interval_s, grafting, max_eval_tokens, study_seed, job, files, device
+    )
+    grafter = _open(grafting, max_eval_tokens, study_seed, base, tuned, qa, split, device, kept)
     shared = read_set(sets, "S", grafter.weights.space)
     excluded = grafter.excluded()
     with grafter.weights:
@@ -179,9 +183,9 @@ def graft_without_shared(
 
 def _checkpoint(
     state: Path,
-    save_seconds: float,
+    checkpoint_interval_s: float,
     grafting: Grafting,
-    batch_tokens: int,
+    max_eval_tokens: int,
     study_seed: int,
     job: Mapping[str, Any],
     files: Sequence[Path],
@@ -191,17 +195,17 @@ def _checkpoint(
     identity = {
         **job,
         "grafting": repr(grafting),
-        "batch_tokens": batch_tokens,
+        "max_eval_tokens": max_eval_tokens,
         "study_seed": study_seed,
         "device": device.type,
         "threads": torch.get_num_threads(),
     }
-    return Checkpoint.of(state, identity, files, save_seconds)
+    return Checkpoint.of(state, identity, files, checkpoint_interval_s)
 
 
 def _open(
     grafting: Grafting,
-    batch_tokens: int,
+    max_eval_tokens: int,
     study_seed: int,
     base: Path,
     tuned: Path,
@@ -215,9 +219,13 @@ def _open(
     tokenizer, model, weights = open_pair(base, tuned, device, held=held)
     asked = read_table(qa, QA_COLUMNS)
     asked = asked[asked["split"] == split]
-    inside = asked["individual"].isin(fitted_people(asked, grafting.individuals, study_seed, split))
+    inside = asked["individual"].isin(
+        fitted_people(asked, grafting.fit_individuals, study_seed, split)
+    )
     people = asked[inside], asked[~inside]
-    return Grafter(grafting, batch_tokens, tokenizer, model, weights, *people, device, checkpoint)
+    return Grafter(
+        grafting, max_eval_tokens, tokenizer, model, weights, *people, device, checkpoint
+    )
 
 
 def _whole(grafter: Grafter) -> float:

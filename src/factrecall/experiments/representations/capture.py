@@ -88,7 +88,7 @@ def capture_states(
     tokenizer: PreTrainedTokenizerBase,
     settings: Representations,
     study_seed: int,
-    batch_tokens: int,
+    max_eval_tokens: int,
     *,
     bio: pd.DataFrame,
     qa: pd.DataFrame,
@@ -104,7 +104,7 @@ def capture_states(
         What is looked at; the model is on `device` and in evaluation mode.
     settings : Representations
         Which layers and people, and the precision that states are kept in.
-    study_seed, batch_tokens : int
+    study_seed, max_eval_tokens : int
         As configured.
     bio, qa : DataFrame
         The tables of facts.
@@ -140,7 +140,7 @@ def capture_states(
     }
     precision = getattr(torch, settings.precision)
     for name, encoded in texts.items():
-        answers = Answers.of(encoded, batch_tokens, device)
+        answers = Answers.of(encoded, max_eval_tokens, device)
         with progress(len(encoded), f"hidden states, {name}", "text") as watch:
             tensors[name] = hidden_states(model, answers, layers, watch).to(precision)
     write_tensors(out, tensors, provenance)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def represent(
     representations: Representations,
-    batch_tokens: int,
+    max_eval_tokens: int,
     study_seed: int,
     *,
     tuned: Path,
@@ -42,7 +42,7 @@ def represent(
 
     Parameters
     ----------
-    representations, batch_tokens, study_seed
+    representations, max_eval_tokens, study_seed
         What the configuration says.
     tuned : Path
         The model's folder.
@@ -62,7 +62,7 @@ def represent(
         "device": device,
         "provenance": provenance,
     }
-    given = (study_seed, batch_tokens)
+    given = (study_seed, max_eval_tokens)
     capture_states(model, tokenizer, representations, *given, out=states, **known)
-    attribute(model, tokenizer, representations.signature, *given, out=signature, **known)
+    attribute(model, tokenizer, representations.attribution, *given, out=signature, **known)
     patch(model, tokenizer, representations, *given, out=patching, **known)

@@ -269,7 +269,7 @@ def select_shared(
         raise FactRecallError(
             f"shared.k = {k}",
             f"it asks for {wanted:,} parameters, the traces keep {rankings.keep:,}",
-            "lower it, or raise trace.keep, which trains all models again",
+            "lower it, or raise trace.top_fraction, which trains all models again",
         )
     sets = shared_sets(rankings, influence, wanted)
     write_sets(out, sets, {"k": wanted, "influence": influence, "provenance": dict(provenance)})
