@@ -7,4 +7,4 @@ plain function that a notebook, the command line and a workflow rule call alike;
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
