@@ -165,14 +165,14 @@ RECIPE = st.fixed_dictionaries(
         "betas": st.tuples(st.floats(0, 0.9), st.floats(0, 0.999)).map(list),
         "clip": st.none() | st.floats(0.1, 10),
         "loss": st.sampled_from(["all", "answer"]),
-        "questions": st.sampled_from(["one", "all"]),
+        "questions_per_example": st.sampled_from(["one", "all"]),
     },
 )
 SWITCH = st.sampled_from(["auto", "always", "never"])
 MODE = st.fixed_dictionaries(
     {},
     optional={
-        "optimiser": st.sampled_from(["auto", "plain", "cpu_offload"]),
+        "optimiser": st.sampled_from(["auto", "adamw", "cpu_offload"]),
         "checkpointing": SWITCH,
         "trace": st.sampled_from(["auto", "device", "host"]),
         "gpus": st.integers(1, 8),

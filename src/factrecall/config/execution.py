@@ -11,15 +11,15 @@ Switch = Literal["auto", "always", "never"]
 
 
 class ExecutionSettings(Section):
-    """How trainings fit their device; `auto` takes the fastest that fits, which on a CPU is plain.
+    """How trainings fit their device; `auto` takes the fastest that fits, on a CPU `adamw`.
 
     All compute the same updates up to rounding, but for moments in 8 bits, which are an
-    approximation and never chosen by `auto` (docs/method.md). `offloaded` keeps weights, gradients
+    approximation and never chosen by `auto` (docs/method.md). `cpu_offload` keeps weights, gradients
     and moments in main memory.
     """
 
     optimiser: Literal["auto", "adamw", "adamw_8bit", "cpu_offload"] = "auto"
-    """Moments in float32 (`plain`) or in 8 bits (`eight_bit`), or all state in main memory."""
+    """Moments in float32 (`adamw`) or in 8 bits (`adamw_8bit`), or all state in main memory."""
     checkpointing: Switch = "auto"
     """Compute activations twice to save memory."""
     trace: Literal["auto", "device", "host"] = "auto"
@@ -36,7 +36,7 @@ class ExecutionSettings(Section):
             yield ConfigIssue(
                 ("optimiser",),
                 "moments in 8 bits are for a training on a single GPU",
-                "set plain: several GPUs share the moments anyway",
+                "set adamw: several GPUs share the moments anyway",
             )
         if self.compile == "always" and self.gpus > 1:
             yield ConfigIssue(

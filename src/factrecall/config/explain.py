@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from factrecall.config.renamed import new_key, new_value
 from factrecall.config.schema import Schema, describe, expected, keys, to_yaml
 from factrecall.config.yamlfile import KeyPath, dotted
 
@@ -52,6 +53,8 @@ def explain(
         return "the list is too short", f"add an entry: {expected(node)}"
     if kind == "missing":
         return _missing(node)
+    if kind == "extra_forbidden" and (name := new_key(path)):
+        return f"the key was renamed to {name}", f"write {dotted((*path[:-1], name))}"
     if kind in ("extra_forbidden", "invalid_key"):
         return "there is no such key", _nearest(path, raw)
     if value is None:
@@ -62,6 +65,8 @@ def explain(
         return "it is not finite", _give(node)
     if kind == "string_pattern_mismatch":
         return f"it is not {expected(node)}", "choose a value of that form"
+    if kind == "literal_error" and (name := new_value(path, value)):
+        return f"the value was renamed to {name}", f"write {name}"
     if kind == "literal_error":
         return _no_choice(value, node)
     if isinstance(value, str) and _takes(node, "integer", "number"):

@@ -70,7 +70,7 @@ _SECTIONS = (
     ("`grafting.optimiser` with `method: sigmoid_sgd`", "SigmoidSGD"),
     ("`circuits`", "Circuits"),
     ("`circuits.attention`, `circuits.column`, `circuits.unit`", "Steps"),
-    ("`circuits.steps` with `method: each`", "Each"),
+    ("`circuits.steps` with `method: all`", "Each"),
     ("`circuits.steps` with `method: adaptive`", "Adaptive"),
     ("`circuits.case`", "Case"),
     ("`representations`", "Representations"),
