@@ -13,9 +13,9 @@ Switch = Literal["auto", "always", "never"]
 class ExecutionSettings(Section):
     """How trainings fit their device; `auto` takes the fastest that fits, on a CPU `adamw`.
 
-    All compute the same updates up to rounding, but for moments in 8 bits, which are an
-    approximation and never chosen by `auto` (docs/method.md). `cpu_offload` keeps weights, gradients
-    and moments in main memory.
+    All compute the same updates up to rounding, but for `adamw_8bit`, which is an approximation
+    that `auto` never chooses (docs/method.md). `cpu_offload` keeps weights, gradients and moments
+    in main memory.
     """
 
     optimiser: Literal["auto", "adamw", "adamw_8bit", "cpu_offload"] = "auto"

@@ -57,9 +57,9 @@ def make_optimiser(
             from torchao.optim import AdamW8bit
     except ImportError as error:
         raise FactRecallError(
-            "training.mode.optimiser = eight_bit",
+            "training.mode.optimiser = adamw_8bit",
             "the library that keeps moments in 8 bits, torchao, is not installed",
-            "install it (pip install torchao==0.18.0), or set plain or offloaded",
+            "install it (pip install torchao==0.18.0), or set adamw or cpu_offload",
         ) from error
     optimiser: torch.optim.Optimizer = AdamW8bit(
         groups, lr=recipe.learning_rate, betas=recipe.betas
