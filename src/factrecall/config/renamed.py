@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-_KEYS = {
+_KEYS: dict[tuple[object, ...], str] = {
     ("trace", "keep"): "top_fraction",
     ("trace", "snapshots"): "checkpoints",
     ("grafting", "recovery"): "target_recovery",
@@ -20,7 +20,7 @@ _KEYS = {
         "questions_per_example",
     ),
 }
-_VALUES = {
+_VALUES: dict[tuple[object, ...], str] = {
     ("steps", "method", "each"): "all",
     ("mode", "optimiser", "plain"): "adamw",
     ("mode", "optimiser", "eight_bit"): "adamw_8bit",
