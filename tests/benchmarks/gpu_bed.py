@@ -147,7 +147,7 @@ class Bench:
         """Give back what is not used, and forget the peak of memory."""
         if "model" in self.__dict__:
             self.model.zero_grad(set_to_none=True)  # a part that failed may have left gradients
-        gc.gather()
+        gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()

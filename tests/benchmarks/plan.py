@@ -93,7 +93,7 @@ def lines(results: Path, configfiles: list[Path]) -> Iterator[tuple[str, bool]]:
             continue
         planned = sum(p.seconds for p, _ in done) / len(done)
         took = sum(m.time for _, m in done) / len(done)
-        memory = sum(p.work.memory.host for p, _ in done) / len(done) / 1e6
+        memory = sum(p.cost.memory.host for p, _ in done) / len(done) / 1e6
         peak = sum(m.bytes for _, m in done) / len(done) / 1e6
         totals = [totals[0] + planned * len(done), totals[1] + took * len(done)]
         ok = {

@@ -69,7 +69,7 @@ def _make_facts(options: argparse.Namespace) -> None:
 def _pretrain(options: argparse.Namespace) -> None:
     study, settings, provenance = open_study(options, model=options.model)
     device = device_of(study, study.compute.pretrain_threads)
-    from factrecall.cli.execution import resolve
+    from factrecall.cost.execution_choice import resolve
     from factrecall.cost.shapes import Shape
     from factrecall.data.files import FactFiles
     from factrecall.training.pretraining import pretrain
@@ -108,7 +108,7 @@ def _fetch_model(options: argparse.Namespace) -> None:
 def _fine_tune(options: argparse.Namespace) -> None:
     study, settings, provenance = open_study(options, model=options.model, tuning=options.tuning)
     device = device_of(study)
-    from factrecall.cli.execution import resolve
+    from factrecall.cost.execution_choice import resolve
     from factrecall.cost.models import shape_of_folder
     from factrecall.data.files import FactFiles
     from factrecall.training.fine_tuning import fine_tune

@@ -57,7 +57,7 @@ def _plan(options: argparse.Namespace) -> None:
     from factrecall.config.reading import read_study
     from factrecall.cost.job_cost import EFFICIENCY
     from factrecall.cost.plan import as_json, plan_study
-    from factrecall.cost.render import show
+    from factrecall.cost.render import render
     from factrecall.runtime.storage import write_text
 
     efficiency = EFFICIENCY if options.efficiency is None else options.efficiency
@@ -68,7 +68,7 @@ def _plan(options: argparse.Namespace) -> None:
     study = read_study(*options.configfile)
     devices = [_device(name) for name in options.device or _usual(study)]
     plans = [plan_study(study, device, efficiency) for device in devices]
-    print(show(plans))
+    print(render(plans))
     if options.json is not None:
         write_text(options.json, json.dumps(as_json(plans), indent=2) + "\n")
         print(f"written to {options.json}", file=sys.stderr)
@@ -77,17 +77,17 @@ def _plan(options: argparse.Namespace) -> None:
 def _usual(study: Study) -> list[str]:
     """Return all GPUs; before them this machine, if it is likely to run the study."""
     from factrecall.cost.devices import CPU, DEVICES
-    from factrecall.cost.models import known
+    from factrecall.cost.models import model_info
     from factrecall.cost.resources import LARGE
 
-    small = all(known(study, name).shape.parameters < LARGE for name in study.models)
+    small = all(model_info(study, name).shape.parameters < LARGE for name in study.models)
     return [CPU, *DEVICES] if small and study.compute.device != "cuda" else list(DEVICES)
 
 
 def _device(name: str) -> Device:
     from factrecall.cost.devices import CPU, DEVICES, this_cpu
 
-    names = {known.casefold(): known for known in (*DEVICES, CPU)}
+    names = {one.casefold(): one for one in (*DEVICES, CPU)}
     found = names.get(name.casefold())
     if found is None:
         raise FactRecallError(

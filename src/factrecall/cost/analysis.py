@@ -17,7 +17,7 @@ from factrecall.cost.memory import (
     TABLES,
     Memory,
     activation_bytes,
-    asking_memory,
+    evaluation_memory,
     text_bytes,
 )
 from factrecall.cost.training import KEPT, RANKED, kept
@@ -81,7 +81,7 @@ TABLE_SECONDS = 1.5
 """Seconds of a summary: tables, and some thousand bootstrap samples of people."""
 
 
-def work_of_facts(study: Study) -> JobCost:
+def facts_cost(study: Study) -> JobCost:
     """Return what writing the facts takes."""
     facts = study.facts
     people = facts.people + facts.pretrain_people * facts.pretrain_biographies
@@ -91,7 +91,7 @@ def work_of_facts(study: Study) -> JobCost:
     return JobCost(memory, more=MADE * people, written=ROW_BYTES * people, light=True)
 
 
-def work_of_fetching(study: Study, known: ModelInfo) -> JobCost:
+def fetching_cost(study: Study, known: ModelInfo) -> JobCost:
     """Return what fetching a model takes; the hub has two bytes a parameter, as a rule."""
     size = 2.0 * known.shape.parameters
     memory = Memory({}, {"process": BARE, "reading": 1e8})
@@ -99,7 +99,7 @@ def work_of_fetching(study: Study, known: ModelInfo) -> JobCost:
     return JobCost(memory, read=2 * size, written=size, fetched=size if hub else 0.0, models=1)
 
 
-def work_of_selection(study: Study, known: ModelInfo) -> JobCost:
+def selection_cost(study: Study, known: ModelInfo) -> JobCost:
     """Return what selecting the shared parameters of a history takes."""
     n = known.shape.parameters
     keep = kept(study, n)
@@ -113,7 +113,7 @@ def work_of_selection(study: Study, known: ModelInfo) -> JobCost:
     )
 
 
-def work_of_representing(study: Study, known: ModelInfo, job: Job, device: Device) -> JobCost:
+def representing_cost(study: Study, known: ModelInfo, job: Job, device: Device) -> JobCost:
     """Return what keeping states, attributing prompts and patching take."""
     gpu = device.is_gpu
     looked, texts = study.representations, known.texts
@@ -169,7 +169,7 @@ def work_of_representing(study: Study, known: ModelInfo, job: Job, device: Devic
         )
     )
     held, _ = states_bytes(study, known)
-    memory = asking_memory(
+    memory = evaluation_memory(
         shape,
         batch,
         batch * 0.5,
@@ -208,7 +208,7 @@ def states_bytes(study: Study, known: ModelInfo) -> tuple[float, float]:
     return SIX * rows * layers * item, COPIES * rows * 4
 
 
-def work_of_probing(study: Study, known: ModelInfo, job: Job, device: Device) -> JobCost:
+def probing_cost(study: Study, known: ModelInfo, job: Job, device: Device) -> JobCost:
     """Return what fitting and testing all probes of a model takes."""
     gpu = device.is_gpu
     looked, shape = study.representations, known.shape
@@ -250,7 +250,7 @@ def work_of_probing(study: Study, known: ModelInfo, job: Job, device: Device) ->
     )
 
 
-def work_of_gradients(study: Study, known: ModelInfo, job: Job, device: Device) -> JobCost:
+def gradients_cost(study: Study, known: ModelInfo, job: Job, device: Device) -> JobCost:
     """Return what comparing the gradients of facts told and asked takes."""
     gpu = device.is_gpu
     looked, texts, shape = study.representations.gradient_similarity, known.texts, known.shape
@@ -300,7 +300,7 @@ def work_of_gradients(study: Study, known: ModelInfo, job: Job, device: Device) 
     )
 
 
-def work_of_tables(study: Study, job: Job) -> JobCost:
+def tables_cost(study: Study, job: Job) -> JobCost:
     """Return what a summary, the figures of a model or the report take."""
     rows = 42.0 * study.facts.people * len(study.training.seeds) * len(study.models)
     usual = {"draw-figures": FIGURE_SECONDS, "write-report": REPORT_SECONDS}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from factrecall.config.grafting import DualAveraging
 from factrecall.cost.job_cost import SELECTED, JobCost, Kind, Passes
-from factrecall.cost.memory import CONTEXT, Memory, asking_memory, text_bytes
+from factrecall.cost.memory import CONTEXT, Memory, evaluation_memory, text_bytes
 from factrecall.cost.training import kept
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ FETCHED = 8.0
 main memory."""
 
 
-def work_of_recall(study: Study, known: ModelInfo, job: Job, device: Device) -> JobCost:
+def recall_cost(study: Study, known: ModelInfo, job: Job, device: Device) -> JobCost:
     """Return what an evaluation does."""
     people = study.facts.people
     texts = 7.0 * people
@@ -64,7 +64,7 @@ def work_of_recall(study: Study, known: ModelInfo, job: Job, device: Device) -> 
     )
 
 
-def work_of_ablation(study: Study, known: ModelInfo, job: Job, device: Device) -> JobCost:
+def ablation_cost(study: Study, known: ModelInfo, job: Job, device: Device) -> JobCost:
     """Return what the ablations of one model do."""
     people, n = study.facts.people, known.shape.parameters
     texts = 7.0 * people
@@ -93,7 +93,7 @@ def work_of_ablation(study: Study, known: ModelInfo, job: Job, device: Device) -
     )
 
 
-def work_of_grafting(study: Study, known: ModelInfo, job: Job, device: Device) -> JobCost:
+def grafting_cost(study: Study, known: ModelInfo, job: Job, device: Device) -> JobCost:
     """Return what fitting and judging the masks of one model and split does."""
     grafting, texts, n = study.grafting, known.texts, known.shape.parameters
     side = study.facts.sides[job.split == "out"]
@@ -149,7 +149,7 @@ def work_of_grafting(study: Study, known: ModelInfo, job: Job, device: Device) -
     )
 
 
-def work_of_case(study: Study, known: ModelInfo, job: Job, device: Device) -> JobCost:
+def case_cost(study: Study, known: ModelInfo, job: Job, device: Device) -> JobCost:
     """Return what the case study does: both grafted models, fact by fact."""
     n, side = known.shape.parameters, study.facts.sides[1]
     # The second model is opened beside the first with all that it keeps.
@@ -251,7 +251,7 @@ def memory_of(
     device_bytes: float = 0.0,
     host_bytes: float = 0.0,
 ) -> Memory:
-    """Return the peak memory of asking (see `asking_memory`).
+    """Return the peak memory of asking (see `evaluation_memory`).
 
     `texts` are questions, `told` biographies. Passes have `recall.max_eval_tokens` tokens, or
     `backward`, if gradients are taken.
@@ -259,7 +259,7 @@ def memory_of(
     there = texts * float(known.texts.question.mean()) + told * float(known.texts.bio.mean())
     tokens = backward or min(float(study.recall.max_eval_tokens), there)
     share = known.texts.answer / known.texts.asked
-    return asking_memory(
+    return evaluation_memory(
         known.shape,
         tokens,
         tokens * share,

@@ -171,7 +171,7 @@ class JobCost:
     passes : tuple of Passes
         Of the model.
     texts : float
-        Texts that are split into tokens.
+        TextLengths that are split into tokens.
     device_bytes, link_bytes : float
         Moved between device and memory beside passes, and between device and host.
     sorted : float

@@ -173,7 +173,7 @@ def training_memory(
     return Memory(parts, host)
 
 
-def asking_memory(
+def evaluation_memory(
     shape: Shape,
     tokens: float,
     targets: float,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from factrecall.config.model import Folder, Hub
 from factrecall.cost.shapes import KNOWN, Shape
-from factrecall.cost.texts import PIECES, Texts, texts_of
+from factrecall.cost.texts import PIECES, TextLengths, texts_of
 from factrecall.runtime.errors import FactRecallError
 
 if TYPE_CHECKING:
@@ -39,14 +39,14 @@ class ModelInfo:
     source : {"config", "package", "settings", "name", "weights"}
         Where they come from: its `config.json`, the package's copy of it, the study; or they are
         guessed from its size, by its name or by its weights.
-    texts : Texts
+    texts : TextLengths
         The study's texts in its tokenizer.
     """
 
     name: str
     shape: Shape
     source: Source
-    texts: Texts
+    texts: TextLengths
 
     @property
     def guessed(self) -> bool:
@@ -54,7 +54,7 @@ class ModelInfo:
         return self.source in ("name", "weights")
 
 
-def known(study: Study, name: str) -> ModelInfo:
+def model_info(study: Study, name: str) -> ModelInfo:
     """Return what is known of a model of a study.
 
     Raises

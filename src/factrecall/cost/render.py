@@ -13,7 +13,7 @@ from factrecall.cost.execution_choice import FITS, fits
 if TYPE_CHECKING:
     from factrecall.cost.memory import Memory
     from factrecall.cost.models import ModelInfo
-    from factrecall.cost.plan import Plan, Planned, Row
+    from factrecall.cost.plan import Plan, PlannedJob, StageRow
     from factrecall.training.execution import Execution
 
 SOURCES = {
@@ -40,7 +40,7 @@ LARGER = "take a device with more memory"
 Table = Sequence[Sequence[str]]
 
 
-def show(plans: Sequence[Plan]) -> str:
+def render(plans: Sequence[Plan]) -> str:
     """Return plans of one study as text; the first is told in full."""
     first = plans[0]
     parts = [_head(first), _stages(first), _devices(plans), _trainings(first)]
@@ -60,11 +60,11 @@ def _stages(plan: Plan) -> list[str]:
     rows = [_row(row) for row in plan.rows]
     total = [
         *("in all", "", str(len(plan.jobs))),
-        count(sum(p.work.tokens for p in plan.jobs)),
-        operations(sum(p.work.operations for p in plan.jobs)),
-        gigabytes(max(p.work.memory.device for p in plan.jobs)),
-        gigabytes(max(p.work.memory.host for p in plan.jobs)),
-        gigabytes(sum(p.work.written for p in plan.jobs)),
+        count(sum(p.cost.tokens for p in plan.jobs)),
+        operations(sum(p.cost.operations for p in plan.jobs)),
+        gigabytes(max(p.cost.memory.device for p in plan.jobs)),
+        gigabytes(max(p.cost.memory.host for p in plan.jobs)),
+        gigabytes(sum(p.cost.written for p in plan.jobs)),
         hours(plan.hours),
     ]
     where = plan.device.name
@@ -74,16 +74,16 @@ def _stages(plan: Plan) -> list[str]:
     return [title, *table([head, *rows, total])]
 
 
-def _row(row: Row) -> list[str]:
+def _row(row: StageRow) -> list[str]:
     return [
         row.stage,
         row.model,
         str(len(row.jobs)),
-        count(row.total(lambda p: p.work.tokens)),
-        operations(row.total(lambda p: p.work.operations)),
-        gigabytes(row.most(lambda p: p.work.memory.device)),
-        gigabytes(row.most(lambda p: p.work.memory.host)),
-        gigabytes(row.total(lambda p: p.work.written)),
+        count(row.total(lambda p: p.cost.tokens)),
+        operations(row.total(lambda p: p.cost.operations)),
+        gigabytes(row.most(lambda p: p.cost.memory.device)),
+        gigabytes(row.most(lambda p: p.cost.memory.host)),
+        gigabytes(row.total(lambda p: p.cost.written)),
         hours(row.total(lambda p: p.seconds) / 3600),
     ]
 
@@ -95,7 +95,7 @@ def _devices(plans: Sequence[Plan]) -> list[str]:
             plan.device.name,
             gigabytes(plan.device.memory or 0),
             "all jobs" if not plan.too_large() else f"all but {len(plan.too_large())}",
-            gigabytes(max(p.work.memory.host for p in plan.jobs)),
+            gigabytes(max(p.cost.memory.host for p in plan.jobs)),
             gigabytes(plan.disk),
             hours(plan.hours),
             hours(plan.gpu_hours) if plan.device.is_gpu else "",
@@ -163,13 +163,13 @@ def _notes(plan: Plan) -> Iterator[str]:
 def _unfit(plan: Plan) -> Iterator[str]:
     """Say what does not fit and why; of jobs of one stage and model the largest."""
     room = FITS * (plan.device.memory or 0)
-    largest: dict[tuple[str, str], Planned] = {}
+    largest: dict[tuple[str, str], PlannedJob] = {}
     for one in plan.too_large():
         key = one.job.stage, one.job.model
         if key not in largest or _need(one) > _need(largest[key]):
             largest[key] = one
     for (stage, model), one in largest.items():
-        parts = one.work.memory.parts
+        parts = one.cost.memory.parts
         fixed = sum(parts.get(part, 0.0) for part in ("context", "weights", "copies of weights"))
         remedy = LOWER.get(stage, LARGER) if fixed < room else LARGER
         yield (
@@ -178,12 +178,12 @@ def _unfit(plan: Plan) -> Iterator[str]:
         )
 
 
-def _need(one: Planned) -> float:
-    return one.work.memory.device
+def _need(one: PlannedJob) -> float:
+    return one.cost.memory.device
 
 
-def _largest(one: Planned) -> str:
-    parts = sorted(one.work.memory.parts.items(), key=lambda part: -part[1])[:2]
+def _largest(one: PlannedJob) -> str:
+    parts = sorted(one.cost.memory.parts.items(), key=lambda part: -part[1])[:2]
     return ", ".join(f"{name} {size / 1e9:.0f}" for name, size in parts)
 
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from factrecall.cost.devices import CPU, DEVICES, SOME_CPU, Device
 from factrecall.cost.job_cost import EFFICIENCY
 from factrecall.cost.jobs import Job, kinds_of
-from factrecall.cost.models import known
-from factrecall.cost.plan import work_of
+from factrecall.cost.models import model_info
+from factrecall.cost.plan import cost_of
 from factrecall.runtime.errors import FactRecallError
 
 if TYPE_CHECKING:
@@ -94,10 +94,10 @@ def needs(
 def _works(study: Study, stage: str, name: str, tuning: str) -> list[tuple[Device, JobCost]]:
     """Return what jobs of a stage do, on every device that they may run on."""
     try:
-        model = known(study, name)
+        model = model_info(study, name)
     except FactRecallError:  # the user's own people are wrong, which the first job says
         invented = study.facts.model_copy(update={"individuals": None, "templates": None})
-        model = known(study.model_copy(update={"facts": invented}), name)
+        model = model_info(study.model_copy(update={"facts": invented}), name)
     where = study.compute.device
     devices: list[Device] = []
     if where != "cpu":
@@ -105,7 +105,7 @@ def _works(study: Study, stage: str, name: str, tuning: str) -> list[tuple[Devic
     if where == "cpu" or (where == "auto" and model.shape.parameters < LARGE):
         devices.append(SOME_CPU)
     jobs = _jobs(study, stage, name, tuning)
-    return [(device, work_of(study, model, job, device)) for device in devices for job in jobs]
+    return [(device, cost_of(study, model, job, device)) for device in devices for job in jobs]
 
 
 def _jobs(study: Study, stage: str, name: str, tuning: str) -> list[Job]:

@@ -26,7 +26,7 @@ SHORTENED = 0.8
 """Share of tokens that a step of a sweep asks: answers that begin wrongly are cut short."""
 
 
-def work_of_interventions(study: Study, known: ModelInfo, job: Job, device: Device) -> JobCost:
+def interventions_cost(study: Study, known: ModelInfo, job: Job, device: Device) -> JobCost:
     """Return what the sweeps over one kind of nodes do."""
     n, side = known.shape.parameters, study.facts.sides[1]
     fitted = min(side, study.grafting.fit_individuals or side)

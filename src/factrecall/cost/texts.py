@@ -30,7 +30,7 @@ PyTorch)."""
 
 
 @dataclass(frozen=True)
-class Texts:
+class TextLengths:
     """Lengths in tokens, a start token included.
 
     Attributes
@@ -54,13 +54,13 @@ class Texts:
     asked: float
     words: int
 
-    def scaled(self, factor: float) -> Texts:
+    def scaled(self, factor: float) -> TextLengths:
         """Return the same texts in a tokenizer with so many tokens for each word."""
 
         def grown(lengths: np.ndarray) -> np.ndarray:
             return 1 + (lengths - 1) * factor
 
-        return Texts(
+        return TextLengths(
             grown(self.bio),
             grown(self.short),
             grown(self.question),
@@ -71,10 +71,10 @@ class Texts:
         )
 
 
-_KEPT: dict[tuple[str, int], Texts] = {}
+_KEPT: dict[tuple[str, int], TextLengths] = {}
 
 
-def texts_of(facts: Facts, seed: int) -> Texts:
+def texts_of(facts: Facts, seed: int) -> TextLengths:
     """Return the lengths of a study's texts in words; those of the same settings are kept.
 
     Parameters
@@ -95,7 +95,7 @@ def texts_of(facts: Facts, seed: int) -> Texts:
     return _KEPT[key]
 
 
-def _texts(facts: Facts, seed: int) -> Texts:
+def _texts(facts: Facts, seed: int) -> TextLengths:
     from factrecall.data.own_data import read_people
     from factrecall.data.people import sample_people
     from factrecall.data.tables import make_bio, make_qa
@@ -124,7 +124,7 @@ def _texts(facts: Facts, seed: int) -> Texts:
     together = np.maximum((ROW - shared) // own, 1)
     # Names and attributes stand behind a space; of sentences the sample holds nearly all words.
     values = (people[column].unique() for column in ("name", *RELATIONS))
-    return Texts(
+    return TextLengths(
         bio=_count(text for _, text, _ in joined(bio)),
         short=_count(bio["short"]),
         question=question,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from factrecall.config.model import Recipe
     from factrecall.cost.devices import Device
     from factrecall.cost.models import ModelInfo
-    from factrecall.cost.texts import Texts
+    from factrecall.cost.texts import TextLengths
 
 PASS_COST = 96
 """Tokens of padding that one more pass is worth (`training.batches`, which takes PyTorch)."""
@@ -54,7 +54,7 @@ KEPT = 8.0
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingPlan:
     """A training as it is planned.
 
     Attributes
@@ -90,7 +90,7 @@ class Training:
     precision: str
 
 
-def planned(study: Study, known: ModelInfo, tuning: str, device: Device) -> Training:
+def planned(study: Study, known: ModelInfo, tuning: str, device: Device) -> TrainingPlan:
     """Plan a training: its examples, its passes and its mode.
 
     Parameters
@@ -119,10 +119,12 @@ def planned(study: Study, known: ModelInfo, tuning: str, device: Device) -> Trai
     else:
         passes, tokens = grouped(lengths, recipe.batch_size, recipe.micro_batch_tokens)
     tasks = TASKS[tuning]
-    return Training(recipe, mode, lengths, examples, traced, tasks, tokens, passes, precision)
+    return TrainingPlan(recipe, mode, lengths, examples, traced, tasks, tokens, passes, precision)
 
 
-def _examples(study: Study, texts: Texts, recipe: Recipe, tuning: str) -> tuple[np.ndarray, float]:
+def _examples(
+    study: Study, texts: TextLengths, recipe: Recipe, tuning: str
+) -> tuple[np.ndarray, float]:
     """Return lengths of examples, in their shares, and how many there are."""
     facts = study.facts
     six = texts.six if recipe.questions_per_example == "all" else texts.question
@@ -173,7 +175,7 @@ def grouped(lengths: np.ndarray, batch: int, most: int) -> tuple[float, float]:
     return passes, total / passes
 
 
-def work_of_training(study: Study, known: ModelInfo, tuning: str, device: Device) -> JobCost:
+def training_cost(study: Study, known: ModelInfo, tuning: str, device: Device) -> JobCost:
     """Return what a training does on a device."""
     plan = planned(study, known, tuning, device)
     recipe, mode, shape = plan.recipe, plan.mode, known.shape
@@ -242,7 +244,7 @@ def kept(study: Study, n: int) -> int:
     return min(n, keep if isinstance(keep, int) else max(1, round(keep * n)))
 
 
-def _memory(study: Study, known: ModelInfo, plan: Training, device: Device) -> Memory:
+def _memory(study: Study, known: ModelInfo, plan: TrainingPlan, device: Device) -> Memory:
     n, gpu = known.shape.parameters, device.is_gpu
     found = training_memory(
         known.shape, plan.mode, round(plan.tokens), plan.tasks, plan.precision, gpu=gpu

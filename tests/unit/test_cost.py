@@ -18,7 +18,7 @@ from factrecall.config.reading import read_study
 from factrecall.cost.devices import DEVICES, SOME_CPU
 from factrecall.cost.job_cost import Passes
 from factrecall.cost.jobs import Job, jobs_of
-from factrecall.cost.models import known
+from factrecall.cost.models import model_info
 from factrecall.cost.plan import plan_study
 from factrecall.cost.shapes import KNOWN, Shape
 from factrecall.cost.sweeps import asked_steps
@@ -144,7 +144,7 @@ def test_operations_are_two_a_parameter_and_token_and_thrice_in_training() -> No
 
 
 def test_examples_and_traced_ones_are_counted(paper: Study) -> None:
-    model = known(paper, "llama-3.2-3b")
+    model = model_info(paper, "llama-3.2-3b")
     found = {t: planned(paper, model, t, DEVICES["H200"]) for t in ("bio", "stage", "mix")}
     assert {t: p.examples for t, p in found.items()} == {
         "bio": 10_000,
@@ -157,13 +157,13 @@ def test_examples_and_traced_ones_are_counted(paper: Study) -> None:
 
 
 def test_sweeps_ask_all_steps_or_where_the_curve_bends(paper: Study) -> None:
-    shape = known(paper, "llama-3.2-3b").shape
+    shape = model_info(paper, "llama-3.2-3b").shape
     column = Job("intervene", "llama-3.2-3b", "mix", 0, kind="column", by="controls")
     steps, share, orders = asked_steps(paper, shape, column)
     forward = -(-401_408 // 8192) + 1  # fewer than adaptive steps would be
     assert orders == 4 and 4 * 2 * forward < steps < 4 * (forward + 200) and share > 0.9
     laptop = read_study(ROOT / "config.yaml")
-    small = known(laptop, "llama-small").shape
+    small = model_info(laptop, "llama-small").shape
     job = Job("intervene", "llama-small", "mix", 0, kind="attention", by="shared")
     steps, share, orders = asked_steps(laptop, small, job)
     assert (steps, orders) == (2 * (2 * (2 * 8 + 2 * 4) + 1), 1) and share < 0.6
@@ -180,7 +180,7 @@ def test_what_costs_more_takes_longer(paper: Study) -> None:
 def test_ci_is_planned_on_a_cpu() -> None:
     plan = plan_study(read_study(CI), SOME_CPU)
     assert plan.hours < 1 and not plan.too_large()
-    assert all(p.work.memory.device == 0 and p.work.memory.host > 1e8 for p in plan.jobs)
+    assert all(p.cost.memory.device == 0 and p.cost.memory.host > 1e8 for p in plan.jobs)
 
 
 def test_the_command_prints_and_writes_a_plan(

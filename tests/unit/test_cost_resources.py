@@ -14,7 +14,7 @@ from factrecall.config import Study
 from factrecall.config.model import Folder
 from factrecall.config.reading import read_study
 from factrecall.cost.analysis import states_bytes
-from factrecall.cost.models import UNKNOWN, known, parameters_of_name
+from factrecall.cost.models import UNKNOWN, model_info, parameters_of_name
 from factrecall.cost.resources import GOES_ON, LONGEST, gpus, needs, resources
 from factrecall.cost.shapes import KNOWN
 from tests.conftest import scratch
@@ -50,12 +50,12 @@ def test_a_folder_of_another_architecture_is_counted_by_its_headers(
     save_file({"c": torch.zeros(2_000_000, dtype=torch.bfloat16)}, tmp_path / "two.safetensors")
     folder = Folder(source="folder", path=tmp_path, training=scratch("llama").training)
     study = with_model(paper, folder)
-    found = known(study, "it")
+    found = model_info(study, "it")
     assert found.source == "weights" and found.guessed
     assert found.shape.parameters < 10_000_000
     for path in tmp_path.glob("*.safetensors"):
         path.write_bytes(path.read_bytes()[:20])
-    cut_off = known(study, "it").shape  # fetching it says so
+    cut_off = model_info(study, "it").shape  # fetching it says so
     assert cut_off.parameters == pytest.approx(UNKNOWN, rel=0.3)
 
 
@@ -65,7 +65,7 @@ def test_a_folder_is_read(paper: Study, tmp_path: Path) -> None:
     config = KNOWN["EleutherAI/pythia-2.8b"]
     (tmp_path / "config.json").write_text(json.dumps(dict(config)))
     folder = Folder(source="folder", path=tmp_path, training=scratch("llama").training)
-    found = known(with_model(paper, folder), "it")
+    found = model_info(with_model(paper, folder), "it")
     assert (found.source, found.shape.parameters) == ("config", 2_775_208_960)
 
 
@@ -82,7 +82,7 @@ def test_a_hub_model_that_is_not_known_is_counted_by_its_name(
 ) -> None:
     assert least <= parameters_of_name(repository) <= most
     model = paper.models["pythia-2.8b"].model_copy(update={"repository": repository})
-    found = known(with_model(paper, model), "it")
+    found = model_info(with_model(paper, model), "it")
     assert found.source == "name" and found.guessed
     assert 0.7 * least < found.shape.parameters < 1.3 * most
 
@@ -115,9 +115,9 @@ def test_a_cpu_keeps_everything_in_main_memory(paper: Study) -> None:
 
 def test_hidden_states_are_counted(paper: Study, ci: Study) -> None:
     # Three formats, two layers, forty people, six relations, 64 numbers of four bytes.
-    assert states_bytes(ci, known(ci, "llama-tiny"))[0] == 3 * 2 * 40 * 6 * 64 * 4
+    assert states_bytes(ci, model_info(ci, "llama-tiny"))[0] == 3 * 2 * 40 * 6 * 64 * 4
     real = 3 * 8 * 10_000 * 6 * 3072 * 2
-    assert states_bytes(paper, known(paper, "llama-3.2-3b"))[0] == real
+    assert states_bytes(paper, model_info(paper, "llama-3.2-3b"))[0] == real
     asked = needs(paper, "probe", "llama-3.2-3b"), needs(paper, "represent", "llama-3.2-3b")
     assert all(real / 1e6 < one["mem_mb"] for one in asked)
     assert asked[1]["disk_mb"] > real / 1e6
@@ -133,10 +133,10 @@ def test_hidden_states_are_counted(paper: Study, ci: Study) -> None:
 def test_gradients_that_are_kept_are_on_the_device(paper: Study) -> None:
     from factrecall.cost.devices import DEVICES
     from factrecall.cost.jobs import Job
-    from factrecall.cost.plan import work_of
+    from factrecall.cost.plan import cost_of
 
     job = Job("compare-gradients", "llama-3.2-3b", "mix", 0)
-    work = work_of(paper, known(paper, "llama-3.2-3b"), job, DEVICES["H200"])
+    work = cost_of(paper, model_info(paper, "llama-3.2-3b"), job, DEVICES["H200"])
     # Six facts of five people, told and asked, at 200,000 coordinates of 232 cells, in float32.
     kept = 6 * 5 * 2 * 8 * 29 * 200_000 * 4
     assert kept < work.memory.parts["kept"] < 1.1 * kept
