@@ -122,7 +122,7 @@ CASES = {
     "no study": Case(TRAIN, remove("study.yaml"), "study.yaml"),
     "study is no YAML": Case(TRAIN, write("study.yaml", b"a: [1"), "study.yaml"),
     "study is no text": Case(TRAIN, write("study.yaml", b"\xff\xfe\x00"), "study.yaml"),
-    "unknown key": Case(TRAIN, study("keep:", "kep:"), "did you mean keep?"),
+    "unknown key": Case(TRAIN, study("top_fraction:", "top_fractoin:"), "did you mean top_fraction?"),
     "unknown model": Case(TRAIN, nothing, "it has: m, own", {"model": "gpt-9"}),
     "unknown model to fetch": Case("fetch-model", nothing, "it has: m, own", {"model": "x"}),
     "more traced than there are": Case(TRAIN, study("out_of_distribution: 1", "out_of_distribution: 99"), "trace.out_of_distribution"),

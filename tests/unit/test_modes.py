@@ -217,7 +217,7 @@ def test_activations_that_are_not_kept_are_computed_again(architecture: str) -> 
             nonlocal count
             count += 1
 
-        architecture_of(model.config).layers_of(model)[0].register_forward_hook(passed)
+        architecture_of(model.config).layers_of(model)[0].register_forward_pre_hook(passed)
         train(model, examples(), RECIPE, 5, mode=Execution(checkpointing=checkpointing))
         passes[checkpointing] = count
     assert passes[True] == 2 * passes[False] > 0
@@ -355,7 +355,7 @@ def test_an_idle_micro_batch_changes_nothing() -> None:
 def test_numbers_fetched_late_tell_of_their_own_update(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "History", lambda strategy, every: TrainingLog(strategy, 6))
+    monkeypatch.setattr(loop, "TrainingLog", lambda strategy, every: TrainingLog(strategy, 6))
     model = start("llama", False)
     updates = 0
 
@@ -392,7 +392,7 @@ def test_numbers_fetched_late_tell_of_their_own_update(
 def test_when_numbers_are_fetched_does_not_matter(
     every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "History", lambda strategy, _: TrainingLog(strategy, every))
+    monkeypatch.setattr(loop, "TrainingLog", lambda strategy, _: TrainingLog(strategy, every))
     assert trained("llama", False).same(plain("llama", False))
 
 
@@ -430,7 +430,7 @@ def test_outputs_say_how_they_were_made(workspace: Workspace, capfd: Any) -> Non
     assert main(workspace.command("fine-tune")) == 0
     assert "trains with" not in capfd.readouterr().err  # the plain way of a CPU
     _, metadata = read_tensors(workspace.folder / "out/trace.safetensors")
-    assert metadata["provenance"]["mode"]["optimiser"] == "plain"
+    assert metadata["provenance"]["mode"]["optimiser"] == "adamw"
     assert metadata["provenance"]["settings"]["mode"]["optimiser"] == "auto"
     text = workspace.study.read_text(encoding="utf-8")
     packed = text.replace("training:\n", "training:\n  mode: {packing: always}\n", 1)

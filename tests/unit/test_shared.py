@@ -169,7 +169,7 @@ def test_the_stage_writes_sets_and_tables(tmp_path: Path) -> None:
 def test_what_the_traces_lack_is_told(tmp_path: Path) -> None:
     traces = write_traces(tmp_path, rankings(5, 30))
     out = {name: tmp_path / name for name in ("out", "curve", "where")}
-    with pytest.raises(FactRecallError, match=r"trace\.keep"):
+    with pytest.raises(FactRecallError, match=r"trace\.top_fraction"):
         select_shared(31, "signed", traces=traces, **out, provenance={})
     with pytest.raises(FactRecallError, match="no gradient of QA_in"):
         read_rankings(traces[:1])

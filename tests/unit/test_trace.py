@@ -33,8 +33,8 @@ def sides(tiny: Tiny) -> dict[int, str]:
 
 @pytest.mark.parametrize("questions", ["one", "all"])
 def test_the_trace_equals_a_naive_loop(tiny: Tiny, questions: str) -> None:
-    settings = recipe(updates=5, batch_size=24, questions=questions)
-    examples = mix_of(tiny, questions=questions)
+    settings = recipe(updates=5, batch_size=24, questions_per_example=questions)
+    examples = mix_of(tiny, questions_per_example=questions)
     traced = sides(tiny)
     model = copy.deepcopy(tiny.model).double()
     trace = GradientTrace(model, traced)

@@ -56,7 +56,7 @@ CONDITIONS: dict[str, Callable[[Study], bool]] = {
     "grafted_embeddings": lambda study: not study["grafting"]["exclude_embeddings"],
     # The paper's tables hold eight sizes; a grid that has all of them is as fine as its own.
     "mask_sizes": lambda study: not set(study["grafting"]["alphas"]) >= _PAPER_ALPHAS,
-    "fewer_grafted": lambda study: study["grafting"]["individuals"] != 1_000,
+    "fewer_grafted": lambda study: study["grafting"]["fit_individuals"] != 1_000,
     "node_steps": lambda study: any(
         study["circuits"][kind] not in (None, steps) for kind, steps in _PAPER_STEPS.items()
     ),
