@@ -13,7 +13,9 @@ import yaml
 from hypothesis import settings
 
 from factrecall.cli import main
-from factrecall.config import Facts, Pools, Recipe, Scratch
+from factrecall.config.facts import Facts, PoolSizes
+from factrecall.config.model import Scratch
+from factrecall.config.training import Recipe
 from factrecall.data.tables import FactTables, make_facts
 from factrecall.models.scratch import build_model
 from factrecall.models.tokenizers import train_tokenizer
@@ -26,7 +28,7 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 ARCHITECTURES = ("llama", "gpt_neox")
-SMALL_POOLS = Pools(first_names=8, last_names=12, cities=5, universities=5, jobs=5, companies=5)
+SMALL_POOLS = PoolSizes(first_names=8, last_names=12, cities=5, universities=5, jobs=5, companies=5)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,7 +17,7 @@ import torch
 from torch import distributed
 from torch.distributed.tensor import DTensor
 
-from factrecall.config import Facts
+from factrecall.config.facts import Facts
 from factrecall.data.tables import make_facts
 from factrecall.models.scratch import build_model
 from factrecall.training.examples import training_set

@@ -7,7 +7,7 @@ from functools import cache
 import pandas as pd
 import torch
 
-from factrecall.config import Facts
+from factrecall.config.facts import Facts
 from factrecall.data.tables import make_facts
 from factrecall.experiments.attribution.counterfactual_prompts import Texts, draw_facts
 from factrecall.experiments.attribution.tokenised_prompts import read

@@ -20,7 +20,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from factrecall.config import Scratch
+from factrecall.config.model import Scratch
 from factrecall.data.tables import make_facts
 from factrecall.evaluation import prefix_sharing
 from factrecall.evaluation.batching import Answers

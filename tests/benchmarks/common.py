@@ -10,8 +10,8 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from factrecall.config import Recipe
 from factrecall.config.reading import read_study
+from factrecall.config.training import Recipe
 from factrecall.data.tables import FactTables, make_facts
 from factrecall.models.scratch import build_model
 from factrecall.models.tokenizers import train_tokenizer

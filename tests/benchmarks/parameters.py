@@ -17,9 +17,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from factrecall.config import DualAveraging, SigmoidSGD
 from factrecall.evaluation.batching import Answers
 from factrecall.experiments.grafting.dual_averaging import Questions, dual_averaging
+from factrecall.experiments.grafting.settings import DualAveraging, SigmoidSGD
 from factrecall.experiments.grafting.sigmoid_sgd import sigmoid_sgd
 from factrecall.experiments.shared_parameters.entry_ranks import by_index, entries, sizes
 from factrecall.models.forward import Encoded, encode

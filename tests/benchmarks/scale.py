@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from factrecall.config import Trace
+from factrecall.config.training import TraceSettings
 from factrecall.experiments.shared_parameters.stage import select_shared
 from factrecall.parameters.sets import read_sets
 from factrecall.parameters.space import ParameterSpace
@@ -119,7 +119,7 @@ def _run(small: bool, folder: Path) -> None:
     model = model_of(small)
     space = ParameterSpace.of(model)
     k = 30_000 if small else 100_000_000
-    settings = Trace(top_fraction=k * 12 // 10)
+    settings = TraceSettings(top_fraction=k * 12 // 10)
     steps: dict[str, dict[str, float]] = {}
 
     @contextmanager

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from factrecall.config import Adaptive, Each, Steps
 from factrecall.data.tables import FactTables
 from factrecall.evaluation.batching import Batch
 from factrecall.experiments.circuits import sweep_runner
+from factrecall.experiments.circuits.settings import AdaptiveSteps, AllSteps, NodesPerStep
 from factrecall.experiments.circuits.sweep_runner import SweepRunner
 from factrecall.runtime import signals
 from factrecall.runtime.signals import Interrupted
@@ -22,11 +22,11 @@ from tests.conftest import ARCHITECTURES, tiny_of
 from tests.unit.test_intervene import files_of, prepared, run
 
 AFRESH = 4
-EACH = Each(method="all")
-BENT = Adaptive(method="adaptive", intervals=3, tolerance=0.01, held_out=3)
+EACH = AllSteps(method="all")
+BENT = AdaptiveSteps(method="adaptive", intervals=3, tolerance=0.01, held_out=3)
 JOBS = {
-    "each": ("attention", "shared", Steps(forward=1, backward=2), EACH),
-    "adaptive": ("unit", "controls", Steps(forward=2, backward=3), BENT),
+    "each": ("attention", "shared", NodesPerStep(forward=1, backward=2), EACH),
+    "adaptive": ("unit", "controls", NodesPerStep(forward=2, backward=3), BENT),
 }
 
 
@@ -154,7 +154,7 @@ def test_another_job_does_not_take_up_the_state(folder: Path, watch: Watch) -> N
     kind, by, size, steps = JOBS["each"]
     others: list[tuple[Any, ...]] = [
         (kind, "controls", size, steps),
-        (kind, by, Steps(forward=1, backward=3), steps),
+        (kind, by, NodesPerStep(forward=1, backward=3), steps),
         (kind, by, size, BENT),
         (kind, by, size, steps, 2),
     ]

@@ -68,7 +68,7 @@ class Case:
 @pytest.fixture(scope="module", params=["llama", "gpt_neox"])
 def case(request: pytest.FixtureRequest) -> Case:
     """A model of three layers, trained until it is right at times, its MLP the more."""
-    from factrecall.config import Facts
+    from factrecall.config.facts import Facts
     from factrecall.data.tables import make_facts
     from factrecall.models.scratch import build_model
     from tests.conftest import SMALL_POOLS

@@ -169,7 +169,7 @@ def test_nothing_is_left_after_an_exception(
 
 
 def test_a_tied_tensor_is_written_once_and_stays_tied() -> None:
-    from factrecall.config import Facts
+    from factrecall.config.facts import Facts
     from factrecall.data.tables import make_facts
     from factrecall.models.scratch import build_model
     from tests.conftest import SMALL_POOLS, scratch, tokenizer_for

@@ -13,8 +13,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from factrecall.config import Facts, Section, Study
+from factrecall.config.facts import Facts
 from factrecall.config.reading import configuration_page, parse_study, read_study, study_schema
+from factrecall.config.section import Section
+from factrecall.config.study import Study
 from factrecall.data.people import draw_split
 from factrecall.runtime.errors import FactRecallError
 

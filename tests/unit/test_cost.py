@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from factrecall.cli import main
-from factrecall.config import Study
 from factrecall.config.reading import read_study
+from factrecall.config.study import Study
 from factrecall.cost.devices import DEVICES, SOME_CPU
 from factrecall.cost.job_cost import Passes
 from factrecall.cost.jobs import Job, jobs_of
@@ -92,7 +92,7 @@ def test_the_paper_has_208_jobs_of_known_stages(paper: Study) -> None:
 
 
 def test_words_are_counted_as_the_tokenizer_does(facts: FactTables) -> None:
-    from factrecall.config import Facts
+    from factrecall.config.facts import Facts
 
     settings = Facts(people=16, pretrain_people=4, pools=SMALL_POOLS)
     texts = texts_of(settings, 3)
@@ -107,7 +107,7 @@ def test_words_are_counted_as_the_tokenizer_does(facts: FactTables) -> None:
 
 
 def test_tokens_of_questions_that_share_rows_are_about_as_planned() -> None:
-    from factrecall.config import Facts
+    from factrecall.config.facts import Facts
     from factrecall.data.tables import make_facts
 
     settings = Facts(people=120)

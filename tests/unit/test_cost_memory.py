@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factrecall.config import ExecutionSettings as Settings
+from factrecall.config.training import ExecutionSettings as Settings
 from factrecall.cost.devices import DEVICES, this_cpu
 from factrecall.cost.execution_choice import FITS, candidates, choose, fits
 from factrecall.cost.memory import activation_bytes, training_memory

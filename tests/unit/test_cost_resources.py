@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from factrecall.config import Study
 from factrecall.config.model import Folder
 from factrecall.config.reading import read_study
+from factrecall.config.study import Study
 from factrecall.cost.analysis import states_bytes
 from factrecall.cost.models import UNKNOWN, model_info, parameters_of_name
 from factrecall.cost.resources import GOES_ON, LONGEST, gpus, needs, resources

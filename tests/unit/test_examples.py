@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from factrecall.data import RELATIONS
 from factrecall.data.files import joined
 from factrecall.data.tables import FactTables, make_bio, make_qa
 from factrecall.data.templates import load_templates
@@ -20,6 +19,7 @@ from factrecall.models.forward import Encoded, encode
 from factrecall.runtime.errors import FactRecallError
 from factrecall.training.batches import IGNORED, Example
 from factrecall.training.examples import bio_examples, qa_examples, training_set
+from factrecall.vocabulary import RELATIONS
 from tests.conftest import recipe, tokenizer_for
 
 if TYPE_CHECKING:

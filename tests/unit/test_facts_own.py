@@ -7,12 +7,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from factrecall.config import Facts
-from factrecall.data import RELATIONS
+from factrecall.config.facts import Facts
 from factrecall.data.own_data import read_people
 from factrecall.data.people import PEOPLE_COLUMNS
 from factrecall.data.tables import make_facts
 from factrecall.runtime.errors import FactRecallError
+from factrecall.vocabulary import RELATIONS
 
 COUNT = 4
 SETTINGS = Facts(people=COUNT)

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from factrecall.config import Facts, Pools
-from factrecall.data import RELATIONS
+from factrecall.config.facts import Facts, PoolSizes
 from factrecall.data.people import PEOPLE_COLUMNS, sample_people
 from factrecall.data.pools import STATES, institutions, make_pools, unique
 from factrecall.runtime.errors import FactRecallError
+from factrecall.vocabulary import RELATIONS
 
 POOLS = ("first_names", "last_names", "cities", "universities", "jobs", "companies")
 
@@ -27,35 +27,35 @@ def people() -> pd.DataFrame:
 
 @pytest.mark.parametrize("key", POOLS)
 def test_pools_hold_as_many_different_values_as_asked(key: str) -> None:
-    values = getattr(make_pools(Pools(), 0), key)
-    assert len(values) == len(set(values)) == getattr(Pools(), key)
+    values = getattr(make_pools(PoolSizes(), 0), key)
+    assert len(values) == len(set(values)) == getattr(PoolSizes(), key)
     assert all(value == value.strip() and value for value in values)
 
 
 @pytest.mark.parametrize("key", POOLS)
 def test_smaller_pool_is_the_beginning_of_a_larger(key: str) -> None:
-    whole = getattr(make_pools(Pools(), 3), key)
-    small = getattr(make_pools(Pools(**{key: 20}), 3), key)
+    whole = getattr(make_pools(PoolSizes(), 3), key)
+    small = getattr(make_pools(PoolSizes(**{key: 20}), 3), key)
     assert small == whole[:20]
 
 
 @pytest.mark.parametrize("key", POOLS)
 def test_pools_depend_on_the_seed_alone(key: str) -> None:
-    assert getattr(make_pools(Pools(), 0), key) == getattr(make_pools(Pools(), 0), key)
-    assert getattr(make_pools(Pools(), 0), key) != getattr(make_pools(Pools(), 1), key)
+    assert getattr(make_pools(PoolSizes(), 0), key) == getattr(make_pools(PoolSizes(), 0), key)
+    assert getattr(make_pools(PoolSizes(), 0), key) != getattr(make_pools(PoolSizes(), 1), key)
 
 
 def test_largest_pools_of_the_settings_exist() -> None:
     bounds = {
-        key: next(m.le for m in Pools.model_fields[key].metadata if hasattr(m, "le"))
+        key: next(m.le for m in PoolSizes.model_fields[key].metadata if hasattr(m, "le"))
         for key in POOLS
     }
-    pools = make_pools(Pools(**bounds), 0)
+    pools = make_pools(PoolSizes(**bounds), 0)
     assert {key: len(set(getattr(pools, key))) for key in POOLS} == bounds
 
 
 def test_cities_are_single_invented_words_each_tied_to_one_state() -> None:
-    cities = [city.split(", ") for city in make_pools(Pools(cities=2000), 0).cities]
+    cities = [city.split(", ") for city in make_pools(PoolSizes(cities=2000), 0).cities]
     names = [name for name, _ in cities]
     assert len(set(names)) == 2000
     assert all(name.isalpha() and name.istitle() for name in names)
@@ -64,7 +64,7 @@ def test_cities_are_single_invented_words_each_tied_to_one_state() -> None:
 
 
 def test_jobs_are_lower_case_and_no_cut_off_words() -> None:
-    jobs = make_pools(Pools(jobs=600), 0).jobs
+    jobs = make_pools(PoolSizes(jobs=600), 0).jobs
     assert all(job == job.lower() for job in jobs)
     assert not {"copy", "land", "make", "sub"} & set(jobs)
 
@@ -78,7 +78,7 @@ def test_institutions_are_three_hundred_plain_names() -> None:
 
 
 def test_pool_beyond_its_source_names_key_value_and_remedy() -> None:
-    sizes = Pools.model_construct(**{**Pools().model_dump(), "jobs": 5000})
+    sizes = PoolSizes.model_construct(**{**PoolSizes().model_dump(), "jobs": 5000})
     with pytest.raises(FactRecallError) as error:
         make_pools(sizes, 0)
     assert error.value.where == "facts.pools.jobs"
@@ -189,7 +189,7 @@ def test_both_splits_have_people_whatever_the_share(people: int, share: float, i
 
 
 def test_every_full_name_can_be_used_and_not_one_more() -> None:
-    pools = Pools(first_names=4, last_names=5)
+    pools = PoolSizes(first_names=4, last_names=5)
     full = sample_people(Facts(people=12, pretrain_people=8, pools=pools), 0)
     assert full["name"].nunique() == 20
     with pytest.raises(FactRecallError) as error:
@@ -217,11 +217,11 @@ def test_people_of_pretraining_do_not_repeat_the_draws_of_the_study() -> None:
 @pytest.mark.parametrize("hash_seed", ["1", "2"])
 def test_pools_are_the_same_in_every_process(hash_seed: str) -> None:
     code = (
-        "from factrecall.config import Pools; from factrecall.data.pools import make_pools;"
-        "print(repr(make_pools(Pools(), 0)))"
+        "from factrecall.config.facts import PoolSizes; from factrecall.data.pools import make_pools;"
+        "print(repr(make_pools(PoolSizes(), 0)))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
     shown = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     ).stdout
-    assert shown.strip() == repr(make_pools(Pools(), 0))
+    assert shown.strip() == repr(make_pools(PoolSizes(), 0))

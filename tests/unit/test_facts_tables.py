@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from factrecall.config import Facts
-from factrecall.data import RELATIONS
+from factrecall.config.facts import Facts
 from factrecall.data.files import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS, joined
 from factrecall.data.tables import FactTables, make_facts
 from factrecall.data.templates import load_templates
 from factrecall.runtime.storage import read_table, write_table
+from factrecall.vocabulary import RELATIONS
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factrecall.config import Pools
-from factrecall.data import RELATIONS
+from factrecall.config.facts import PoolSizes
 from factrecall.data.pools import BLOOD_TYPES, make_pools
 from factrecall.data.rendering import Rendered, article, render_question, render_sentence
 from factrecall.data.templates import load_templates, read_templates
 from factrecall.runtime.errors import FactRecallError
+from factrecall.vocabulary import RELATIONS
 
 TEMPLATES = load_templates()
 ALL = [(relation, t) for relation in RELATIONS for t in TEMPLATES.sentences[relation]]
@@ -27,7 +27,7 @@ COUNTS = {
     "employer": 29,
     "blood_type": 21,
 }
-POOLS = make_pools(Pools(jobs=600), 0)
+POOLS = make_pools(PoolSizes(jobs=600), 0)
 EXTREMES = {
     "birth_date": ("February 1, 2089", "December 28, 1900"),
     "birth_city": ("Amyville, GA", max(POOLS.cities, key=len)),

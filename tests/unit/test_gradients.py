@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from factrecall.config import GradientSimilarity, Trace
-from factrecall.data import RELATIONS
+from factrecall.config.training import TraceSettings
 from factrecall.data.files import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS, FactFiles
 from factrecall.evaluation.exact_match import Evaluation
 from factrecall.experiments.gradient_similarity.sampled_parameters import Coordinates, Products
+from factrecall.experiments.gradient_similarity.settings import GradientSimilaritySettings
 from factrecall.experiments.gradient_similarity.stage import (
     GRADIENTS,
     Moment,
@@ -41,10 +41,11 @@ from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.storage import read_table, write_table
 from factrecall.training.fine_tuning import traced_individuals
 from factrecall.training.snapshots import Snapshots
+from factrecall.vocabulary import RELATIONS
 from tests.conftest import Tiny, scratch, tokenizer_for
 
 CPU = torch.device("cpu")
-TRACE = Trace(in_distribution=3, out_of_distribution=3)
+TRACE = TraceSettings(in_distribution=3, out_of_distribution=3)
 GROUPS = ["all", "S", "gamma", "random", "rest", "layer 0", "layer 1", "embeddings"]
 MOMENTS = [("bio", 0.0, "base"), ("bio", 0.5, "snapshot"), ("stage", 1.0, "tuned")]
 
@@ -90,7 +91,9 @@ def folder(tiny: Tiny, tmp_path: Path) -> Path:
 
 
 def run(
-    folder: Path, gradients: GradientSimilarity, moments: list[tuple[str, float, str]] = MOMENTS
+    folder: Path,
+    gradients: GradientSimilaritySettings,
+    moments: list[tuple[str, float, str]] = MOMENTS,
 ) -> pd.DataFrame:
     compare_gradients(
         gradients,
@@ -187,7 +190,7 @@ def masks_of(tiny: Tiny) -> dict[str, np.ndarray]:
 
 
 def test_cosines_are_those_of_a_naive_twin(tiny: Tiny, folder: Path) -> None:
-    found = run(folder, GradientSimilarity(individuals=2))
+    found = run(folder, GradientSimilaritySettings(individuals=2))
     traced = traced_individuals(tiny.facts.individuals, TRACE, 0)
     models = [tiny.model, moved(tiny, 2), moved(tiny, 1)]
     keys = ["group", "kind", "individual", "relation"]
@@ -209,7 +212,7 @@ def test_cosines_are_those_of_a_naive_twin(tiny: Tiny, folder: Path) -> None:
 
 
 def test_all_traced_people_are_compared_by_null(folder: Path) -> None:
-    found = run(folder, GradientSimilarity(individuals=None), MOMENTS[:1])
+    found = run(folder, GradientSimilaritySettings(individuals=None), MOMENTS[:1])
     assert found.groupby("split")["individual"].nunique().to_dict() == {"in": 3, "out": 3}
 
 
@@ -225,7 +228,7 @@ def test_equal_texts_have_equal_gradients(tiny: Tiny, folder: Path) -> None:
     for column in ("attribute_start", "attribute_end", "terminator_end"):
         qa[column] = (qa[column] + before).astype("int32")
     write_table(folder / "qa", qa[list(QA_COLUMNS)], QA_COLUMNS)
-    found = run(folder, GradientSimilarity(individuals=2), MOMENTS[:1])
+    found = run(folder, GradientSimilaritySettings(individuals=2), MOMENTS[:1])
     matched = found[found["kind"] == "matched"]
     np.testing.assert_allclose(matched["cosine"], 1.0, atol=1e-5)
     assert found[found["kind"] == "relation"]["cosine"].max() < 0.999
@@ -233,7 +236,7 @@ def test_equal_texts_have_equal_gradients(tiny: Tiny, folder: Path) -> None:
 
 def test_an_empty_group_has_no_cosine(tiny: Tiny, folder: Path) -> None:
     write_sets(folder / "sets", {"S": ParameterSet.empty(ParameterSpace.of(tiny.model))})
-    found = run(folder, GradientSimilarity(individuals=2), MOMENTS[:1])
+    found = run(folder, GradientSimilaritySettings(individuals=2), MOMENTS[:1])
     missing = found["cosine"].isna()
     empty = found["group"].isin(["S", "random"])
     assert missing[empty].all() and not missing[~empty & (found["kind"] == "matched")].any()
@@ -353,16 +356,18 @@ def test_drawn_coordinates_estimate_without_bias(tiny: Tiny) -> None:
 
 
 def test_as_many_as_there_are_is_exact(folder: Path) -> None:
-    exact = run(folder, GradientSimilarity(individuals=2), MOMENTS[:1])
+    exact = run(folder, GradientSimilaritySettings(individuals=2), MOMENTS[:1])
     assert run(
-        folder, GradientSimilarity(individuals=2, sampled_parameters=10**9), MOMENTS[:1]
+        folder, GradientSimilaritySettings(individuals=2, sampled_parameters=10**9), MOMENTS[:1]
     ).equals(exact)
-    drawn = run(folder, GradientSimilarity(individuals=2, sampled_parameters=500), MOMENTS[:1])
+    drawn = run(
+        folder, GradientSimilaritySettings(individuals=2, sampled_parameters=500), MOMENTS[:1]
+    )
     assert not drawn["cosine"].equals(exact["cosine"])
     error = (drawn["cosine"] - exact["cosine"])[exact["group"] == "all"]
     assert error.abs().mean() < 0.2
     assert run(
-        folder, GradientSimilarity(individuals=2, sampled_parameters=500), MOMENTS[:1]
+        folder, GradientSimilaritySettings(individuals=2, sampled_parameters=500), MOMENTS[:1]
     ).equals(drawn)
 
 
@@ -383,7 +388,7 @@ def test_weights_of_another_model_are_told(tiny: Tiny, folder: Path) -> None:
     other = build_model(scratch(tiny.architecture, hidden_size=16), tokenizer, 1)
     save_model(folder / "tuned", other, tokenizer)
     with pytest.raises(FactRecallError, match="different parameter spaces"):
-        run(folder, GradientSimilarity(individuals=2))
+        run(folder, GradientSimilaritySettings(individuals=2))
 
 
 # --- all histories together -------------------------------------------------------------------

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 import torch
 
-from factrecall.config import DualAveraging, Grafting, SigmoidSGD
 from factrecall.data.files import QA_COLUMNS
 from factrecall.experiments.common.model_pair import open_pair
 from factrecall.experiments.grafting.grafter import (
@@ -25,6 +24,7 @@ from factrecall.experiments.grafting.grafter import (
     smallest,
 )
 from factrecall.experiments.grafting.mask_checks import CHECKS, overlap, shuffled
+from factrecall.experiments.grafting.settings import DualAveraging, GraftingSettings, SigmoidSGD
 from factrecall.experiments.grafting.stage import (
     Graft,
     graft,
@@ -44,7 +44,7 @@ from tests.conftest import Tiny, recipe
 
 CPU = torch.device("cpu")
 ALPHAS = [0.02, 0.2]
-SETTINGS = Grafting(
+SETTINGS = GraftingSettings(
     alphas=ALPHAS,
     fit_individuals=4,
     exclude_embeddings=False,
@@ -73,7 +73,7 @@ def folder(tiny: Tiny, tmp_path: Path) -> Path:
 
 def run_graft(
     folder: Path,
-    settings: Grafting,
+    settings: GraftingSettings,
     seed: int = 3,
     thorough: bool = True,
     checkpoint_interval_s: float = 1e9,
@@ -88,7 +88,7 @@ def run_graft(
 
 
 def run_without(
-    folder: Path, settings: Grafting, seed: int = 3, checkpoint_interval_s: float = 1e9
+    folder: Path, settings: GraftingSettings, seed: int = 3, checkpoint_interval_s: float = 1e9
 ) -> None:
     out = folder / f"{seed}"
     graft_without_shared(
@@ -100,7 +100,7 @@ def run_without(
     )  # fmt: skip
 
 
-def run(folder: Path, settings: Grafting, seed: int = 3, thorough: bool = True) -> Graft:
+def run(folder: Path, settings: GraftingSettings, seed: int = 3, thorough: bool = True) -> Graft:
     """Graft with S and without; all files of the two jobs are in a folder of their own."""
     run_graft(folder, settings, seed, thorough)
     run_without(folder, settings, seed)

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from factrecall.config import DualAveraging, Grafting, SigmoidSGD
 from factrecall.evaluation.batching import Answers
+from factrecall.experiments.grafting.settings import DualAveraging, GraftingSettings, SigmoidSGD
 from factrecall.runtime.checkpoint import Checkpoint
 from factrecall.runtime.signals import Interrupted, handle_signals
 from tests.conftest import Tiny
 from tests.unit.test_grafts import run_graft, run_without, write_study
 
-DUAL = Grafting(
+DUAL = GraftingSettings(
     alphas=[0.02, 0.2],
     fit_individuals=3,
     exclude_embeddings=False,
@@ -39,7 +39,7 @@ BOTH = pytest.mark.parametrize("settings", [DUAL, SIGMOID], ids=["dual averaging
 class Jobs:
     """Both jobs of a model, and what they write when nothing disturbs them."""
 
-    def __init__(self, folder: Path, settings: Grafting) -> None:
+    def __init__(self, folder: Path, settings: GraftingSettings) -> None:
         self.folder, self.settings = folder, settings
         self.descents = 0
         with self.at_each_descent(lambda: None):
@@ -47,7 +47,9 @@ class Jobs:
             self.total = self.descents
         self.whole = self.files()
 
-    def run(self, checkpoint_interval_s: float = 1e9, settings: Grafting | None = None) -> None:
+    def run(
+        self, checkpoint_interval_s: float = 1e9, settings: GraftingSettings | None = None
+    ) -> None:
         """Run those that are not done, as a workflow does."""
         for job, last in ((run_graft, "checks"), (run_without, "shares")):
             if not (self.folder / "3" / last).exists():
@@ -105,7 +107,7 @@ class Jobs:
 
 
 @pytest.fixture
-def jobs(tiny: Tiny, tmp_path: Path, settings: Grafting) -> Jobs:
+def jobs(tiny: Tiny, tmp_path: Path, settings: GraftingSettings) -> Jobs:
     write_study(tiny, tmp_path)
     return Jobs(tmp_path, settings)
 
@@ -192,7 +194,7 @@ def test_anything_of_the_inputs_makes_another_state(
 
     monkeypatch.setattr(Checkpoint, "__init__", stop)
 
-    def key(job: Callable[..., None], seed: int = 3, settings: Grafting = DUAL) -> str:
+    def key(job: Callable[..., None], seed: int = 3, settings: GraftingSettings = DUAL) -> str:
         with pytest.raises(_Stopped):
             job(tmp_path, settings, seed)
         return keys[-1]

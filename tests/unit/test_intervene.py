@@ -11,10 +11,9 @@ import pandas as pd
 import pytest
 import torch
 
-from factrecall.config import Adaptive, Case, DualAveraging, Each, Grafting, Steps
-from factrecall.data import RELATIONS
 from factrecall.data.files import BIO_COLUMNS, QA_COLUMNS
 from factrecall.experiments.case_study.attention_head import look, telling
+from factrecall.experiments.case_study.settings import CaseStudySettings
 from factrecall.experiments.case_study.stage import (
     ATTENTION,
     CASE,
@@ -26,11 +25,13 @@ from factrecall.experiments.case_study.stage import (
 )
 from factrecall.experiments.circuits import summary as tables
 from factrecall.experiments.circuits.continuity import CONTINUITY
+from factrecall.experiments.circuits.settings import AdaptiveSteps, AllSteps, NodesPerStep
 from factrecall.experiments.circuits.stage import CURVES, NODES, QUESTIONS, STEPS, intervene
 from factrecall.experiments.circuits.sweep import BY
 from factrecall.experiments.common.prompts import ROLES, prompts
 from factrecall.experiments.grafting.grafted_model import Grafted, open_grafted
 from factrecall.experiments.grafting.grafter import OUTCOMES, fitted_people, looked_at
+from factrecall.experiments.grafting.settings import DualAveraging, GraftingSettings
 from factrecall.experiments.grafting.stage import graft
 from factrecall.models.architectures import architecture_of
 from factrecall.models.loading import load_model, save_model
@@ -42,11 +43,12 @@ from factrecall.runtime.seeds import generator
 from factrecall.runtime.storage import read_table, write_table
 from factrecall.training.examples import training_set
 from factrecall.training.loop import train
+from factrecall.vocabulary import RELATIONS
 from tests.conftest import Tiny, recipe
 
 CPU = torch.device("cpu")
 PEOPLE = 4
-GRAFTING = Grafting(
+GRAFTING = GraftingSettings(
     alphas=[0.1, 0.4],
     fit_individuals=PEOPLE,
     exclude_embeddings=False,
@@ -90,8 +92,8 @@ def run(
     folder: Path,
     kind: str,
     by: str,
-    size: Steps,
-    steps: Each | Adaptive,
+    size: NodesPerStep,
+    steps: AllSteps | AdaptiveSteps,
     individuals: int | None = None,
     *,
     name: str = "circuits",
@@ -140,7 +142,7 @@ def summarised(folder: Path, interventions: list[tables.Intervention]) -> dict[s
 
 
 def test_sweeps_go_from_pre_to_the_grafted_model_and_back(folder: Path) -> None:
-    done = both(folder, "attention", Steps(forward=1, backward=4), Each(method="all"))
+    done = both(folder, "attention", NodesPerStep(forward=1, backward=4), AllSteps(method="all"))
     questions, others = (read_table(one.questions, QUESTIONS) for one in done)
     assert questions.equals(others)
     found = summarised(folder, done)
@@ -180,11 +182,14 @@ def test_sweeps_go_from_pre_to_the_grafted_model_and_back(folder: Path) -> None:
 
 
 def test_the_tables_of_a_study(folder: Path) -> None:
-    each, bent = Each(method="all", stride=3), Adaptive(method="adaptive", intervals=3, held_out=2)
+    each, bent = (
+        AllSteps(method="all", stride=3),
+        AdaptiveSteps(method="adaptive", intervals=3, held_out=2),
+    )
     done = [
-        *both(folder, "attention", Steps(forward=2, backward=2), each),
-        *both(folder, "unit", Steps(forward=4, backward=8), bent),
-        *both(folder, "column", Steps(forward=16, backward=16), each, individuals=2),
+        *both(folder, "attention", NodesPerStep(forward=2, backward=2), each),
+        *both(folder, "unit", NodesPerStep(forward=4, backward=8), bent),
+        *both(folder, "column", NodesPerStep(forward=16, backward=16), each, individuals=2),
     ]
     found = summarised(folder, done)
     whole = {d.kind: read_table(d.questions, QUESTIONS)["grafted"].mean() for d in done}
@@ -213,7 +218,9 @@ def test_the_tables_of_a_study(folder: Path) -> None:
 
 def test_controls_hold_nothing_of_what_is_shared(folder: Path) -> None:
     """Another S is another job by it, and leaves its controls and their draws as they are."""
-    done = both(folder, "unit", Steps(forward=8, backward=8), Each(method="all", stride=2))
+    done = both(
+        folder, "unit", NodesPerStep(forward=8, backward=8), AllSteps(method="all", stride=2)
+    )
     shared, controls = done
     before = {path: path.read_bytes() for path in files_of(controls)}
     orders = read_table(shared.curves, CURVES)["order"]
@@ -224,7 +231,9 @@ def test_controls_hold_nothing_of_what_is_shared(folder: Path) -> None:
     space = ParameterSpace.of(load_model(folder / "mix"))
     others = (~ParameterSet.empty(space)).sample(3000, generator(99))
     write_sets(folder / "mix.sets", {"S": others})
-    done = both(folder, "unit", Steps(forward=8, backward=8), Each(method="all", stride=2))
+    done = both(
+        folder, "unit", NodesPerStep(forward=8, backward=8), AllSteps(method="all", stride=2)
+    )
     assert before == {path: path.read_bytes() for path in before}
     assert not orders.equals(read_table(shared.curves, CURVES)["order"])
     second = summarised(folder, done)["out"].set_index("priority")
@@ -242,7 +251,9 @@ def files_of(job: tables.Intervention) -> list[Path]:
 
 
 def test_fractions_are_counted_in_the_order_of_each_sweep(folder: Path) -> None:
-    done = both(folder, "column", Steps(forward=8, backward=16), Each(method="all", stride=3))
+    done = both(
+        folder, "column", NodesPerStep(forward=8, backward=16), AllSteps(method="all", stride=3)
+    )
     steps = summarised(folder, done)["out"]
     model = load_model(folder / "mix")
     nodes = Nodes.of(model, "column")
@@ -307,7 +318,7 @@ def test_fitted_people_are_those_of_grafting(tiny: Tiny) -> None:
 # --- the case study ---------------------------------------------------------------------------
 
 
-def study(folder: Path, case: Case) -> dict[str, pd.DataFrame]:
+def study(folder: Path, case: CaseStudySettings) -> dict[str, pd.DataFrame]:
     schemas = {"out": CASE, "tokens": TOKENS, "attention": ATTENTION, "logits": LENS}
     schemas["looks"] = LOOKS
     paths = {name: folder / f"case.{name}.parquet" for name in schemas}
@@ -325,9 +336,9 @@ def study(folder: Path, case: Case) -> dict[str, pd.DataFrame]:
 
 
 def test_the_case_is_the_head_of_most_shared_parameters(folder: Path, tiny: Tiny) -> None:
-    found = study(folder, Case())
+    found = study(folder, CaseStudySettings())
     case = found["out"].set_index("tuning")
-    done = run(folder, "attention", "shared", Steps(), Each(method="all", stride=99))
+    done = run(folder, "attention", "shared", NodesPerStep(), AllSteps(method="all", stride=99))
     nodes = read_table(done.nodes, NODES).query("projection == 'O'")
     assert case.loc["mix", "shared"] == nodes["members"].max()
     assert case.loc["mix", "shared_rank"] == 1
@@ -382,16 +393,16 @@ def test_a_fact_is_preferred_that_mixed_training_alone_recalls(folder: Path) -> 
             "stage": [True, True, False, False, False],
         }
     )
-    assert _fact(Case(), facts) == 3  # of the two that tell, the paper's relation
-    assert _fact(Case(relation="job"), facts) == 2
-    assert _fact(Case(individual=1), facts) == 0
+    assert _fact(CaseStudySettings(), facts) == 3  # of the two that tell, the paper's relation
+    assert _fact(CaseStudySettings(relation="job"), facts) == 2
+    assert _fact(CaseStudySettings(individual=1), facts) == 0
     with pytest.raises(FactRecallError, match="individual = 9"):
-        _fact(Case(individual=9), facts)
+        _fact(CaseStudySettings(individual=9), facts)
 
 
 def test_a_head_that_is_not_there_is_told(folder: Path) -> None:
     with pytest.raises(FactRecallError, match="2 layers of 4 heads"):
-        study(folder, Case(layer=5, head=0))
+        study(folder, CaseStudySettings(layer=5, head=0))
 
 
 def test_a_heads_output_is_its_part_of_the_attention_output(tiny: Tiny) -> None:

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from factrecall.config import DualAveraging, SigmoidSGD
 from factrecall.evaluation.batching import Answers
 from factrecall.experiments.grafting.dual_averaging import (
     FIRST,
@@ -22,6 +21,7 @@ from factrecall.experiments.grafting.dual_averaging import (
     gradients,
     updates_of,
 )
+from factrecall.experiments.grafting.settings import DualAveraging, SigmoidSGD
 from factrecall.experiments.grafting.sigmoid_sgd import sigmoid_sgd
 from factrecall.models.forward import Encoded, encode
 from factrecall.parameters.patched_weights import PatchedWeights

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from factrecall.config import Folder, Hub
+from factrecall.config.model import Folder, Hub
 from factrecall.models.loading import load_model, load_tokenizer, save_model
 from factrecall.models.sources import fetch
 from factrecall.runtime.errors import FactRecallError

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 import torch
 
-from factrecall.config import Patching, Representations
 from factrecall.evaluation.exact_match import Evaluation
 from factrecall.experiments.attribution import patching
 from factrecall.experiments.attribution.attribution_summary import PATCHED, summarise_patching
@@ -23,8 +22,10 @@ from factrecall.experiments.attribution.patching import (
     patched,
     states_of,
 )
+from factrecall.experiments.attribution.settings import PatchingSettings
 from factrecall.experiments.attribution.tokenised_prompts import POSITIONS, TokenisedPrompt, read
 from factrecall.experiments.common.prompts import compose
+from factrecall.experiments.representations.settings import RepresentationSettings
 from factrecall.models.architectures import architecture_of
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.statistics import TOGETHER
@@ -140,7 +141,8 @@ def test_a_table_holds_every_patch_and_the_model_is_left_as_it_was(
         out = tmp_path / f"{layers}.parquet"
         patch(
             tiny.model, tiny.tokenizer,
-            Representations(layers=layers, patching=Patching(individuals=2)), 5, 1024,
+            RepresentationSettings(layers=layers, patching=PatchingSettings(individuals=2)),
+            5, 1024,
             bio=FACTS.bio, qa=FACTS.qa, device=CPU, out=out, provenance={},
         )  # fmt: skip
         tables[layers is None] = read_table(out, PATCHING)
@@ -175,7 +177,7 @@ def test_a_donor_with_the_same_answer_is_no_control(
     monkeypatch.setattr(patching, "draw_facts", lambda *_: facts)
     out = tmp_path / "out.parquet"
     patch(
-        tiny.model, tiny.tokenizer, Representations(layers=[1]), 5, 1024,
+        tiny.model, tiny.tokenizer, RepresentationSettings(layers=[1]), 5, 1024,
         bio=FACTS.bio, qa=FACTS.qa, device=CPU, out=out, provenance={},
     )  # fmt: skip
     counts = read_table(out, PATCHING).groupby(["individual", "relation", "donor"]).size()

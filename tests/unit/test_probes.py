@@ -13,8 +13,6 @@ import pandas as pd
 import pytest
 import torch
 
-from factrecall.config.representations import Probes
-from factrecall.data import RELATIONS
 from factrecall.experiments.representations import probes as module
 from factrecall.experiments.representations.capture import FORMATS
 from factrecall.experiments.representations.probe_summary import (
@@ -27,11 +25,13 @@ from factrecall.experiments.representations.probe_summary import (
     summarise_probes,
 )
 from factrecall.experiments.representations.probes import FITS, PROBE_EXAMPLES, Roles, probe
+from factrecall.experiments.representations.settings import ProbeSettings
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.safetensors_writer import write_tensors
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.statistics import TOGETHER
 from factrecall.runtime.storage import read_table, write_table
+from factrecall.vocabulary import RELATIONS
 
 CPU = torch.device("cpu")
 SIX = len(RELATIONS)
@@ -67,7 +67,12 @@ def run(folder: Path, tensors: dict[str, torch.Tensor]) -> tuple[pd.DataFrame, p
     write_tensors(folder / "s", tensors, {})
     files = {name: folder / name for name in ("out", "fits")}
     probe(
-        Probes(penalties=[1e-3, 1e-1]), 1, states=folder / "s", **files, device=CPU, provenance={}
+        ProbeSettings(penalties=[1e-3, 1e-1]),
+        1,
+        states=folder / "s",
+        **files,
+        device=CPU,
+        provenance={},
     )
     return read_table(files["out"], PROBE_EXAMPLES), read_table(files["fits"], FITS)
 

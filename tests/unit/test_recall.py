@@ -11,8 +11,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedConfig
 
-from factrecall.config import Facts
-from factrecall.data import RELATIONS
+from factrecall.config.facts import Facts
 from factrecall.data.people import sample_people
 from factrecall.data.tables import FactTables, make_bio, make_qa
 from factrecall.data.templates import load_templates
@@ -21,6 +20,7 @@ from factrecall.models.forward import encode
 from factrecall.models.scratch import build_model
 from factrecall.training.examples import training_set
 from factrecall.training.loop import train
+from factrecall.vocabulary import RELATIONS
 from tests.conftest import ARCHITECTURES, SMALL_POOLS, recipe, scratch, tokenizer_for
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from factrecall.data import RELATIONS
 from factrecall.experiments.attribution.attribution_summary import PATCHED, READ_FROM
 from factrecall.experiments.attribution.counterfactual_prompts import ANOTHER
 from factrecall.experiments.attribution.figures import (
@@ -59,6 +58,7 @@ from factrecall.report.style import DOTS_PER_INCH, WIDTH
 from factrecall.report.tables import MISSING, points
 from factrecall.runtime.statistics import TOGETHER
 from factrecall.runtime.storage import read_table, write_table
+from factrecall.vocabulary import RELATIONS
 
 SEEDS = (0, 1, 2)
 EVERY = (*SEEDS, TOGETHER)

@@ -13,7 +13,6 @@ import torch
 import yaml
 
 import factrecall.report.deviations as deviations_module
-from factrecall.data import RELATIONS
 from factrecall.data.files import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS, FactFiles
 from factrecall.data.tables import make_bio, make_qa
 from factrecall.data.templates import load_templates
@@ -40,6 +39,7 @@ from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.safetensors_writer import write_tensors
 from factrecall.runtime.storage import write_table
 from factrecall.training.training_log import HISTORY
+from factrecall.vocabulary import RELATIONS
 from tests.unit.test_report_circuits import write_case, write_circuit_tables, write_sweep
 from tests.unit.test_report_representations import write_representation_tables
 from tests.unit.test_report_shared import write_parameter_tables

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from factrecall.cli import main
-from factrecall.config import Trace
+from factrecall.config.training import TraceSettings
 from factrecall.data.files import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS, FactFiles
 from factrecall.models.loading import save_model
 from factrecall.runtime.checkpoint import Checkpoint, work_key
@@ -67,7 +67,7 @@ class Study:
         out = self.folder / name
         fine_tune(
             recipe(updates=updates, batch_size=12),
-            Trace(in_distribution=2, out_of_distribution=2, checkpoints=snapshots),
+            TraceSettings(in_distribution=2, out_of_distribution=2, checkpoints=snapshots),
             "float32",
             Execution(),
             0,

@@ -13,8 +13,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factrecall.config import Attribution
-from factrecall.data import RELATIONS
 from factrecall.evaluation.exact_match import Evaluation
 from factrecall.experiments.attribution import attribution
 from factrecall.experiments.attribution.attribution import SIGNATURE, attribute, integrate
@@ -25,10 +23,12 @@ from factrecall.experiments.attribution.counterfactual_prompts import (
     draw_facts,
     exchange,
 )
+from factrecall.experiments.attribution.settings import AttributionSettings
 from factrecall.experiments.attribution.tokenised_prompts import TokenisedPrompt, read
 from factrecall.experiments.common.prompts import FORMATS, ROLES, Prompt, compose, prompts
 from factrecall.runtime.statistics import TOGETHER
 from factrecall.runtime.storage import read_table, write_table
+from factrecall.vocabulary import RELATIONS
 from tests.conftest import ARCHITECTURES, Tiny, tokenizer_for
 from tests.taught import DRAWN, FACTS, TEXTS, taught
 
@@ -263,7 +263,8 @@ def test_weights_take_no_part_and_batches_are_small(
 
 def attributed(tiny: Tiny, out: Path, tokenizer: Any = None) -> pd.DataFrame:
     attribute(
-        tiny.model, tokenizer or tiny.tokenizer, Attribution(individuals=2, steps=8), 5, 1024,
+        tiny.model, tokenizer or tiny.tokenizer, AttributionSettings(individuals=2, steps=8),
+        5, 1024,
         bio=FACTS.bio, qa=FACTS.qa, device=CPU, out=out, provenance={},
     )  # fmt: skip
     return read_table(out, SIGNATURE)

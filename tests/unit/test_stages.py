@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from factrecall.config import TUNINGS, Study
 from factrecall.config.reading import read_study
+from factrecall.config.study import Study
+from factrecall.vocabulary import TUNINGS
 from factrecall.workflow.stages import STAGES, parameters, settings
 
 ROOT = Path(__file__).parents[2]

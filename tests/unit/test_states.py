@@ -20,8 +20,6 @@ from transformers import (
     PreTrainedModel,
 )
 
-from factrecall.config.representations import Representations
-from factrecall.data import RELATIONS
 from factrecall.evaluation.batching import Answers
 from factrecall.evaluation.hidden_states import hidden_states
 from factrecall.experiments.representations.capture import (
@@ -30,10 +28,12 @@ from factrecall.experiments.representations.capture import (
     first_tokens,
     probed_people,
 )
+from factrecall.experiments.representations.settings import RepresentationSettings
 from factrecall.models.architectures import architecture_of
 from factrecall.models.forward import Encoded
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.safetensors_writer import read_tensors
+from factrecall.vocabulary import RELATIONS
 from tests.conftest import Tiny
 
 CPU = torch.device("cpu")
@@ -143,10 +143,10 @@ def test_prompts_end_before_the_attribute(tiny: Tiny) -> None:
 
 
 def test_file(tiny: Tiny, tmp_path: Path) -> None:
-    settings = Representations.model_validate({"layers": [1], "precision": "bfloat16"})
+    settings = RepresentationSettings.model_validate({"layers": [1], "precision": "bfloat16"})
     tables = {"bio": tiny.facts.bio, "qa": tiny.facts.qa}
 
-    def write(settings: Representations, batch: int = 512) -> dict[str, torch.Tensor]:
+    def write(settings: RepresentationSettings, batch: int = 512) -> dict[str, torch.Tensor]:
         given = (tiny.model, tiny.tokenizer, settings, 0, batch)
         capture_states(*given, **tables, device=CPU, out=tmp_path / "s", provenance={"a": 1})
         tensors, said = read_tensors(tmp_path / "s")
@@ -160,16 +160,16 @@ def test_file(tiny: Tiny, tmp_path: Path) -> None:
     assert found["individual"].tolist() == qa["individual"].tolist()
     assert [RELATIONS[i] for i in found["relation"]] == qa["relation"].tolist()
     assert found["in"].tolist() == (qa["split"] == "in").tolist()
-    whole = write(Representations())
+    whole = write(RepresentationSettings())
     for name in FORMATS:
         assert found[name].dtype == torch.bfloat16
         assert whole[name].shape == (2, len(qa), 32) and whole[name].dtype == torch.float32
         torch.testing.assert_close(found[name][0], whole[name][1].bfloat16())
-    small = write(Representations(), batch=64)
+    small = write(RepresentationSettings(), batch=64)
     for name in FORMATS:
         torch.testing.assert_close(small[name], whole[name], **CLOSE)
     with pytest.raises(FactRecallError, match="2 layers, counted from 0"):
-        write(Representations.model_validate({"layers": [0, 2]}))
+        write(RepresentationSettings.model_validate({"layers": [0, 2]}))
 
 
 def test_the_model_is_left_as_it_was(tiny: Tiny) -> None:

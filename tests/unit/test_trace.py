@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from factrecall.config import Trace
+from factrecall.config.training import TraceSettings
 from factrecall.parameters.space import ParameterSpace
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.safetensors_writer import read_tensors
@@ -28,7 +28,9 @@ INDIVIDUALS = {0: "in", 1: "in", 2: "out", 5: "out"}
 def sides(tiny: Tiny) -> dict[int, str]:
     """Trace two individuals of each side."""
     people = tiny.facts.individuals
-    return traced_individuals(people, Trace(in_distribution=2, out_of_distribution=2), seed=0)
+    return traced_individuals(
+        people, TraceSettings(in_distribution=2, out_of_distribution=2), seed=0
+    )
 
 
 @pytest.mark.parametrize("questions", ["one", "all"])
@@ -100,7 +102,7 @@ def test_questions_of_people_out_of_distribution_are_not_traced(tiny: Tiny) -> N
 
 
 def test_tied_embeddings_are_one_tensor() -> None:
-    from factrecall.config import Facts
+    from factrecall.config.facts import Facts
     from factrecall.data.tables import make_facts
     from factrecall.models.scratch import build_model
     from tests.conftest import scratch, tokenizer_for
@@ -120,7 +122,7 @@ def test_the_file_keeps_the_top_of_each_ranking(tiny: Tiny, tmp_path: Path) -> N
     model = copy.deepcopy(tiny.model)
     trace = GradientTrace(model, sides(tiny))
     train(model, mix_of(tiny), recipe(batch_size=48), 2, trace=trace)
-    write_trace(tmp_path / "t.safetensors", trace, Trace(top_fraction=0.1), {"a": 1})
+    write_trace(tmp_path / "t.safetensors", trace, TraceSettings(top_fraction=0.1), {"a": 1})
     tensors, metadata = read_tensors(tmp_path / "t.safetensors")
     n = sum(p.numel() for p in model.parameters())
     assert metadata["n"] == n and metadata["keep"] == round(0.1 * n)
@@ -139,7 +141,7 @@ def test_parameters_without_influence_have_no_rank(tiny: Tiny, tmp_path: Path) -
     model = copy.deepcopy(tiny.model)
     trace = GradientTrace(model, sides(tiny))
     train(model, mix_of(tiny), recipe(batch_size=48), 2, trace=trace)
-    write_trace(tmp_path / "t.safetensors", trace, Trace(top_fraction=1.0), {})
+    write_trace(tmp_path / "t.safetensors", trace, TraceSettings(top_fraction=1.0), {})
     tensors, metadata = read_tensors(tmp_path / "t.safetensors")
     # Embeddings of words the traced people never use get no gradient.
     assert 0 < len(tensors["BIO_in/absolute/index"]) < metadata["n"]
@@ -149,7 +151,7 @@ def test_parameters_without_influence_have_no_rank(tiny: Tiny, tmp_path: Path) -
 def test_too_few_people_to_trace_is_told(tiny: Tiny) -> None:
     with pytest.raises(FactRecallError, match="out_of_distribution = 99"):
         traced_individuals(
-            tiny.facts.individuals, Trace(in_distribution=1, out_of_distribution=99), seed=0
+            tiny.facts.individuals, TraceSettings(in_distribution=1, out_of_distribution=99), seed=0
         )
 
 
@@ -177,7 +179,7 @@ def test_at_least_one_parameter_is_kept(tiny: Tiny, tmp_path: Path) -> None:
     model = copy.deepcopy(tiny.model)
     trace = GradientTrace(model, sides(tiny))
     train(model, mix_of(tiny), recipe(updates=3, batch_size=48), 2, trace=trace)
-    write_trace(tmp_path / "t.safetensors", trace, Trace(top_fraction=1e-9), {})
+    write_trace(tmp_path / "t.safetensors", trace, TraceSettings(top_fraction=1e-9), {})
     tensors, metadata = read_tensors(tmp_path / "t.safetensors")
     assert metadata["keep"] == 1
     assert {len(tensor) for tensor in tensors.values()} == {1}

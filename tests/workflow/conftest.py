@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from factrecall.config import Study
 from factrecall.config.reading import read_study
+from factrecall.config.study import Study
 from tests.workflow.running import PRESET, REPOSITORY, copy_sources, snakemake
 
 

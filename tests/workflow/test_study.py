@@ -8,8 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from factrecall.config import Study
-from factrecall.data import RELATIONS
+from factrecall.config.study import Study
 from factrecall.evaluation.exact_match import PER_EXAMPLE, SPLITS, SUMMARY
 from factrecall.experiments.ablation.stage import ABLATED, ABLATION
 from factrecall.experiments.circuits.continuity import CONTINUITY
@@ -20,6 +19,7 @@ from factrecall.parameters.sets import read_sets
 from factrecall.runtime.safetensors_writer import read_tensors
 from factrecall.runtime.storage import read_provenance, read_table
 from factrecall.training.trace import INFLUENCES
+from factrecall.vocabulary import RELATIONS
 from tests.workflow.running import PRESET, snakemake
 
 

@@ -18,7 +18,7 @@ from factrecall.runtime.lease import HELD, Lease
 if TYPE_CHECKING:
     import torch
 
-    from factrecall.config import Study
+    from factrecall.config.study import Study
 
 SOURCES = {"pretrain": ("scratch",), "fetch-model": ("hub", "folder")}
 """Commands that are for models of some sources only."""

@@ -10,7 +10,7 @@ from factrecall.cli.common import Command
 from factrecall.runtime.errors import FactRecallError
 
 if TYPE_CHECKING:
-    from factrecall.config import Study
+    from factrecall.config.study import Study
     from factrecall.cost.devices import Device
 
 

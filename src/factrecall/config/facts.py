@@ -11,7 +11,7 @@ from pydantic import Field
 from factrecall.config.section import ConfigIssue, Location, Natural, Positive, Section
 
 
-class Pools(Section):
+class PoolSizes(Section):
     """How many values each attribute is drawn from (defaults: the paper's, appendix A.2.1)."""
 
     first_names: Annotated[int, Field(ge=1, le=600)] = 400
@@ -51,7 +51,7 @@ class Facts(Section):
     """Biographies of each of them, which tell the same facts in other words."""
     in_distribution: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
     """Share of the people whose questions are trained on; the others' are only asked."""
-    pools: Pools = Pools()
+    pools: PoolSizes = PoolSizes()
     individuals: Location | None = None
     """Your own people, a `.csv` or `.parquet` file; null invents them."""
     templates: Location | None = None

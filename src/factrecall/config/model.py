@@ -1,4 +1,4 @@
-"""The sections of the configuration that say which models there are and how they are trained."""
+"""The sections of the configuration on models: built here, from the hub, from a folder."""
 
 from __future__ import annotations
 
@@ -8,56 +8,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from factrecall.config.section import ConfigIssue, Location, Natural, Positive, Section
+from factrecall.config.section import ConfigIssue, Location, Positive, Section
+from factrecall.config.training import Recipe, Recipes
 
 REPOSITORY = r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)?$"
 COMMIT = r"^[0-9a-f]{40}$"
-
-Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
-
-
-class Recipe(Section):
-    """One training run (paper, appendix A.3; what the paper leaves open is in docs/method.md)."""
-
-    updates: Positive
-    """Optimiser steps."""
-    batch_size: Positive
-    """Examples in a step; may exceed the number of examples, which then repeat."""
-    learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)]
-    """AdamW's learning rate at its peak; it falls to 0 along a cosine."""
-    warmup: Natural = 0
-    """Steps over which the learning rate first rises linearly."""
-    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
-    """AdamW's weight decay; norms and biases are not decayed."""
-    betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = (0.9, 0.999)
-    """AdamW's two decay rates of the moments."""
-    clip: Annotated[float, Field(gt=0.0)] | None = 1.0
-    """Largest norm of the gradient, longer ones are shortened; null never shortens."""
-    loss: Literal["all", "answer"] = "all"
-    """Tokens that are learnt: all of a text, or only its attributes and what ends them."""
-    questions_per_example: Literal["one", "all"] = "one"
-    """Questions in an example: one, or all six of an individual."""
-    micro_batch_tokens: Annotated[int, Field(ge=16)] = 16384
-    """Tokens in one pass, padding included; lower it when memory is short."""
-
-    def _issues(self) -> Iterator[ConfigIssue]:
-        if self.warmup >= self.updates:
-            yield ConfigIssue(
-                ("warmup",),
-                f"the learning rate would not be up after all updates ({self.updates})",
-                f"set warmup below {self.updates}, or raise updates",
-            )
-
-
-class Recipes(Section):
-    """The three fine-tunings of a model; two-stage training is `bio` and then `stage`."""
-
-    bio: Recipe
-    """Learn the biographies of all people."""
-    stage: Recipe
-    """Learn the in-distribution questions, from the weights that `bio` ends with."""
-    mix: Recipe
-    """Learn all biographies and the in-distribution questions, shuffled together."""
 
 
 class Scratch(Section):

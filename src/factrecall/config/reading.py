@@ -13,9 +13,9 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from factrecall.config import Study
 from factrecall.config.explain import explain, explain_name
 from factrecall.config.schema import configuration_page, study_schema, to_yaml, union
+from factrecall.config.study import Study
 from factrecall.config.yamlfile import Document, KeyPath, dotted, read_yaml
 from factrecall.runtime.errors import FactRecallError
 

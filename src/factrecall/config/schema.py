@@ -11,9 +11,9 @@ from copy import deepcopy
 from functools import cache
 from typing import Any
 
-from factrecall.config import Study
 from factrecall.config.model import COMMIT, REPOSITORY
 from factrecall.config.section import NAME
+from factrecall.config.study import Study
 
 Schema = dict[str, Any]
 
@@ -56,30 +56,30 @@ Changing a value reruns the stages that read it and those behind them, and nothi
 _SECTIONS = (
     ("The study", "Study"),
     ("`facts`", "Facts"),
-    ("`facts.pools`", "Pools"),
-    ("`training`", "Training"),
+    ("`facts.pools`", "PoolSizes"),
+    ("`training`", "TrainingSettings"),
     ("`training.mode`", "ExecutionSettings"),
     ("`training.bio`, `training.stage`, `training.mix`, `models.<name>.pretrain`", "Recipe"),
     ("`models.<name>` with `source: scratch`", "Scratch"),
     ("`models.<name>` with `source: hub`", "Hub"),
     ("`models.<name>` with `source: folder`", "Folder"),
-    ("`trace`", "Trace"),
-    ("`shared`", "Shared"),
-    ("`grafting`", "Grafting"),
+    ("`trace`", "TraceSettings"),
+    ("`shared`", "SharedSettings"),
+    ("`grafting`", "GraftingSettings"),
     ("`grafting.optimiser` with `method: dual_averaging`", "DualAveraging"),
     ("`grafting.optimiser` with `method: sigmoid_sgd`", "SigmoidSGD"),
-    ("`circuits`", "Circuits"),
-    ("`circuits.attention`, `circuits.column`, `circuits.unit`", "Steps"),
-    ("`circuits.steps` with `method: all`", "Each"),
-    ("`circuits.steps` with `method: adaptive`", "Adaptive"),
-    ("`circuits.case`", "Case"),
-    ("`representations`", "Representations"),
-    ("`representations.probes`", "Probes"),
-    ("`representations.gradient_similarity`", "GradientSimilarity"),
-    ("`representations.attribution`", "Attribution"),
-    ("`representations.patching`", "Patching"),
-    ("`recall`", "Recall"),
-    ("`compute`", "Compute"),
+    ("`circuits`", "CircuitSettings"),
+    ("`circuits.attention`, `circuits.column`, `circuits.unit`", "NodesPerStep"),
+    ("`circuits.steps` with `method: all`", "AllSteps"),
+    ("`circuits.steps` with `method: adaptive`", "AdaptiveSteps"),
+    ("`circuits.case`", "CaseStudySettings"),
+    ("`representations`", "RepresentationSettings"),
+    ("`representations.probes`", "ProbeSettings"),
+    ("`representations.gradient_similarity`", "GradientSimilaritySettings"),
+    ("`representations.attribution`", "AttributionSettings"),
+    ("`representations.patching`", "PatchingSettings"),
+    ("`recall`", "RecallSettings"),
+    ("`compute`", "ComputeSettings"),
 )
 
 

@@ -21,10 +21,10 @@ from factrecall.cost.memory import (
     text_bytes,
 )
 from factrecall.cost.training import KEPT, RANKED, kept
-from factrecall.data import RELATIONS
+from factrecall.vocabulary import RELATIONS
 
 if TYPE_CHECKING:
-    from factrecall.config import Study
+    from factrecall.config.study import Study
     from factrecall.cost.devices import Device
     from factrecall.cost.jobs import Job
     from factrecall.cost.models import ModelInfo

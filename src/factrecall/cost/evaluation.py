@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from factrecall.config.grafting import DualAveraging
 from factrecall.cost.job_cost import SELECTED, JobCost, Kind, Passes
 from factrecall.cost.memory import CONTEXT, Memory, evaluation_memory, text_bytes
 from factrecall.cost.training import kept
+from factrecall.experiments.grafting.settings import DualAveraging
 
 if TYPE_CHECKING:
-    from factrecall.config import Study
+    from factrecall.config.study import Study
     from factrecall.cost.devices import Device
     from factrecall.cost.jobs import Job
     from factrecall.cost.models import ModelInfo

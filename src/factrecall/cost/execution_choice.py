@@ -20,7 +20,9 @@ from factrecall.training.execution import Execution
 if TYPE_CHECKING:
     import torch
 
-    from factrecall.config import Recipe, Study, Training, execution
+    from factrecall.config import training as execution
+    from factrecall.config.study import Study
+    from factrecall.config.training import Recipe, TrainingSettings
     from factrecall.cost.shapes import Shape
 
 FITS = 0.95
@@ -66,7 +68,7 @@ def choose(
 
 
 def settle(
-    training: Training, shape: Shape, recipe: Recipe, tuning: str, memory: int | None
+    training: TrainingSettings, shape: Shape, recipe: Recipe, tuning: str, memory: int | None
 ) -> tuple[Execution, str]:
     """Return how a training is done, and in which precision (see `choose`).
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from factrecall.config import Study
+    from factrecall.config.study import Study
 
 TUNINGS = ("bio", "stage", "mix")
 HISTORIES = ("stage", "mix")

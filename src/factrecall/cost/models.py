@@ -15,7 +15,7 @@ from factrecall.cost.texts import PIECES, TextLengths, texts_of
 from factrecall.runtime.errors import FactRecallError
 
 if TYPE_CHECKING:
-    from factrecall.config import Study
+    from factrecall.config.study import Study
 
 UNKNOWN = 3_200_000_000
 """Parameters of a model whose name does not tell: the paper's."""

@@ -14,7 +14,7 @@ from factrecall.cost.models import ModelInfo, model_info
 from factrecall.cost.training import TrainingPlan, planned, training_cost
 
 if TYPE_CHECKING:
-    from factrecall.config import Study
+    from factrecall.config.study import Study
     from factrecall.cost.devices import Device
     from factrecall.cost.memory import Memory
 

@@ -21,7 +21,7 @@ from factrecall.cost.plan import cost_of
 from factrecall.runtime.errors import FactRecallError
 
 if TYPE_CHECKING:
-    from factrecall.config import Study
+    from factrecall.config.study import Study
     from factrecall.cost.job_cost import JobCost
 
 MEMORY = 1.25

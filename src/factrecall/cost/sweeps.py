@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from factrecall.config.circuits import Adaptive
 from factrecall.cost.evaluation import HELD, PAIR, memory_of, passes_of, placed, precision_of
 from factrecall.cost.job_cost import JobCost, Passes
+from factrecall.experiments.circuits.settings import AdaptiveSteps
 
 if TYPE_CHECKING:
-    from factrecall.config import Study
+    from factrecall.config.study import Study
     from factrecall.cost.devices import Device
     from factrecall.cost.jobs import Job
     from factrecall.cost.models import ModelInfo
@@ -97,7 +97,7 @@ def asked_steps(study: Study, shape: Shape, job: Job) -> tuple[float, float, int
     nodes, steps, share = nodes_of(shape, job.kind), 0.0, 0.0
     for each in (size.forward, size.backward):
         count = -(-nodes // each)
-        if isinstance(circuits.steps, Adaptive):
+        if isinstance(circuits.steps, AdaptiveSteps):
             plan = circuits.steps
             wanted = 1 + plan.intervals * (1 + BENDS) + plan.held_out * REPEATED
             asked = min(count + 1, wanted)

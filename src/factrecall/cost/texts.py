@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from factrecall.data import RELATIONS
 from factrecall.data.files import joined
 from factrecall.models.tokenizers import word_splitter
+from factrecall.vocabulary import RELATIONS
 
 if TYPE_CHECKING:
-    from factrecall.config import Facts
+    from factrecall.config.facts import Facts
 
 SAMPLE = 300
 """People whose texts are written."""

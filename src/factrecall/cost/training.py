@@ -23,8 +23,8 @@ from factrecall.cost.memory import (
 from factrecall.training.execution import Execution
 
 if TYPE_CHECKING:
-    from factrecall.config import Study
-    from factrecall.config.model import Recipe
+    from factrecall.config.study import Study
+    from factrecall.config.training import Recipe
     from factrecall.cost.devices import Device
     from factrecall.cost.models import ModelInfo
     from factrecall.cost.texts import TextLengths

@@ -1,17 +1,6 @@
-"""Facts about invented people: who they are, and the texts that state or ask each fact.
+"""Synthetic individuals and the texts that state their facts or ask for them.
 
-A fact is a triple (subject, relation, attribute). `people` invents the individuals from the
-values of `pools` (or `own` reads them), `templates` holds the wording, `render` writes a fact
-as text with character spans, and `tables` puts it all into the tables of a study.
+A fact is a triple (subject, relation, attribute). `people` draws the individuals from the values
+of `pools` (or `own_data` reads them), `templates` holds the sentences, `rendering` writes a fact as
+text with character spans, and `tables` builds the tables of a study.
 """
-
-from __future__ import annotations
-
-RELATIONS: tuple[str, ...] = (
-    "birth_date",
-    "birth_city",
-    "university",
-    "job",
-    "employer",
-    "blood_type",
-)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from factrecall.data import RELATIONS
 from factrecall.runtime.storage import read_table
+from factrecall.vocabulary import RELATIONS
 
 if TYPE_CHECKING:
     import pandas as pd

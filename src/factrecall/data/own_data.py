@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from factrecall.data import RELATIONS
 from factrecall.data.people import GENDERS, draw_genders, draw_split, with_pretrain_people
 from factrecall.data.pools import make_pools
 from factrecall.runtime.errors import FactRecallError
+from factrecall.vocabulary import RELATIONS
 
 if TYPE_CHECKING:
-    from factrecall.config import Facts
+    from factrecall.config.facts import Facts
 
 REQUIRED = ("name", *RELATIONS)
 OPTIONAL = ("gender", "split")
@@ -37,7 +37,7 @@ def read_people(path: Path, settings: Facts, seed: int) -> pd.DataFrame:
         A ``.csv`` (UTF-8, header line) or ``.parquet`` file with the columns `name`, the six
         relations, and optionally `gender` ("F"/"M") and `split` ("in"/"out"). Optional columns
         that are absent are drawn; other columns are ignored.
-    settings : factrecall.config.Facts
+    settings : factrecall.config.facts.Facts
         `people` must be the number of rows; `in_distribution` is used when no split is given.
     seed : int
         The study seed.

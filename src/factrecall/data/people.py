@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from factrecall.data import RELATIONS
 from factrecall.data.pools import Pools, make_pools
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.seeds import generator
+from factrecall.vocabulary import RELATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from numpy.typing import NDArray
 
-    from factrecall.config import Facts
+    from factrecall.config.facts import Facts
 
 GENDERS = ("F", "M")
 MONTHS = (
@@ -46,7 +46,7 @@ def sample_people(settings: Facts, seed: int) -> pd.DataFrame:
 
     Parameters
     ----------
-    settings : factrecall.config.Facts
+    settings : factrecall.config.facts.Facts
         How many people, how they are split, and the sizes of the pools.
     seed : int
         The study seed.

@@ -16,7 +16,7 @@ from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.seeds import derive, generator
 
 if TYPE_CHECKING:
-    from factrecall.config import Pools as Sizes
+    from factrecall.config.facts import PoolSizes as Sizes
 
 BLOOD_TYPES = ("A+", "A-", "B+", "B-", "AB+", "AB-", "O+", "O-")
 # fmt: off
@@ -62,7 +62,7 @@ def make_pools(sizes: Sizes, seed: int) -> Pools:
 
     Parameters
     ----------
-    sizes : factrecall.config.Pools
+    sizes : factrecall.config.facts.PoolSizes
         How many values of each kind.
     seed : int
         The study seed.

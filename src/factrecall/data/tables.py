@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from factrecall.data import RELATIONS
 from factrecall.data.files import BIO_COLUMNS, QA_COLUMNS
 from factrecall.data.own_data import read_people
 from factrecall.data.people import sample_people
 from factrecall.data.rendering import Rendered, render_question, render_sentence
 from factrecall.data.templates import Templates, load_templates
 from factrecall.runtime.seeds import generator
+from factrecall.vocabulary import RELATIONS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from factrecall.config import Facts
+    from factrecall.config.facts import Facts
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def make_facts(settings: Facts, seed: int) -> FactTables:
 
     Parameters
     ----------
-    settings : factrecall.config.Facts
+    settings : factrecall.config.facts.Facts
         Who is invented, or where the user's own people and templates are.
     seed : int
         The study seed.

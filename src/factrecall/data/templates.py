@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
-from factrecall.data import RELATIONS
 from factrecall.runtime.errors import FactRecallError
+from factrecall.vocabulary import RELATIONS
 
 FIRST_MENTIONS = frozenset({"subject", "possessive"})
 LATER_MENTIONS = frozenset({"they", "them", "their"})

@@ -11,7 +11,7 @@ from factrecall.models.loading import quiet
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-    from factrecall.config import Scratch
+    from factrecall.config.model import Scratch
 
 
 def build_model(

@@ -18,7 +18,7 @@ from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.storage import atomic, write_text
 
 if TYPE_CHECKING:
-    from factrecall.config import Folder, Hub
+    from factrecall.config.model import Folder, Hub
 
 WANTED = ("*.json", "*.safetensors", "*.model", "*.txt")
 """What a model folder needs: weights as safetensors only, never pickles, never code."""

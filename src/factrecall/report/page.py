@@ -113,11 +113,13 @@ def _render(context: Mapping[str, Any]) -> str:
 def _examples(
     models: Sequence[ModelFiles], study: Mapping[str, Any], facts: FactFiles, seed: int
 ) -> dict[str, Any]:
-    from factrecall.config import Trace
+    from factrecall.config.training import TraceSettings
     from factrecall.training.fine_tuning import traced_individuals
 
     individuals, bio, qa = facts.read()
-    traced = traced_individuals(individuals, Trace.model_validate(study["trace"]), study["seed"])
+    traced = traced_individuals(
+        individuals, TraceSettings.model_validate(study["trace"]), study["seed"]
+    )
     answers = {
         (f"{m.name}: " if len(models) > 1 else "") + TUNING_LABELS[tuning]: path
         for m in models

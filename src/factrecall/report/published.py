@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from factrecall.data import RELATIONS
+from factrecall.vocabulary import RELATIONS
 
 LLAMA = "Llama-3.2-3B"
 PYTHIA = "Pythia-2.8B"

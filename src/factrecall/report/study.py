@@ -17,7 +17,7 @@ from factrecall.report.shown import FINE_TUNED, ModelFiles
 from factrecall.report.timings import Timing
 
 if TYPE_CHECKING:
-    from factrecall.config import Study
+    from factrecall.config.study import Study
 
 
 def report_study(study: Study, *, results: Path, out: Path, provenance: Mapping[str, Any]) -> None:

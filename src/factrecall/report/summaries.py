@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from factrecall.data import RELATIONS
 from factrecall.evaluation.exact_match import SPLITS, SUMMARY
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.storage import read_table
+from factrecall.vocabulary import RELATIONS
 
 TUNINGS = ("base", "bio", "stage", "mix", "majority")
 """In the order in which they are shown."""

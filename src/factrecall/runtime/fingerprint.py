@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT.name
 
 SILENT = ("config", "runtime/errors", "runtime/signals", "runtime/lease", "runtime/progress")
-"""Modules and packages that cannot change a result: settings reach a rule's parameters by value,
-the others only speak to the user or say when to stop."""
+"""Modules and packages that cannot change a result: settings reach a rule's parameters by value
+(those of an experiment, too), the others only speak to the user or say when to stop."""
 
 DATA_SUFFIXES = (".yaml", ".txt", ".j2", ".css")
 
@@ -65,7 +65,8 @@ def _path(module: str) -> Path:
 
 def _collect(path: Path, seen: dict[Path, str]) -> None:
     name = path.relative_to(ROOT).with_suffix("").as_posix()
-    if path in seen or any(name == silent or name.startswith(f"{silent}/") for silent in SILENT):
+    silent = any(name == quiet or name.startswith(f"{quiet}/") for quiet in SILENT)
+    if path in seen or silent or path.name == "settings.py":
         return
     seen[path], imported, data = _read(path)
     for name in imported:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedTokenizerBase
 
-    from factrecall.config import Recipe
+    from factrecall.config.training import Recipe
 
 
 def training_set(

@@ -27,12 +27,14 @@ from factrecall.training.training_log import write_history
 if TYPE_CHECKING:
     import pandas as pd
 
-    from factrecall.config import Recipe, Trace
+    from factrecall.config.training import Recipe, TraceSettings
     from factrecall.data.files import FactFiles
     from factrecall.training.execution import Execution
 
 
-def traced_individuals(individuals: pd.DataFrame, settings: Trace, seed: int) -> dict[int, str]:
+def traced_individuals(
+    individuals: pd.DataFrame, settings: TraceSettings, seed: int
+) -> dict[int, str]:
     """Draw the traced individuals of both sides; the same for every model, tuning and seed."""
     traced: dict[int, str] = {}
     for side, key in (("in", "in_distribution"), ("out", "out_of_distribution")):
@@ -51,7 +53,7 @@ def traced_individuals(individuals: pd.DataFrame, settings: Trace, seed: int) ->
 
 def fine_tune(
     recipe: Recipe,
-    trace: Trace,
+    trace: TraceSettings,
     precision: str,
     mode: Execution,
     study_seed: int,
@@ -161,7 +163,7 @@ def fine_tune(
 
 
 def write_trace(
-    path: Path, trace: GradientTrace, settings: Trace, provenance: Mapping[str, Any]
+    path: Path, trace: GradientTrace, settings: TraceSettings, provenance: Mapping[str, Any]
 ) -> None:
     """Write the kept top of every ranking of a trace (see `GradientTrace.ranking`)."""
     n = trace.space.size

@@ -27,7 +27,7 @@ from factrecall.training.optimisers import learning_rate
 from factrecall.training.packing import BLOCK, lay, row
 
 if TYPE_CHECKING:
-    from factrecall.config import Recipe
+    from factrecall.config.training import Recipe
     from factrecall.training.distributed import DistributedStrategy
     from factrecall.training.execution import Execution
     from factrecall.training.trace import GradientTrace

@@ -37,7 +37,7 @@ from factrecall.training.training_log import EVERY, TrainingLog
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from factrecall.config import Recipe
+    from factrecall.config.training import Recipe
     from factrecall.runtime.checkpoint import Checkpoint
     from factrecall.training.snapshots import Snapshots
     from factrecall.training.trace import GradientTrace

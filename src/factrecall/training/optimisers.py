@@ -15,7 +15,7 @@ from factrecall.runtime.errors import FactRecallError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from factrecall.config import Recipe
+    from factrecall.config.training import Recipe
     from factrecall.training.execution import Execution
 
 

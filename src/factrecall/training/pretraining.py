@@ -27,7 +27,7 @@ from factrecall.training.loop import train
 from factrecall.training.training_log import write_history
 
 if TYPE_CHECKING:
-    from factrecall.config import Scratch
+    from factrecall.config.model import Scratch
     from factrecall.data.files import FactFiles
     from factrecall.training.execution import Execution
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from factrecall.runtime.fingerprint import code_fingerprint, versions
 
 if TYPE_CHECKING:
-    from factrecall.config import Study
+    from factrecall.config.study import Study
 
 _TABLES = ("pandas", "pyarrow", "numpy")
 _MODELS = ("torch", "transformers", "tokenizers", "safetensors", "numpy")

@@ -39,7 +39,7 @@ from factrecall.runtime.storage import write_table
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from factrecall.config import Attribution
+    from factrecall.experiments.attribution.settings import AttributionSettings
 
 BATCH_TOKENS = 2048
 """Largest padded size of a batch on the path: its passes keep what their gradients need."""
@@ -78,7 +78,7 @@ other's are the same, or the text would not fit the model) numbers are missing, 
 def attribute(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    settings: Attribution,
+    settings: AttributionSettings,
     study_seed: int,
     max_eval_tokens: int,
     *,

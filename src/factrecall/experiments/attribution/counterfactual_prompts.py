@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import pandas as pd
 
-from factrecall.data import RELATIONS
 from factrecall.data.rendering import article
 from factrecall.experiments.common.prompts import Sentence
 from factrecall.runtime.seeds import generator
+from factrecall.vocabulary import RELATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

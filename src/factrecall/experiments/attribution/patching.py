@@ -36,8 +36,8 @@ from factrecall.runtime.storage import write_table
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from factrecall.config import Representations
     from factrecall.evaluation.batching import Batch
+    from factrecall.experiments.representations.settings import RepresentationSettings
 
 SOURCES = {"qa": ("bio", "short"), "bio": ("qa",)}
 """From which formats states are taken, by the format that they are put into; "short" is the single
@@ -77,7 +77,7 @@ States = dict[tuple[str, str], torch.Tensor]
 def patch(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    settings: Representations,
+    settings: RepresentationSettings,
     study_seed: int,
     max_eval_tokens: int,
     *,

@@ -30,7 +30,7 @@ from factrecall.runtime.progress import progress
 from factrecall.runtime.storage import read_table, write_table
 
 if TYPE_CHECKING:
-    from factrecall.config.circuits import Case
+    from factrecall.experiments.case_study.settings import CaseStudySettings
 
 TOP = 10
 """How many tokens of the logit lens are kept."""
@@ -108,7 +108,7 @@ class GraftedFiles:
 
 
 def study_case(
-    case: Case,
+    case: CaseStudySettings,
     individuals: int | None,
     max_eval_tokens: int,
     study_seed: int,
@@ -237,7 +237,7 @@ def _outputs(model: Grafted, shared: ParameterSet) -> pd.DataFrame:
     return table.assign(shared_rank=rank.astype(int))
 
 
-def _head(case: Case, outputs: pd.DataFrame) -> tuple[int, int]:
+def _head(case: CaseStudySettings, outputs: pd.DataFrame) -> tuple[int, int]:
     if case.layer is None or case.head is None:
         layer, head = outputs.index[int(outputs["shared"].to_numpy().argmax())]
         return int(layer), int(head)
@@ -251,7 +251,7 @@ def _head(case: Case, outputs: pd.DataFrame) -> tuple[int, int]:
     return case.layer, case.head
 
 
-def _fact(case: Case, facts: pd.DataFrame) -> int:
+def _fact(case: CaseStudySettings, facts: pd.DataFrame) -> int:
     """Return the row of the fact to look at: of those asked for the first most telling one."""
     for key in ("individual", "relation"):
         wanted = getattr(case, key)

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MultipleLocator
 
-from factrecall.data import RELATIONS
 from factrecall.experiments.circuits.stage import QUESTIONS, STEPS
 from factrecall.report.style import COLOURS, KIND_LABELS, RELATION_LABELS, new_figure, save_figure
 from factrecall.runtime.storage import read_table
+from factrecall.vocabulary import RELATIONS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -32,7 +32,7 @@ from factrecall.runtime.seeds import generator
 from factrecall.runtime.storage import remove_leftovers, write_table
 
 if TYPE_CHECKING:
-    from factrecall.config.circuits import Adaptive, Each, Steps
+    from factrecall.experiments.circuits.settings import AdaptiveSteps, AllSteps, NodesPerStep
 
 SWEEP = {"direction": "string", "priority": "string", "draw": "int32"}
 
@@ -83,8 +83,8 @@ equal counts share the best of their ranks.
 
 def intervene(
     kind: Kind,
-    size: Steps,
-    steps: Each | Adaptive,
+    size: NodesPerStep,
+    steps: AllSteps | AdaptiveSteps,
     draws: int,
     individuals: int | None,
     grafted_individuals: int | None,
@@ -197,7 +197,10 @@ def intervene(
 
 
 def _curve(
-    ask: Callable[[int], float], count: int, steps: Each | Adaptive, rng: np.random.Generator
+    ask: Callable[[int], float],
+    count: int,
+    steps: AllSteps | AdaptiveSteps,
+    rng: np.random.Generator,
 ) -> Curve:
     if steps.method == "all":
         return each(ask, count, steps.stride)

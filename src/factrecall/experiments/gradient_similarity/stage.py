@@ -40,8 +40,9 @@ from factrecall.training.snapshots import load_weights
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from factrecall.config import GradientSimilarity, Trace
+    from factrecall.config.training import TraceSettings
     from factrecall.data.files import FactFiles
+    from factrecall.experiments.gradient_similarity.settings import GradientSimilaritySettings
 
 GRADIENTS = {
     "phase": "string",
@@ -143,8 +144,8 @@ def _examples(
 
 
 def compare_gradients(
-    gradients: GradientSimilarity,
-    trace: Trace,
+    gradients: GradientSimilaritySettings,
+    trace: TraceSettings,
     study_seed: int,
     *,
     moments: Sequence[Moment],

@@ -26,7 +26,7 @@ from factrecall.parameters.streaming_topk import top_k
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from factrecall.config.grafting import DualAveraging
+    from factrecall.experiments.grafting.settings import DualAveraging
     from factrecall.models.forward import Encoded
     from factrecall.parameters.patched_weights import PatchedWeights
     from factrecall.runtime.checkpoint import Checkpoint

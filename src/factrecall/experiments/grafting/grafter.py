@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from factrecall.config.grafting import Grafting
+    from factrecall.experiments.grafting.settings import GraftingSettings
     from factrecall.parameters.patched_weights import PatchedWeights
     from factrecall.runtime.checkpoint import Checkpoint
 
@@ -98,7 +98,7 @@ class Grafter:
         Of the job; each fit keeps its state in a part of it.
     """
 
-    settings: Grafting
+    settings: GraftingSettings
     max_eval_tokens: int
     tokenizer: PreTrainedTokenizerBase
     model: PreTrainedModel

@@ -15,7 +15,7 @@ from factrecall.parameters.sets import ParameterSet
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from factrecall.config.grafting import SigmoidSGD
+    from factrecall.experiments.grafting.settings import SigmoidSGD
     from factrecall.parameters.patched_weights import PatchedWeights
     from factrecall.runtime.checkpoint import Checkpoint
 

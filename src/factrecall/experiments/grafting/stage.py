@@ -47,11 +47,11 @@ from factrecall.runtime.checkpoint import Checkpoint
 from factrecall.runtime.storage import read_table, remove_leftovers, write_table
 
 if TYPE_CHECKING:
-    from factrecall.config.grafting import Grafting
+    from factrecall.experiments.grafting.settings import GraftingSettings
 
 
 def graft(
-    grafting: Grafting,
+    grafting: GraftingSettings,
     max_eval_tokens: int,
     study_seed: int,
     thorough: bool,
@@ -123,7 +123,7 @@ def graft(
 
 
 def graft_without_shared(
-    grafting: Grafting,
+    grafting: GraftingSettings,
     max_eval_tokens: int,
     study_seed: int,
     *,
@@ -184,7 +184,7 @@ def graft_without_shared(
 def _checkpoint(
     state: Path,
     checkpoint_interval_s: float,
-    grafting: Grafting,
+    grafting: GraftingSettings,
     max_eval_tokens: int,
     study_seed: int,
     job: Mapping[str, Any],
@@ -204,7 +204,7 @@ def _checkpoint(
 
 
 def _open(
-    grafting: Grafting,
+    grafting: GraftingSettings,
     max_eval_tokens: int,
     study_seed: int,
     base: Path,

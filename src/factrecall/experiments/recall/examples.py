@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from factrecall.data import RELATIONS
 from factrecall.evaluation.exact_match import PER_EXAMPLE
 from factrecall.report.style import RELATION_LABELS
 from factrecall.runtime.storage import read_table
+from factrecall.vocabulary import RELATIONS
 
 
 class Piece(NamedTuple):

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from factrecall.data import RELATIONS
 from factrecall.data.files import joined
 from factrecall.evaluation.batching import Answers
 from factrecall.evaluation.hidden_states import hidden_states
@@ -25,11 +24,12 @@ from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.progress import progress
 from factrecall.runtime.safetensors_writer import write_tensors
 from factrecall.runtime.seeds import generator
+from factrecall.vocabulary import RELATIONS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from factrecall.config import Representations
+    from factrecall.experiments.representations.settings import RepresentationSettings
 
 FORMATS = ("bio_long", "bio_short", "qa")
 SIDES = ("in", "out")
@@ -86,7 +86,7 @@ def first_tokens(
 def capture_states(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    settings: Representations,
+    settings: RepresentationSettings,
     study_seed: int,
     max_eval_tokens: int,
     *,

@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 
-from factrecall.data import RELATIONS
 from factrecall.experiments.attribution.figures import SIGNATURE_LABELS
 from factrecall.experiments.representations.measures import (
     BIO_LABELS,
@@ -23,6 +22,7 @@ from factrecall.report.claim import NAMES, with_sign
 from factrecall.report.measures import COMPARED
 from factrecall.report.tables import NO_BREAK
 from factrecall.runtime.statistics import TOGETHER
+from factrecall.vocabulary import RELATIONS
 
 NEAR = 0.05
 """Accuracies closer than this to chance, or to all, leave differences no room."""

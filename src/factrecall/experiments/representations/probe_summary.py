@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from factrecall.data import RELATIONS
 from factrecall.experiments.representations.capture import FORMATS
 from factrecall.experiments.representations.probes import FITS, PROBE_EXAMPLES, SPLITS
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.statistics import TOGETHER, draw_people
 from factrecall.runtime.storage import read_table, write_table
+from factrecall.vocabulary import RELATIONS
 
 ALL = "all"
 """The mean over relations."""

@@ -19,7 +19,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from factrecall.data import RELATIONS
 from factrecall.experiments.representations.capture import FORMATS
 from factrecall.experiments.representations.logistic_regression import (
     NUMBERS,
@@ -31,11 +30,12 @@ from factrecall.runtime.progress import progress
 from factrecall.runtime.safetensors_writer import read_tensors
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.storage import write_table
+from factrecall.vocabulary import RELATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from factrecall.config.representations import Probes
+    from factrecall.experiments.representations.settings import ProbeSettings
 
 LABELS = ("true", "shuffled")
 SPLITS = ("held", "out")
@@ -128,7 +128,7 @@ def _drawn(people: np.ndarray, share: float, study_seed: int, role: str) -> np.n
 
 
 def probe(
-    probes: Probes,
+    probes: ProbeSettings,
     study_seed: int,
     *,
     states: Path,
@@ -226,7 +226,7 @@ class _Task:
         numbers = features.shape[1] * len(self._labels) * widest
         return iter(features.split(max(1, NUMBERS[self._truth.device.type] // numbers)))
 
-    def probe(self, h: torch.Tensor, probes: Probes) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def probe(self, h: torch.Tensor, probes: ProbeSettings) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Fit and test the probes of some layers, counted from 0.
 
         Parameters

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from factrecall.data import RELATIONS
 from factrecall.experiments.attribution.figures import DIRECTIONS, POSITION_LABELS, SIGNATURE_LABELS
 from factrecall.experiments.attribution.tokenised_prompts import POSITIONS
 from factrecall.experiments.common.prompts import FORMATS
@@ -28,6 +27,7 @@ from factrecall.report.measures import COMPARED
 from factrecall.report.style import RELATION_LABELS, TUNING_LABELS
 from factrecall.report.tables import MISSING, Table, percent, points
 from factrecall.runtime.statistics import TOGETHER
+from factrecall.vocabulary import RELATIONS
 
 _NAMES = [TUNING_LABELS[t].removesuffix("-tuned") for t in COMPARED]
 

@@ -21,11 +21,11 @@ from factrecall.runtime.storage import read_table
 if TYPE_CHECKING:
     import torch
 
-    from factrecall.config import Representations
+    from factrecall.experiments.representations.settings import RepresentationSettings
 
 
 def represent(
-    representations: Representations,
+    representations: RepresentationSettings,
     max_eval_tokens: int,
     study_seed: int,
     *,

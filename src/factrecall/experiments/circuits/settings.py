@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from factrecall.config.section import ConfigIssue, Natural, Positive, Section
-from factrecall.data import RELATIONS
+from factrecall.experiments.case_study.settings import CaseStudySettings
 
 
-class Steps(Section):
+class NodesPerStep(Section):
     """How many nodes of a kind a step intervenes on."""
 
     forward: Positive = 1
@@ -20,7 +20,7 @@ class Steps(Section):
     """Nodes put back in a step, from all to none."""
 
 
-class Each(Section):
+class AllSteps(Section):
     """Ask at steps of even distance."""
 
     method: Literal["all"]
@@ -29,7 +29,7 @@ class Each(Section):
     """1 asks at every step."""
 
 
-class Adaptive(Section):
+class AdaptiveSteps(Section):
     """Ask where the curve bends: for large models."""
 
     method: Literal["adaptive"]
@@ -42,44 +42,24 @@ class Adaptive(Section):
     """Steps that test the curve, drawn at random."""
 
 
-class Case(Section):
-    """What the attention case study looks at; null chooses it (docs/method.md)."""
-
-    layer: Natural | None = None
-    """The head's layer, from 0."""
-    head: Natural | None = None
-    """The head, from 0; null takes the one whose output projection has most shared parameters."""
-    individual: Natural | None = None
-    """Whose fact, one of those masks are fitted to on QA out; null takes a telling one."""
-    relation: str | None = None
-    """Which fact of theirs."""
-
-    def _issues(self) -> Iterator[ConfigIssue]:
-        for one, other in (("layer", "head"), ("head", "layer")):
-            if getattr(self, one) is None and getattr(self, other) is not None:
-                yield ConfigIssue((one,), f"{other} is given and it is not", "give both or neither")
-        if self.relation not in (None, *RELATIONS):
-            yield ConfigIssue(
-                ("relation",), "there is no such relation", f"take one of {', '.join(RELATIONS)}"
-            )
-
-
-class Circuits(Section):
+class CircuitSettings(Section):
     """Which heads and neurons support recall (section 4, appendices A.6 and A.7)."""
 
-    attention: Steps | None = Steps()
+    attention: NodesPerStep | None = NodesPerStep()
     """Heads' slices of the query, key, value and output projections; null leaves them out."""
-    column: Steps | None = Steps(forward=8192, backward=64)
+    column: NodesPerStep | None = NodesPerStep(forward=8192, backward=64)
     """Columns of the MLP's matrices, the paper's neurons; null leaves them out."""
-    unit: Steps | None = None
+    unit: NodesPerStep | None = None
     """Hidden units of the MLP, the usual neurons; null leaves them out."""
     random_orders: Natural = 3
     """Random orders of the nodes, to compare with."""
     individuals: Positive | None = None
     """People whose questions are asked, of those the masks were fitted to; null: all of them."""
-    steps: Annotated[Each | Adaptive, Field(discriminator="method")] = Each(method="all")
+    steps: Annotated[AllSteps | AdaptiveSteps, Field(discriminator="method")] = AllSteps(
+        method="all"
+    )
     """At which steps the model is asked."""
-    case: Case = Case()
+    case: CaseStudySettings = CaseStudySettings()
     """The attention case study."""
 
     def _issues(self) -> Iterator[ConfigIssue]:

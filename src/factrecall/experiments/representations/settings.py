@@ -7,12 +7,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from factrecall.config.section import ConfigIssue, Natural, Positive, Section
+from factrecall.config.section import ConfigIssue, Natural, Section
+from factrecall.experiments.attribution.settings import AttributionSettings, PatchingSettings
+from factrecall.experiments.gradient_similarity.settings import GradientSimilaritySettings
 
 Penalty = Annotated[float, Field(gt=0.0)]
 
 
-class Probes(Section):
+class ProbeSettings(Section):
     """Linear probes: what of a fact can be read off the residual stream."""
 
     individuals: Annotated[int, Field(ge=10)] | None = None
@@ -34,42 +36,17 @@ class Probes(Section):
             )
 
 
-class GradientSimilarity(Section):
-    """Consistency of gradients: whether the same parameters learn a fact told and asked."""
-
-    individuals: Annotated[int, Field(ge=2)] | None = 5
-    """Traced people of each side whose facts are compared; null: all that are traced."""
-    sampled_parameters: Positive | None = None
-    """Parameters drawn of each layer and group, for large models; null: all."""
-
-
-class Attribution(Section):
-    """Which parts of its prompt a fact is read from."""
-
-    individuals: Positive | None = 10
-    """People of each side whose facts are looked at; null: all."""
-    steps: Positive = 16
-    """Points of the path that integrated gradients follow."""
-
-
-class Patching(Section):
-    """Activation patching between a fact told and asked."""
-
-    individuals: Annotated[int, Field(ge=2)] | None = 10
-    """People of each side whose facts are patched; null: all."""
-
-
-class Representations(Section):
+class RepresentationSettings(Section):
     """How facts are represented when told and when asked, and what they are read from."""
 
     layers: list[Natural] | None = None
     """Layers that are probed and patched, counted from 0; null: all."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the hidden states that are kept."""
-    probes: Probes = Probes()
-    gradient_similarity: GradientSimilarity = GradientSimilarity()
-    attribution: Attribution = Attribution()
-    patching: Patching = Patching()
+    probes: ProbeSettings = ProbeSettings()
+    gradient_similarity: GradientSimilaritySettings = GradientSimilaritySettings()
+    attribution: AttributionSettings = AttributionSettings()
+    patching: PatchingSettings = PatchingSettings()
 
     def _issues(self) -> Iterator[ConfigIssue]:
         if self.layers is not None and sorted(set(self.layers)) != self.layers:

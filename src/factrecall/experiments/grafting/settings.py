@@ -42,10 +42,10 @@ class SigmoidSGD(Section):
     """Updates between two looks at the size and the accuracy of the rounded mask."""
 
 
-class Grafting(Section):
+class GraftingSettings(Section):
     """How few fine-tuned parameters recover recall (section 3.2, appendix A.5)."""
 
-    alphas: Annotated[list[Alpha], Field(min_length=1)]
+    alphas: Annotated[list[Alpha], Field(min_length=1)] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05]  # noqa: RUF012
     """Sizes of the masks as shares of all parameters."""
     fit_individuals: Annotated[int, Field(ge=2)] | None = None
     """People whose questions the mask is fitted to, on each side; the others test it. null: all."""

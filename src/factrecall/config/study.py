@@ -1,0 +1,180 @@
+"""The study: one typed object with all the settings of a run.
+
+Every key is checked here, by itself and against the others, before any job starts. A stage takes
+the sections that it reads and never the whole study: what it can read is what its workflow rule
+declares as parameters, so that an edit reruns the readers of the edited key and nothing else.
+The text below a key is its documentation, in `docs/configuration.md` and in messages.
+
+The section of an experiment lies in the experiment's folder. This module is the only one that
+imports upwards, from `experiments/*/settings.py`, because the study is the sum of its sections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from factrecall.config.facts import Facts
+from factrecall.config.model import Model, Scratch
+from factrecall.config.section import ConfigIssue, Name, Natural, Positive, Section
+from factrecall.config.training import TraceSettings, TrainingSettings
+from factrecall.experiments.circuits.settings import CircuitSettings
+from factrecall.experiments.grafting.settings import GraftingSettings
+from factrecall.experiments.recall.settings import RecallSettings
+from factrecall.experiments.representations.settings import RepresentationSettings
+from factrecall.experiments.shared_parameters.settings import SharedSettings
+from factrecall.vocabulary import TUNINGS
+
+
+class ComputeSettings(Section):
+    """Where stages run; nothing here determines a result's meaning, so nothing reruns."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes a GPU if there is one."""
+    threads: Positive = 1
+    """CPU threads of a job."""
+    pretrain_threads: Positive | None = None
+    """CPU threads of pre-training, before which nothing else can run; null: `threads`."""
+    checkpoint_interval_s: Annotated[float, Field(gt=0.0)] = 60.0
+    """Seconds between saves of a long job's state, from which it resumes."""
+    cache_gb: Annotated[float, Field(ge=0.0)] = 2.0
+    """Memory for what interventions need not compute again; less makes them slower."""
+
+
+class Study(Section):
+    """A whole study."""
+
+    name: Name
+    """Name of the study and of its folder in `results/`."""
+    seed: Natural = 0
+    """Of everything drawn but the order of examples: people, templates, first weights."""
+    facts: Facts
+    training: TrainingSettings
+    models: Annotated[dict[Name, Model], Field(min_length=1)]
+    """The models, by names of your choice that become names of folders."""
+    trace: TraceSettings = TraceSettings()
+    shared: SharedSettings = SharedSettings()
+    grafting: GraftingSettings = GraftingSettings()
+    circuits: CircuitSettings = CircuitSettings()
+    representations: RepresentationSettings = RepresentationSettings()
+    recall: RecallSettings = RecallSettings()
+    compute: ComputeSettings = ComputeSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _share_recipes(cls, raw: Any) -> Any:
+        """Complete each model's `training` with the recipes of the section `training`."""
+        if not isinstance(raw, Mapping):
+            return raw
+        training, models = raw.get("training"), raw.get("models")
+        if not isinstance(training, Mapping) or not isinstance(models, Mapping):
+            return raw
+        shared: dict[str, Any] = {
+            tuning: training[tuning] for tuning in TUNINGS if tuning in training
+        }
+        return {**raw, "models": {name: _complete(m, shared) for name, m in models.items()}}
+
+    def _issues(self) -> Iterator[ConfigIssue]:
+        yield from self._name_mistakes()
+        yield from self._people_mistakes()
+        yield from self._layer_mistakes()
+        yield from self._case_mistakes()
+        keep, k = self.trace.top_fraction, self.shared.k
+        if isinstance(keep, int) != isinstance(k, int):
+            yield ConfigIssue(
+                ("shared", "k"),
+                f"of it and trace.top_fraction ({keep}) one is a count and one a fraction of all "
+                "parameters, so they cannot be compared before the model is there",
+                "give both as counts (whole numbers), or both as fractions (up to 1.0)",
+            )
+        elif k > keep:
+            yield ConfigIssue(
+                ("shared", "k"),
+                f"the trace keeps only {keep} (trace.top_fraction)",
+                f"set it to {keep} or less, or raise trace.top_fraction, which reruns all training",
+            )
+
+    def _name_mistakes(self) -> Iterator[ConfigIssue]:
+        known: dict[str, str] = {}
+        for name in self.models:
+            if (other := known.setdefault(name.casefold(), name)) != name:
+                yield ConfigIssue(
+                    ("models", name),
+                    f"on some disks its folder is that of {other!r}: they differ by case alone",
+                    "give it another name",
+                )
+
+    def _people_mistakes(self) -> Iterator[ConfigIssue]:
+        scratch = [name for name, m in self.models.items() if isinstance(m, Scratch)]
+        if scratch and not self.facts.pretrain_people:
+            yield ConfigIssue(
+                ("facts", "pretrain_people"),
+                f"models built from scratch ({', '.join(scratch)}) are pre-trained on other people",
+                "set it to about as many as facts.people",
+            )
+        if self.facts.individuals is not None:
+            return  # the file may say itself who is on which side
+        if self.facts.sides[0] < 2:
+            few = self.facts.people < 3
+            share = f"set it to {2 / self.facts.people:.2g} or more, or raise facts.people"
+            yield ConfigIssue(
+                ("facts", "people" if few else "in_distribution"),
+                "only one person is in distribution: probes are fitted to some, tested on others",
+                "set it to 3 or more" if few else share,
+            )
+        traced = (self.trace.in_distribution, self.trace.out_of_distribution)
+        keys = ("in_distribution", "out_of_distribution")
+        for key, wanted, there in zip(keys, traced, self.facts.sides, strict=True):
+            if wanted > there:
+                yield ConfigIssue(
+                    ("trace", key),
+                    f"only {there} of {self.facts.people} people are on that side "
+                    f"(facts.in_distribution = {self.facts.in_distribution})",
+                    f"set it to {there} or less, or change facts.people or facts.in_distribution",
+                )
+
+    def _case_mistakes(self) -> Iterator[ConfigIssue]:
+        case = self.circuits.case
+        if case.individual is not None and case.individual >= self.facts.people:
+            yield ConfigIssue(
+                ("circuits", "case", "individual"),
+                f"there are {self.facts.people} people, counted from 0",
+                "name one of them who is out of distribution, or set it to null",
+            )
+        for key, attribute in (("layer", "layers"), ("head", "heads")):
+            yield from self._beyond(("circuits", "case", key), getattr(case, key), attribute)
+
+    def _layer_mistakes(self) -> Iterator[ConfigIssue]:
+        layers = self.representations.layers
+        if layers:
+            yield from self._beyond(("representations", "layers"), layers[-1], "layers")
+
+    def _beyond(self, key: tuple[str, ...], value: int | None, there: str) -> Iterator[ConfigIssue]:
+        """Yield a mistake if a model has not as many layers or heads as a value asks for."""
+        counts = {
+            name: getattr(model, there)
+            for name, model in self.models.items()
+            if isinstance(model, Scratch)
+        }
+        lacking = [name for name, count in counts.items() if (value or 0) >= count]
+        if lacking:
+            yield ConfigIssue(
+                key,
+                f"{there} are counted from 0, and models.{lacking[0]} has {counts[lacking[0]]}",
+                "name another, or set it to null (circuits.case: layer and head both)",
+            )
+
+
+def _complete(model: Any, shared: Mapping[str, Any]) -> Any:
+    own = model.get("training", {}) if isinstance(model, Mapping) else None
+    if not isinstance(own, Mapping):
+        return model
+    recipes = dict(shared)
+    for tuning, recipe in own.items():
+        default = shared.get(tuning)
+        if isinstance(default, Mapping) and isinstance(recipe, Mapping):
+            recipe = {**default, **recipe}
+        recipes[tuning] = recipe
+    return {**model, "training": recipes}

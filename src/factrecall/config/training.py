@@ -1,0 +1,126 @@
+"""The sections of the configuration on training: recipes, execution and traces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from factrecall.config.section import Amount, ConfigIssue, Natural, Positive, Section
+
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
+Switch = Literal["auto", "always", "never"]
+
+
+class ExecutionSettings(Section):
+    """How trainings fit their device; `auto` takes the fastest that fits, on a CPU `adamw`.
+
+    All compute the same updates up to rounding, but for `adamw_8bit`, which is an approximation
+    that `auto` never chooses (docs/method.md). `cpu_offload` keeps weights, gradients and moments
+    in main memory.
+    """
+
+    optimiser: Literal["auto", "adamw", "adamw_8bit", "cpu_offload"] = "auto"
+    """Moments in float32 (`adamw`) or in 8 bits (`adamw_8bit`), or all state in main memory."""
+    checkpointing: Switch = "auto"
+    """Compute activations twice to save memory."""
+    trace: Literal["auto", "device", "host"] = "auto"
+    """Where the gradients of traced people are added up: on the device, or in main memory."""
+    gpus: Positive = 1
+    """GPUs that share one fine-tuning: weights, gradients and moments are split among them."""
+    packing: Switch = "auto"
+    """Lay examples end to end in place of padding them; auto does on a GPU."""
+    compile: Switch = "auto"
+    """Compile the model's layers first."""
+
+    def _issues(self) -> Iterator[ConfigIssue]:
+        if self.optimiser == "adamw_8bit" and self.gpus > 1:
+            yield ConfigIssue(
+                ("optimiser",),
+                "moments in 8 bits are for a training on a single GPU",
+                "set adamw: several GPUs share the moments anyway",
+            )
+        if self.compile == "always" and self.gpus > 1:
+            yield ConfigIssue(
+                ("compile",),
+                "compiled layers that are split among GPUs were never tried",
+                "set auto, or gpus to 1",
+            )
+
+
+class Recipe(Section):
+    """One training run (paper, appendix A.3; what the paper leaves open is in docs/method.md)."""
+
+    updates: Positive
+    """Optimiser steps."""
+    batch_size: Positive
+    """Examples in a step; may exceed the number of examples, which then repeat."""
+    learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)]
+    """AdamW's learning rate at its peak; it falls to 0 along a cosine."""
+    warmup: Natural = 0
+    """Steps over which the learning rate first rises linearly."""
+    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
+    """AdamW's weight decay; norms and biases are not decayed."""
+    betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = (0.9, 0.999)
+    """AdamW's two decay rates of the moments."""
+    clip: Annotated[float, Field(gt=0.0)] | None = 1.0
+    """Largest norm of the gradient, longer ones are shortened; null never shortens."""
+    loss: Literal["all", "answer"] = "all"
+    """Tokens that are learnt: all of a text, or only its attributes and what ends them."""
+    questions_per_example: Literal["one", "all"] = "one"
+    """Questions in an example: one, or all six of an individual."""
+    micro_batch_tokens: Annotated[int, Field(ge=16)] = 16384
+    """Tokens in one pass, padding included; lower it when memory is short."""
+
+    def _issues(self) -> Iterator[ConfigIssue]:
+        if self.warmup >= self.updates:
+            yield ConfigIssue(
+                ("warmup",),
+                f"the learning rate would not be up after all updates ({self.updates})",
+                f"set warmup below {self.updates}, or raise updates",
+            )
+
+
+class Recipes(Section):
+    """The three fine-tunings of a model; two-stage training is `bio` and then `stage`."""
+
+    bio: Recipe
+    """Learn the biographies of all people."""
+    stage: Recipe
+    """Learn the in-distribution questions, from the weights that `bio` ends with."""
+    mix: Recipe
+    """Learn all biographies and the in-distribution questions, shuffled together."""
+
+
+class TrainingSettings(Recipes):
+    """What the fine-tunings have in common; the recipes hold for every model."""
+
+    seeds: Annotated[list[Natural], Field(min_length=1)]
+    """Every fine-tuning is done once with each; a seed orders the examples."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """bfloat16 is autocast over float32 weights; auto is bfloat16 on a GPU, else float32. There,
+    models are asked with products in TF32, unless this is float32."""
+    mode: ExecutionSettings = ExecutionSettings()
+    """How trainings fit their device; `auto` takes the fastest that fits."""
+
+    def _issues(self) -> Iterator[ConfigIssue]:
+        if len(set(self.seeds)) < len(self.seeds):
+            yield ConfigIssue(
+                ("seeds",),
+                "a seed is there twice, but would give the same model again",
+                f"keep each once: {list(dict.fromkeys(self.seeds))}",
+            )
+
+
+class TraceSettings(Section):
+    """Whose gradients are recorded, and how much of the ranking is kept."""
+
+    in_distribution: Positive = 10
+    """People traced among those in distribution (their biographies and questions)."""
+    out_of_distribution: Positive = 10
+    """People traced among those out of distribution (their biographies)."""
+    top_fraction: Amount = 0.2
+    """Parameters kept of every ranking, a count or a fraction of all: the largest `shared.k`."""
+    checkpoints: Natural = 2
+    """Moments between start and end of a fine-tuning, evenly spaced, whose weights are kept."""
