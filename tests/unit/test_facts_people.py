@@ -217,7 +217,8 @@ def test_people_of_pretraining_do_not_repeat_the_draws_of_the_study() -> None:
 @pytest.mark.parametrize("hash_seed", ["1", "2"])
 def test_pools_are_the_same_in_every_process(hash_seed: str) -> None:
     code = (
-        "from factrecall.config.facts import PoolSizes; from factrecall.data.pools import make_pools;"
+        "from factrecall.config.facts import PoolSizes;"
+        "from factrecall.data.pools import make_pools;"
         "print(repr(make_pools(PoolSizes(), 0)))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
