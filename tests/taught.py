@@ -1,4 +1,4 @@
-"""Tiny models that know some facts, told and asked, so that verdicts on them differ."""
+"""Tiny models that know some facts, stated and asked, so that verdicts on them differ."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch
 
 from factrecall.config.facts import Facts
 from factrecall.data.tables import make_facts
-from factrecall.experiments.attribution.counterfactual_prompts import Texts, draw_facts
-from factrecall.experiments.attribution.tokenised_prompts import read
+from factrecall.experiments.attribution.counterfactual_prompts import FactSentences, draw_facts
+from factrecall.experiments.attribution.tokenised_prompts import tokenise
 from factrecall.experiments.common.prompts import compose
 from tests.conftest import SMALL_POOLS, Tiny, tiny_of
 
 FACTS = make_facts(Facts(people=16, pretrain_people=4, pools=SMALL_POOLS), seed=3)
-TEXTS = Texts.of(FACTS.bio, FACTS.qa)
+TEXTS = FactSentences.of(FACTS.bio, FACTS.qa)
 DRAWN: pd.DataFrame = draw_facts(FACTS.bio, 2, 5)
 """The facts of two people of each side."""
 
@@ -30,8 +30,8 @@ def taught(architecture: str) -> Tiny:
     """
     tiny = tiny_of(architecture, FACTS)
     keys = list(zip(DRAWN["individual"], DRAWN["relation"], strict=True))
-    keys += list(zip(DRAWN["donor"], DRAWN["relation"], strict=True))[::2]
-    texts = read(
+    keys += list(zip(DRAWN["source"], DRAWN["relation"], strict=True))[::2]
+    texts = tokenise(
         tiny.tokenizer, [compose(TEXTS.up_to(f, *k)) for k in keys for f in ("short", "qa")]
     )
     length = max(len(text.tokens) for text in texts)

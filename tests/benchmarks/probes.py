@@ -21,7 +21,7 @@ from importlib.util import find_spec
 import numpy as np
 import torch
 
-from factrecall.experiments.representations.logistic_regression import Coordinates, fit_chosen
+from factrecall.experiments.representations.logistic_regression import PrincipalAxes, fit_chosen
 from factrecall.runtime.seeds import generator
 from tests.benchmarks.table import Row
 
@@ -62,7 +62,7 @@ def ours(h: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return accuracies and penalties of all problems, layer by layer as the package does."""
     right, chosen = [], []
     for part in h.split(FORMATS):
-        turn = Coordinates.of(part[:, :ROWS])
+        turn = PrincipalAxes.of(part[:, :ROWS])
         weights, penalty = fit_chosen(turn(part[:, :ROWS]), y[:ROWS], PENALTIES, VALIDATION)
         said = (turn(part[:, ROWS:]) @ weights).argmax(-1)
         right.append((said == y[ROWS:]).double().mean(1))

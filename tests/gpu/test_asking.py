@@ -14,7 +14,7 @@ from factrecall.evaluation.hidden_states import hidden_states
 from factrecall.evaluation.incremental_forward import IncrementalForward
 from factrecall.experiments.circuits.sweep import Circuit
 from factrecall.experiments.grafting.dual_averaging import gradients
-from factrecall.experiments.representations.logistic_regression import Coordinates, fit_chosen
+from factrecall.experiments.representations.logistic_regression import PrincipalAxes, fit_chosen
 from factrecall.models.architectures import architecture_of
 from factrecall.models.forward import Encoded
 from factrecall.parameters.nodes import Nodes
@@ -174,7 +174,7 @@ def test_probes_are_those_of_the_cpu(device: torch.device) -> None:
 
     def fitted(where: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         states, classes = h.to(where), y.to(where)
-        turn = Coordinates.of(states[:, :200])
+        turn = PrincipalAxes.of(states[:, :200])
         weights, chosen = fit_chosen(
             turn(states[:, :200]), classes[:200], [1e-3, 1e-2, 1e-1], validation.to(where)
         )

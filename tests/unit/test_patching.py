@@ -11,10 +11,13 @@ import torch
 
 from factrecall.evaluation.exact_match import Evaluation
 from factrecall.experiments.attribution import patching
-from factrecall.experiments.attribution.attribution_summary import PATCHED, summarise_patching
+from factrecall.experiments.attribution.attribution_summary import (
+    PATCHING_SUMMARY,
+    summarise_patching,
+)
 from factrecall.experiments.attribution.patching import (
-    DONORS,
     PATCHING,
+    SOURCE_FACTS,
     SOURCES,
     States,
     chosen_layers,
@@ -23,7 +26,12 @@ from factrecall.experiments.attribution.patching import (
     states_of,
 )
 from factrecall.experiments.attribution.settings import PatchingSettings
-from factrecall.experiments.attribution.tokenised_prompts import POSITIONS, TokenisedPrompt, read
+from factrecall.experiments.attribution.tokenised_prompts import (
+    POSITIONS,
+    TokenisedPrompt,
+    tokenise,
+)
+from factrecall.experiments.common.model_facts import ModelFacts
 from factrecall.experiments.common.prompts import compose
 from factrecall.experiments.representations.settings import RepresentationSettings
 from factrecall.models.architectures import architecture_of
@@ -33,20 +41,25 @@ from factrecall.runtime.storage import read_table, write_table
 from tests.conftest import ARCHITECTURES, Tiny
 from tests.taught import DRAWN, FACTS, TEXTS, taught
 
-CPU = torch.device("cpu")
 LAYERS = (0, 1)
 
 
 @pytest.fixture(params=ARCHITECTURES)
 def tiny(request: pytest.FixtureRequest) -> Tiny:
-    """A model that knows the facts it is asked."""
+    """A model that has learnt the facts."""
     return taught(request.param)
 
 
 def asked_of(tiny: Tiny, form: str, column: str = "individual") -> list[TokenisedPrompt]:
-    """Return the facts of two people of each side, or of their donors."""
+    """Return the facts of two people of each side, or of their sources."""
     keys = zip(DRAWN[column], DRAWN["relation"], strict=True)
-    return read(tiny.tokenizer, [compose(TEXTS.up_to(form, *key)) for key in keys])
+    return tokenise(tiny.tokenizer, [compose(TEXTS.up_to(form, *key)) for key in keys])
+
+
+def opened(tiny: Tiny) -> ModelFacts:
+    return ModelFacts(
+        tiny.model, tiny.tokenizer, FACTS.bio, FACTS.qa, study_seed=5, max_eval_tokens=1024
+    )
 
 
 def plain(
@@ -80,8 +93,8 @@ def plain(
 
 def test_a_state_put_where_it_is_changes_nothing(tiny: Tiny) -> None:
     asked = asked_of(tiny, "bio")
-    states: States = {("bio", "same"): states_of(tiny.model, LAYERS, asked, 512, CPU)}
-    table = patched(tiny.model, LAYERS, asked, states, 512, CPU)
+    states: States = {("bio", "same"): states_of(tiny.model, LAYERS, asked, 512)}
+    table = patched(tiny.model, LAYERS, asked, states, 512)
     assert len(table) == len(asked) * len(LAYERS) * len(POSITIONS)
     assert (table["right"] == table["unpatched"]).all()
     # Not to the bit: states come from batches without answers, whose sums are ordered otherwise.
@@ -92,17 +105,15 @@ def test_a_state_put_where_it_is_changes_nothing(tiny: Tiny) -> None:
 
 def test_anothers_whole_state_gives_anothers_answer(tiny: Tiny) -> None:
     # Behind the last layer the last token's state is all that is left of a prompt.
-    own, others = (asked_of(tiny, "qa", column) for column in ("individual", "donor"))
-    states: States = {("qa", "other"): states_of(tiny.model, LAYERS, others, 512, CPU)}
-    table = patched(tiny.model, LAYERS, own, states, 512, CPU)
+    own, others = (asked_of(tiny, "qa", column) for column in ("individual", "source"))
+    states: States = {("qa", "other"): states_of(tiny.model, LAYERS, others, 512)}
+    table = patched(tiny.model, LAYERS, own, states, 512)
     table = table[(table["layer"] == LAYERS[-1]) & (table["position"] == "last")]
     usual = [plain(tiny, other, None, 0, "last")[2] for other in others]
     assert table["likeliest"].tolist() == [usual[fact] for fact in table["fact"]]
     assert len(set(usual)) > 10
     # Behind it, nothing reads the states of other tokens.
-    rest = patched(tiny.model, LAYERS, own, states, 512, CPU).query(
-        "layer == 1 and position != 'last'"
-    )
+    rest = patched(tiny.model, LAYERS, own, states, 512).query("layer == 1 and position != 'last'")
     assert (rest["log_probability"] == rest["unpatched_log_probability"]).all()
 
 
@@ -110,18 +121,16 @@ def test_anothers_whole_state_gives_anothers_answer(tiny: Tiny) -> None:
 def test_batches_do_what_one_patch_at_a_time_does(tiny: Tiny, target: str) -> None:
     own = asked_of(tiny, target)
     sources = {
-        (source, donor): asked_of(tiny, source, column)
+        (source, whose): asked_of(tiny, source, column)
         for source in SOURCES[target]
-        for donor, column in zip(DONORS, ("individual", "donor"), strict=True)
+        for whose, column in zip(SOURCE_FACTS, ("individual", "source"), strict=True)
     }
-    states = {
-        key: states_of(tiny.model, LAYERS, asked, 1024, CPU) for key, asked in sources.items()
-    }
-    table = patched(tiny.model, LAYERS, own, states, 1024, CPU)
+    states = {key: states_of(tiny.model, LAYERS, asked, 1024) for key, asked in sources.items()}
+    table = patched(tiny.model, LAYERS, own, states, 1024)
     assert len(table) == len(own) * len(states) * len(LAYERS) * len(POSITIONS)
     assert table["right"].nunique() == 2 and (table["right"] != table["unpatched"]).any()
     for row in table.sample(100, random_state=1).itertuples():
-        source = sources[row.source, row.donor][row.fact]
+        source = sources[row.source, row.source_fact][row.fact]
         right, said, likeliest = plain(tiny, own[row.fact], source, row.layer, row.position)
         assert (row.right, row.likeliest) == (right, likeliest)
         assert row.log_probability == pytest.approx(said, abs=1e-4)
@@ -139,33 +148,37 @@ def test_a_table_holds_every_patch_and_the_model_is_left_as_it_was(
     tables = {}
     for layers in (None, [1]):
         out = tmp_path / f"{layers}.parquet"
-        patch(
-            tiny.model, tiny.tokenizer,
-            RepresentationSettings(layers=layers, patching=PatchingSettings(individuals=2)),
-            5, 1024,
-            bio=FACTS.bio, qa=FACTS.qa, device=CPU, out=out, provenance={},
-        )  # fmt: skip
+        write_table(
+            out,
+            patch(
+                opened(tiny),
+                RepresentationSettings(layers=layers, patching=PatchingSettings(individuals=2)),
+            ),
+            PATCHING,
+        )
         tables[layers is None] = read_table(out, PATCHING)
     with torch.no_grad():
         assert torch.equal(tiny.model(input_ids=tokens).logits, before)
     table = tables[True]
-    keys = [k for k in PATCHING if k not in ("right", "unpatched", "donors") and "log" not in k]
+    keys = [
+        k for k in PATCHING if k not in ("right", "unpatched", "source_answer") and "log" not in k
+    ]
     assert len(table) == 24 * 3 * 2 * 3 * 2 and not table.duplicated(keys).any()
     top = table[table["layer"] == 1].reset_index(drop=True)
     pd.testing.assert_frame_equal(top, tables[False], rtol=1e-6)
-    own, others = asked_of(tiny, "qa"), asked_of(tiny, "bio", "donor")
-    assert table["donors"].nunique() == 2
+    own, others = asked_of(tiny, "qa"), asked_of(tiny, "bio", "source")
+    assert table["source_answer"].nunique() == 2
     chosen = table.query("source == 'bio' and layer == 0 and position == 'subject'")
-    chosen = chosen[chosen["donor"] == "other"].set_index(["individual", "relation"])
+    chosen = chosen[chosen["source_fact"] == "other"].set_index(["individual", "relation"])
     for i, fact in enumerate(DRAWN.itertuples()):
         row = chosen.loc[(fact.individual, fact.relation)]
         right, said, likeliest = plain(tiny, own[i], others[i], 0, "subject")
         assert (row["right"], row["split"]) == (right, fact.split)
         assert row["log_probability"] == pytest.approx(said, abs=1e-4)
-        assert row["donors"] == (likeliest == others[i].first != own[i].first)
+        assert row["source_answer"] == (likeliest == others[i].first != own[i].first)
 
 
-def test_a_donor_with_the_same_answer_is_no_control(
+def test_a_source_with_the_same_answer_is_no_control(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     people = FACTS.individuals.set_index("individual")
@@ -173,20 +186,17 @@ def test_a_donor_with_the_same_answer_is_no_control(
     one, other = alike.index[alike["university"] == alike["university"].iloc[0]][:2]
     facts = DRAWN.copy()
     place = facts.index[facts["relation"] == "university"][0]
-    facts.loc[place, ["individual", "donor"]] = one, other
+    facts.loc[place, ["individual", "source"]] = one, other
     monkeypatch.setattr(patching, "draw_facts", lambda *_: facts)
     out = tmp_path / "out.parquet"
-    patch(
-        tiny.model, tiny.tokenizer, RepresentationSettings(layers=[1]), 5, 1024,
-        bio=FACTS.bio, qa=FACTS.qa, device=CPU, out=out, provenance={},
-    )  # fmt: skip
-    counts = read_table(out, PATCHING).groupby(["individual", "relation", "donor"]).size()
+    write_table(out, patch(opened(tiny), RepresentationSettings(layers=[1])), PATCHING)
+    counts = read_table(out, PATCHING).groupby(["individual", "relation", "source_fact"]).size()
     assert (one, "university", "other") not in counts.index
     assert counts[one, "university", "same"] == 9 and len(counts) == 2 * len(facts) - 1
     runs = [Evaluation("m", tuning, 0, out) for tuning in ("stage", "mix")]
     summarise_patching(7, runs=runs, out=tmp_path / "all.parquet", provenance={})
-    table = read_table(tmp_path / "all.parquet", PATCHED)
-    table = table[table["split"] == facts["split"][place]].set_index("donor")
+    table = read_table(tmp_path / "all.parquet", PATCHING_SUMMARY)
+    table = table[table["split"] == facts["split"][place]].set_index("source_fact")
     half = len(facts) // 2
     assert set(table.loc["same", "facts"]) == {half}
     assert set(table.loc[["other", "same - other"], "facts"]) == {half - 1}
@@ -202,7 +212,7 @@ def test_layers_that_are_not_there_are_refused(tiny: Tiny) -> None:
 
 
 def test_a_summary_by_hand(tmp_path: Path) -> None:
-    # By tuning and donor, what two facts of two people come to: right, and the log-probability.
+    # By tuning and source, what two facts of two people come to: right, and the log-probability.
     outcomes = {
         ("stage", "same"): [(True, -1.0), (True, -2.0)],
         ("stage", "other"): [(False, -3.0), (True, -2.0)],
@@ -212,23 +222,23 @@ def test_a_summary_by_hand(tmp_path: Path) -> None:
     runs = []
     for tuning in ("stage", "mix"):
         rows = [
-            {"donor": donor, "individual": person, "right": right, "log_probability": said}
-            for donor in DONORS
-            for person, (right, said) in enumerate(outcomes[tuning, donor])
+            {"source_fact": whose, "individual": person, "right": right, "log_probability": said}
+            for whose in SOURCE_FACTS
+            for person, (right, said) in enumerate(outcomes[tuning, whose])
         ]
         table = pd.DataFrame(rows).assign(
             split="out", relation="job", source="bio", target="qa", layer=0, position="subject",
             unpatched=tuning == "mix", unpatched_log_probability=-3.0,
         )  # fmt: skip
-        table["donors"] = table["donor"] == "other"
+        table["source_answer"] = table["source_fact"] == "other"
         path = tmp_path / f"{tuning}.parquet"
         write_table(path, table, PATCHING)
         runs += [Evaluation("m", tuning, seed, path) for seed in (0, 1)]
     out = tmp_path / "out.parquet"
     summarise_patching(7, runs=runs, out=out, provenance={})
-    table = read_table(out, PATCHED).set_index(["tuning", "seed", "donor"])
+    table = read_table(out, PATCHING_SUMMARY).set_index(["tuning", "seed", "source_fact"])
     assert len(table) == 3 * 3 * 3 and table.index.is_unique
-    expected = {  # accuracy, unpatched, gain, log gain, donors
+    expected = {  # accuracy, unpatched, gain, log gain, sources
         ("stage", "same"): (1.0, 0.0, 1.0, 1.5, 0.0),
         ("stage", "other"): (0.5, 0.0, 0.5, 0.5, 1.0),
         ("stage", "same - other"): (0.5, 0.0, 0.5, 1.0, -1.0),
@@ -239,10 +249,10 @@ def test_a_summary_by_hand(tmp_path: Path) -> None:
         ("mix - stage", "other"): (0.0, 1.0, -1.0, -0.5, 0.0),
         ("mix - stage", "same - other"): (-0.5, 0.0, -0.5, -0.5, 0.0),
     }
-    names = ["accuracy", "unpatched", "gain", "log_gain", "donors"]
-    for (tuning, donor), values in expected.items():
+    names = ["accuracy", "unpatched", "gain", "log_gain", "source_answer"]
+    for (tuning, whose), values in expected.items():
         for seed in (0, 1, TOGETHER):
-            row = table.loc[(tuning, seed, donor)]
+            row = table.loc[(tuning, seed, whose)]
             assert tuple(row[names]) == pytest.approx(values)
             assert row["facts"] == (4 if seed == TOGETHER else 2)
     bounds = table.loc[("stage", TOGETHER, "same - other"), ["gain_low", "gain_high"]]

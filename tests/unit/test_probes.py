@@ -17,10 +17,10 @@ from factrecall.experiments.representations import probes as module
 from factrecall.experiments.representations.capture import FORMATS
 from factrecall.experiments.representations.probe_summary import (
     ALL,
+    BIO_FORMATS,
     CONSISTENCY,
     MEASURES,
     PROBES,
-    TOLD,
     Probed,
     summarise_probes,
 )
@@ -354,7 +354,7 @@ def test_intervals_are_those_of_drawn_people(
 def test_rows_name_what_they_are(tables: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     _, table = tables
     assert set(table["seed"]) == {0, 1, TOGETHER} and set(table["layer"]) == {0, 4, TOGETHER}
-    assert set(table["bio"]) == set(TOLD) and set(table["measure"]) == set(MEASURES)
+    assert set(table["bio"]) == set(BIO_FORMATS) and set(table["measure"]) == set(MEASURES)
     assert set(table["relation"]) == {*RELATIONS, ALL}
 
 

@@ -14,8 +14,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from factrecall.experiments.attribution.attribution_summary import PATCHED, READ_FROM
-from factrecall.experiments.attribution.counterfactual_prompts import ANOTHER
+from factrecall.experiments.attribution.attribution_summary import (
+    ATTRIBUTION_SUMMARY,
+    PATCHING_SUMMARY,
+)
+from factrecall.experiments.attribution.counterfactual_prompts import OTHER_RELATION
 from factrecall.experiments.attribution.figures import (
     PATCHING_DATA,
     SIGNATURE_DATA,
@@ -26,7 +29,7 @@ from factrecall.experiments.attribution.figures import (
 from factrecall.experiments.attribution.tokenised_prompts import POSITIONS
 from factrecall.experiments.common.prompts import FORMATS, ROLES
 from factrecall.experiments.gradient_similarity.figures import GRADIENTS_DATA, draw_gradients
-from factrecall.experiments.gradient_similarity.summary import CONSISTENCY as GRADIENTS
+from factrecall.experiments.gradient_similarity.summary import GRADIENT_SUMMARY as GRADIENTS
 from factrecall.experiments.representations.caveats import (
     gradient_cautions,
     patching_cautions,
@@ -190,27 +193,31 @@ def signature_rows(
 ) -> pd.DataFrame:
     """Make shares of attribution, and drops in proportion; nothing told before in a question."""
     rows = []
-    sides = {t: {**shares[t], ANOTHER: np.nan} for t in TUNINGS}
-    sides["mix - stage"] = {r: sides["mix"][r] - sides["stage"][r] for r in (*ROLES, ANOTHER)}
+    sides = {t: {**shares[t], OTHER_RELATION: np.nan} for t in TUNINGS}
+    sides["mix - stage"] = {
+        r: sides["mix"][r] - sides["stage"][r] for r in (*ROLES, OTHER_RELATION)
+    }
     for tuning, seed, split, relation, form, role in product(
-        sides, (*seeds, TOGETHER), ("in", "out"), ("all", "job"), FORMATS, (*ROLES, ANOTHER)
+        sides, (*seeds, TOGETHER), ("in", "out"), ("all", "job"), FORMATS, (*ROLES, OTHER_RELATION)
     ):
         if form == "qa" and role in ("attribute", "other"):
             continue
         share = sides[tuning][role] + 0.001 * max(seed, 0)
-        drop = np.nan if role == "start" else 2.0 if role == ANOTHER else 10 * share
+        drop = np.nan if role == "start" else 2.0 if role == OTHER_RELATION else 10 * share
         rows.append(
             {
                 "model": "m", "tuning": tuning, "seed": seed, "split": split,
                 "relation": relation, "format": form, "role": role, "facts": 180,
-                "exchanged": 0 if np.isnan(drop) else 180, "tokens": 3.0,
+                "replaced": 0 if np.isnan(drop) else 180, "tokens": 3.0,
                 "share": share, "share_low": share - width, "share_high": share + width,
                 "logit_drop": drop, "logit_drop_low": drop - 0.5, "logit_drop_high": drop + 0.5,
-                "still_right": 0.4, "donors": 0.3,
+                "still_right": 0.4, "source_answer": 0.3,
             }
         )  # fmt: skip
     table = pd.DataFrame(rows)
-    return table.assign(**{c: np.nan for c in READ_FROM if c not in table})[list(READ_FROM)]
+    return table.assign(**{c: np.nan for c in ATTRIBUTION_SUMMARY if c not in table})[
+        list(ATTRIBUTION_SUMMARY)
+    ]
 
 
 def patching_rows(
@@ -233,21 +240,23 @@ def patching_rows(
                 {
                     "model": "m", "tuning": tuning, "seed": seed, "split": split,
                     "source": source, "target": target, "layer": layer, "position": position,
-                    "donor": donor, "facts": 180, "accuracy": start + gain,
+                    "source_fact": donor, "facts": 180, "accuracy": start + gain,
                     "unpatched": start, "gain": gain, "gain_low": gain - width,
-                    "gain_high": gain + width, "donors": 0.2,
+                    "gain_high": gain + width, "source_answer": 0.2,
                 }
             )  # fmt: skip
     table = pd.DataFrame(rows)
-    return table.assign(**{c: np.nan for c in PATCHED if c not in table})[list(PATCHED)]
+    return table.assign(**{c: np.nan for c in PATCHING_SUMMARY if c not in table})[
+        list(PATCHING_SUMMARY)
+    ]
 
 
 SCHEMAS = {
     "probes": PROBES,
     "consistency": CONSISTENCY,
     "gradients": GRADIENTS,
-    "signature": READ_FROM,
-    "patching": PATCHED,
+    "signature": ATTRIBUTION_SUMMARY,
+    "patching": PATCHING_SUMMARY,
 }
 
 
@@ -424,7 +433,7 @@ def test_one_layer_above_the_bound_is_enough(tmp_path: Path) -> None:
 def test_patching_is_judged_behind_the_middle_layer(tmp_path: Path) -> None:
     rows = patching_rows(layers=3)
     late = rows["layer"] == 2
-    rows.loc[~late & (rows["donor"] == "same - other"), ["gain", "gain_low", "gain_high"]] = [
+    rows.loc[~late & (rows["source_fact"] == "same - other"), ["gain", "gain_low", "gain_high"]] = [
         0.0, -0.1, 0.1,
     ]  # fmt: skip
     claims = claims_of(tmp_path, patching=rows)
@@ -436,14 +445,18 @@ def test_patching_is_judged_behind_the_middle_layer(tmp_path: Path) -> None:
 def test_a_state_that_restores_nothing_is_not_ahead_of_one_that_does_harm(tmp_path: Path) -> None:
     rows = patching_rows()
     for donor, gain in {"same": 0.0, "other": -0.08, "same - other": 0.08}.items():
-        mine = rows["donor"] == donor
+        mine = rows["source_fact"] == donor
         rows.loc[mine, ["gain", "gain_low", "gain_high"]] = [gain, gain - 0.01, gain + 0.01]
     claims = claims_of(tmp_path, patching=rows)
     assert about(claims, "know what they do not recall") == ["inconclusive"]
     said = claims[-1].evidence
     assert "own state, points by seed 0.0, 0.0, 0.0; 95 % interval \u22121.0 to +1.0" in said
     assert "by seed +8.0, +8.0, +8.0; 95 % interval +7.0 to +9.0" in said
-    rows.loc[rows["donor"] == "same", ["gain", "gain_low", "gain_high"]] = [-0.02, -0.03, -0.01]
+    rows.loc[rows["source_fact"] == "same", ["gain", "gain_low", "gain_high"]] = [
+        -0.02,
+        -0.03,
+        -0.01,
+    ]
     claims = claims_of(tmp_path, patching=rows)
     assert about(claims, "know what they do not recall") == ["does not hold"]
 
@@ -510,7 +523,7 @@ def test_what_leaves_differences_no_room_is_told(tmp_path: Path) -> None:
 def test_what_speaks_against_the_other_measures_is_told(tmp_path: Path) -> None:
     shares = {t: {**SHARE[t], "start": -0.4} for t in TUNINGS}
     exchanged = signature_rows(shares)
-    exchanged.loc[exchanged["role"] == "other", "exchanged"] = 20
+    exchanged.loc[exchanged["role"] == "other", "replaced"] = 20
     patched = patching_rows()
     patched.loc[patched["target"] == "bio", "unpatched"] = 0.3
     none = {t: dict.fromkeys(COSINE[t], 0.0) for t in TUNINGS}
@@ -567,7 +580,7 @@ def test_figures_of_many_layers_are_of_readable_size_and_hold_their_data(tmp_pat
         assert 0.3 < height / width < 1.65
     deltas = read_table(folder / "consistency.parquet", CONSISTENCY_DATA)
     assert set(deltas["tuning"]) == {"stage", "mix"}
-    assert set(read_table(folder / "patching.parquet")["donor"]) == {"same", "other"}
+    assert set(read_table(folder / "patching.parquet")["source_fact"]) == {"same", "other"}
 
 
 def test_a_figure_is_the_same_bytes_twice(measures: Represented, tmp_path: Path) -> None:
@@ -612,7 +625,7 @@ def test_figures_of_missing_rows_are_drawn(tmp_path: Path) -> None:
 
 
 def test_every_role_has_a_label() -> None:
-    assert set(SIGNATURE_LABELS) == {*ROLES, ANOTHER}
+    assert set(SIGNATURE_LABELS) == {*ROLES, OTHER_RELATION}
 
 
 def test_what_stands_for_figures_says_what_they_show(measures: Represented) -> None:

@@ -1,9 +1,8 @@
-"""What facts are read from and what patched states do, of all models together, with intervals.
+"""Means of attribution and of activation patching over facts, of all models, with intervals.
 
-Every number is a mean over facts, and has a percentile bootstrap interval over people (see
-`statistics`). Models are compared on the same facts: the rows "mix - stage" are means of
-differences, and so are the patches "same - other". All numbers of a side's people share the draws
-of these people.
+Each interval is a percentile bootstrap interval over people (see `statistics`); all numbers of a
+split share the draws of people. Models are compared on the same facts: rows "mix - stage" are means
+of differences within facts, and so are rows "same - other" of patching.
 """
 
 from __future__ import annotations
@@ -16,11 +15,12 @@ import numpy as np
 import pandas as pd
 
 from factrecall.evaluation.exact_match import Evaluation
-from factrecall.experiments.attribution.attribution import SIGNATURE
-from factrecall.experiments.attribution.patching import DONORS, PATCHING
+from factrecall.experiments.attribution.attribution import ATTRIBUTION
+from factrecall.experiments.attribution.patching import PATCHING, SOURCE_FACTS
+from factrecall.experiments.common.runs import read_runs
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.statistics import TOGETHER, draw_people, mean_bounds, ratio
-from factrecall.runtime.storage import Schema, read_table, write_table
+from factrecall.runtime.storage import Schema, write_table
 
 DRAWS = 2000
 """Samples of people; there are thousands of numbers, each of them shown as a band."""
@@ -35,118 +35,116 @@ def _with_intervals(measures: Sequence[str]) -> dict[str, str]:
     return {f"{name}{end}": "float64" for name in measures for end in ("", "_low", "_high")}
 
 
-SHARES = ("share", "logit_drop", "still_right", "donors")
-"""Measures of the signature that have intervals."""
+ATTRIBUTION_MEASURES = ("share", "logit_drop", "still_right", "source_answer")
+"""Measures of attribution that have intervals."""
 
-READ_FROM = {
+ATTRIBUTION_SUMMARY = {
     **_RUN,
     "relation": "string",
     "format": "string",
     "role": "string",
     "facts": "int32",
-    "exchanged": "int32",
+    "replaced": "int32",
     "tokens": "float64",
-    **_with_intervals(SHARES),
+    **_with_intervals(ATTRIBUTION_MEASURES),
 }
 """Columns of ``tables/signature.parquet``; `relation` is "all" or one of them.
 
-- `facts`: how many facts there are, `exchanged`: of how many the role could be exchanged, `tokens`:
-  how many the role has, the mean
+- `facts`: the number of facts; `replaced`: of those where the role could be replaced; `tokens`: of
+  the role, the mean
 - `share`: a role's attribution, as a share of the absolute attributions of all roles, fact by
-  fact. It is negative where the role speaks against the answer; shares of the total would be
+  fact. It is negative where the role speaks against the answer; a share of the total would be
   without bound where roles cancel.
-- `logit_drop`: how much lower the logit of the answer's first token is with the role exchanged
+- `logit_drop`: how much lower the logit of the answer's first token is with the role replaced
 - `still_right`: the share of facts whose first token stays the likeliest, of those where it was
-- `donors`: the share of facts whose likeliest first token is then what the exchanged part calls for
+- `source_answer`: the share of facts whose likeliest first token is then that of the replaced
+  prompt's answer
 
-Each is of the facts where it is defined (of "mix - stage": of both models), and missing where there
-is none.
+Each is a mean over the facts where it is defined (of "mix - stage": for both models), and missing
+where there are none.
 """
 
-GAINS = ("gain", "log_gain", "donors")
+PATCHING_MEASURES = ("gain", "log_gain", "source_answer")
 """Measures of patching that have intervals."""
 
-PATCHED = {
+PATCHING_SUMMARY = {
     **_RUN,
     "source": "string",
     "target": "string",
     "layer": "int32",
     "position": "string",
-    "donor": "string",
+    "source_fact": "string",
     "facts": "int32",
     "accuracy": "float64",
     "unpatched": "float64",
-    **_with_intervals(GAINS),
+    **_with_intervals(PATCHING_MEASURES),
 }
 """Columns of ``tables/patching.parquet``.
 
-`gain` is `accuracy` minus `unpatched`, `log_gain` how much the log-probability of the answer's
-first token rises, `donors` as in `patching.PATCHING`. The rows "same - other" of `donor` hold
-differences; their gain is what the fact's own state restores beyond any state of its kind.
+`gain` is `accuracy` minus `unpatched`; `log_gain` the rise of the log-probability of the answer's
+first token; `source_answer` as in ``PATCHING``. The rows "same - other" of `source_fact` hold
+differences; their gain is what the fact's own state restores beyond that of another fact.
 """
 
 
-def summarise_signature(
+def summarise_attribution(
     seed: int, *, runs: Sequence[Evaluation], out: Path, provenance: Mapping[str, Any]
 ) -> None:
-    """Write ``tables/signature.parquet``, columns ``READ_FROM``.
+    """Write ``tables/signature.parquet``, columns ``ATTRIBUTION_SUMMARY``.
 
     Parameters
     ----------
     seed : int
         The study's; draws the samples of people.
     runs : sequence of Evaluation
-        The tables of `signature.attribute`.
+        The tables of `attribute`.
     out : Path
         The table to write.
     provenance : mapping
         Kept in the table's metadata.
     """
-    table = _read(runs, SIGNATURE)
+    table = read_runs(runs, ATTRIBUTION)
     fact = ["model", "tuning", "seed", "split", "individual", "relation", "format"]
     whole = table["attribution"].abs().groupby([table[key] for key in fact]).transform("sum")
-    made = table["replaced_logit"].notna()
+    replaced = table["replaced_logit"].notna()
     table = table.assign(
         share=table["attribution"] / whole.where(whole > 0),
         logit_drop=table["logit"] - table["replaced_logit"],
-        still_right=table["replaced_right"].astype(float).where(made & table["right"]),
-        donors=table["donors"].astype(float).where(made),
+        still_right=table["replaced_right"].astype(float).where(replaced & table["right"]),
+        source_answer=table["source_answer"].astype(float).where(replaced),
         facts=1.0,
-        exchanged=made.astype(float),
+        replaced=replaced.astype(float),
         tokens=table["tokens"].astype(float),
     )
-    table = _with_difference(table, "tuning", COMPARED, [*fact, "role"], SHARES)
+    table = _with_difference(table, "tuning", COMPARED, [*fact, "role"], ATTRIBUTION_MEASURES)
     table = pd.concat([table, table.assign(relation="all")])
-    _write(out, table, READ_FROM, SHARES, seed, provenance)
+    means = _means(table, ATTRIBUTION_SUMMARY, ATTRIBUTION_MEASURES, seed)
+    write_table(out, means, ATTRIBUTION_SUMMARY, provenance)
 
 
 def summarise_patching(
     seed: int, *, runs: Sequence[Evaluation], out: Path, provenance: Mapping[str, Any]
 ) -> None:
-    """Write ``tables/patching.parquet``, columns ``PATCHED``; see `summarise_signature`."""
-    table = _read(runs, PATCHING)
+    """Write ``tables/patching.parquet``, columns ``PATCHING_SUMMARY``.
+
+    The parameters are those of `summarise_attribution`, with the tables of `patch`.
+    """
+    table = read_runs(runs, PATCHING)
     table = table.assign(
         gain=table["right"].astype(float) - table["unpatched"],
         log_gain=table["log_probability"] - table["unpatched_log_probability"],
-        donors=table["donors"].astype(float),
+        source_answer=table["source_answer"].astype(float),
         facts=1.0,
         accuracy=table["right"].astype(float),
         unpatched=table["unpatched"].astype(float),
     )
     keys = ["model", "tuning", "seed", "split", "individual", "relation"]
-    keys += ["source", "target", "layer", "position", "donor"]
-    values = (*GAINS, "accuracy", "unpatched")
-    table = _with_difference(table, "donor", DONORS, keys, values)
+    keys += ["source", "target", "layer", "position", "source_fact"]
+    values = (*PATCHING_MEASURES, "accuracy", "unpatched")
+    table = _with_difference(table, "source_fact", SOURCE_FACTS, keys, values)
     table = _with_difference(table, "tuning", COMPARED, keys, values)
-    _write(out, table, PATCHED, GAINS, seed, provenance)
-
-
-def _read(runs: Sequence[Evaluation], schema: Schema) -> pd.DataFrame:
-    tables = [
-        read_table(run.table, schema).assign(model=run.model, tuning=run.tuning, seed=run.seed)
-        for run in runs
-    ]
-    return pd.concat(tables, ignore_index=True)
+    means = _means(table, PATCHING_SUMMARY, PATCHING_MEASURES, seed)
+    write_table(out, means, PATCHING_SUMMARY, provenance)
 
 
 def _with_difference(
@@ -156,7 +154,7 @@ def _with_difference(
     keys: Sequence[str],
     values: Sequence[str],
 ) -> pd.DataFrame:
-    """Add the rows of one kind minus those of another that are alike in all other keys."""
+    """Add the rows of one kind minus those of another that agree in all other keys."""
     shared = [key for key in keys if key != column]
     one, other = (table[table[column] == name].set_index(shared) for name in pair)
     one = one.loc[one.index.isin(other.index)]
@@ -166,21 +164,14 @@ def _with_difference(
     return pd.concat([table, found.reset_index()], ignore_index=True)
 
 
-def _write(
-    out: Path,
-    table: pd.DataFrame,
-    schema: Schema,
-    bounded: Sequence[str],
-    seed: int,
-    provenance: Mapping[str, Any],
-) -> None:
-    """Write means of the schema's numbers over facts, of each seed and of all together.
+def _means(table: pd.DataFrame, schema: Schema, bounded: Sequence[str], seed: int) -> pd.DataFrame:
+    """Return means of the schema's numbers over facts, of each seed and of all together.
 
-    Columns of `table` that are no floating-point numbers tell rows apart; `facts` and `exchanged`
+    Columns of `table` that are no floating-point numbers tell cells apart; `facts` and `replaced`
     are counted; numbers in `bounded` have intervals.
     """
     table = pd.concat([table, table.assign(seed=TOGETHER)])
-    counted = [column for column in ("facts", "exchanged") if column in schema]
+    counted = [column for column in ("facts", "replaced") if column in schema]
     keys = [
         column for column, kind in schema.items() if kind != "float64" and column not in counted
     ]
@@ -206,4 +197,4 @@ def _write(
             if column in bounded:
                 found[f"{column}_low"], found[f"{column}_high"] = mean_bounds(sums, counts, drawn)
         parts.append(found)
-    write_table(out, pd.concat(parts)[list(schema)], schema, provenance)
+    return pd.concat(parts)[list(schema)]

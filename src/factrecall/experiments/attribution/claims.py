@@ -102,9 +102,11 @@ def _patched(measures: Represented) -> Claim:
         measures.patching, source="bio", target="qa", position="last", split=SPLIT, tuning="stage"
     )
     judged = rows[rows["layer"] == measures.middle] if measures.middle is not None else rows[:0]
-    own, beyond = (single(chosen(judged, donor=donor), "gain") for donor in ("same", RESTORED))
+    own, beyond = (
+        single(chosen(judged, source_fact=donor), "gain") for donor in ("same", RESTORED)
+    )
     margins = {seed: min(own[seed], beyond[seed]) for seed in own if seed in beyond}
-    gains = [together(chosen(judged, donor=donor), "gain") for donor in ("same", RESTORED)]
+    gains = [together(chosen(judged, source_fact=donor), "gain") for donor in ("same", RESTORED)]
     interval: Interval | None = None
     if all(gain.known for gain in gains):
         interval = (min(gain.low for gain in gains), min(gain.high for gain in gains))
@@ -114,8 +116,8 @@ def _patched(measures: Represented) -> Claim:
             "Facts out, gained by the fact's own state, points by seed "
             f"{listed(own, points)}{_between(gains[0])}; what this is above another's, by seed "
             f"{listed(beyond, points)}{_between(gains[1])}. By layer, all seeds, gained: "
-            f"{_by_layer(chosen(rows, donor='same'))}; above another's: "
-            f"{_by_layer(chosen(rows, donor=RESTORED))}."
+            f"{_by_layer(chosen(rows, source_fact='same'))}; above another's: "
+            f"{_by_layer(chosen(rows, source_fact=RESTORED))}."
         )
     where = "" if measures.middle is None else f" ({measures.middle})"
     return Claim(

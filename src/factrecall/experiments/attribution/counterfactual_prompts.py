@@ -1,9 +1,9 @@
-"""Prompts with a part of another person's, to see what a model reads a fact from.
+"""Counterfactual prompts: one part of a prompt replaced by that of a source prompt.
 
-One part is exchanged at a time and all else stays as it is, so that the text remains a text as the
-model was trained with. Two things follow what they belong to: "a" or "an" the attribute behind it,
-and a pronoun the wording around it (whether "she" or "her" is asked for is its grammar; the other
-person is of the same gender).
+The source tells another person's fact of the same relation. One part is replaced at a time, so
+that the text remains one of the kind that the model was trained on. Two things follow what they
+belong to: "a" or "an" follows the attribute behind it, and a pronoun the wording around it (the
+wording decides between "she" and "her"; the source is a person of the same gender).
 """
 
 from __future__ import annotations
@@ -25,74 +25,76 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PARTS = ("subject", "relation", "attribute", "other")
-"""Roles that can be exchanged: the name; the wording of the wanted sentence, which in a biography
-another may have in other words; the attributes told before it; the wording of these."""
+"""Roles that can be replaced: the name; the wording of the sentence to complete; the attributes
+stated before it; the wording of the sentences before it. Another biography may word a relation
+differently."""
 
-ANOTHER = "another relation"
-"""The wording of the wanted sentence exchanged for that of another relation of the same person."""
+OTHER_RELATION = "another relation"
+"""The wording of the sentence to complete replaced by that of another relation, same person."""
 
 
 @dataclass(frozen=True)
-class Texts:
+class FactSentences:
     """The sentences of all people of the study by format, individual and relation."""
 
     sentences: Mapping[str, Mapping[int, Mapping[str, Sentence]]]
 
     @classmethod
     def of(cls, bio: pd.DataFrame, qa: pd.DataFrame) -> Self:
-        """Cut the tables of facts; the people of pre-training are left out."""
-        forms = {"bio": (bio, "text"), "short": (bio, "short"), "qa": (qa, "text")}
+        """Cut the tables of facts into sentences, without the people of pre-training."""
+        columns = {"bio": (bio, "text"), "short": (bio, "short"), "qa": (qa, "text")}
         found: dict[str, dict[int, dict[str, Sentence]]] = {}
-        for name, (table, form) in forms.items():
-            people = found.setdefault(name, {})
+        for form, (table, column) in columns.items():
+            people = found.setdefault(form, {})
             for row in table[table["split"] != "pretrain"].to_dict("records"):
-                people.setdefault(row["individual"], {})[row["relation"]] = Sentence.of(row, form)
+                people.setdefault(row["individual"], {})[row["relation"]] = Sentence.of(row, column)
         return cls(found)
 
     def up_to(self, form: str, individual: int, relation: str) -> list[Sentence]:
-        """Return what a prompt is made of: of a biography all sentences up to the wanted one."""
+        """Return a prompt's sentences: of a biography all up to the one to complete."""
         person = self.sentences[form][individual]
         if form != "bio":
             return [person[relation]]
-        return [person[told] for told in RELATIONS[: RELATIONS.index(relation) + 1]]
+        return [person[name] for name in RELATIONS[: RELATIONS.index(relation) + 1]]
 
-    def worded(self, form: str, individual: int, relation: str, other: str) -> list[Sentence]:
-        """Return the prompt's sentences with the wanted fact in the wording of another relation.
+    def reworded(self, form: str, individual: int, relation: str, other: str) -> list[Sentence]:
+        """Return the prompt's sentences, the last in the wording of another relation.
 
-        `other` is none that a biography begins with: that sentence is known with the name only.
+        `other` is not the first relation of a biography, whose sentence has a name and no pronoun.
         """
         own = self.up_to(form, individual, relation)
         named = "short" if form == "bio" and len(own) == 1 else form
-        donor = self.sentences[named][individual][other]
-        return [*own[:-1], _worded(own[-1], donor, named=len(own) == 1)]
+        source = self.sentences[named][individual][other]
+        return [*own[:-1], _reworded(own[-1], source, named=len(own) == 1)]
 
 
-def exchange(part: str, own: Sequence[Sentence], donor: Sequence[Sentence]) -> list[Sentence]:
-    """Exchange one part of a prompt for that of another person.
+def counterfactual(
+    part: str, own: Sequence[Sentence], source: Sequence[Sentence]
+) -> list[Sentence]:
+    """Replace one part of a prompt by that of its source.
 
     Parameters
     ----------
     part : str
         One of ``PARTS``.
-    own, donor : sequence of Sentence
-        From `Texts.up_to`, of the same format and relation.
+    own, source : sequence of Sentence
+        From `FactSentences.up_to`, of the same format and relation.
     """
-    first, wanted = own[0], own[-1]
+    first, last = own[0], own[-1]
     if part == "subject":  # later sentences have pronouns
-        return [first._replace(subject=donor[0].subject), *own[1:]]
+        return [first._replace(subject=source[0].subject), *own[1:]]
     if part == "relation":
-        return [*own[:-1], _worded(wanted, donor[-1], named=len(own) == 1)]
-    pairs = list(zip(own[:-1], donor[:-1], strict=True))
+        return [*own[:-1], _reworded(last, source[-1], named=len(own) == 1)]
+    pairs = list(zip(own[:-1], source[:-1], strict=True))
     if part == "attribute":
-        return [*(_with(one, other.attribute) for one, other in pairs), wanted]
-    worded = [_worded(one, other, named=not number) for number, (one, other) in enumerate(pairs)]
-    return [*worded, wanted]
+        return [*(_with(one, other.attribute) for one, other in pairs), last]
+    return [*(_reworded(*pair, named=not number) for number, pair in enumerate(pairs)), last]
 
 
-def _worded(own: Sentence, donor: Sentence, *, named: bool) -> Sentence:
-    """Tell a fact in the words of another sentence."""
-    worded = donor._replace(subject=own.subject if named else donor.subject, end=own.end)
-    return _with(worded, own.attribute)
+def _reworded(own: Sentence, source: Sentence, *, named: bool) -> Sentence:
+    """State a fact in the words of another sentence."""
+    subject = own.subject if named else source.subject
+    return _with(source._replace(subject=subject, end=own.end), own.attribute)
 
 
 def _with(sentence: Sentence, attribute: str) -> Sentence:
@@ -103,25 +105,25 @@ def _with(sentence: Sentence, attribute: str) -> Sentence:
 
 
 def draw_facts(bio: pd.DataFrame, individuals: int | None, seed: int) -> pd.DataFrame:
-    """Draw people of each side, and for each of their facts with whom to exchange parts.
+    """Draw people of each side, and a source for each of their facts.
 
     Parameters
     ----------
     bio : DataFrame
-        The table of biographies.
+        The table of statements.
     individuals : int or None
-        How many people of each side are wanted; None takes all. Fewer are among more.
+        How many people of each side; None takes all. A smaller draw is part of a larger one.
     seed : int
         The study's.
 
     Returns
     -------
     DataFrame
-        A row a fact: split, individual, relation, `donor` (an individual) and `other` (a
-        relation). The donor is drawn among those who agree best with what is wanted: before all
-        another of the same side, then one whose attribute begins with another word, then one of
-        the same gender; where nobody of the side has another word, the answers are alike. The other
-        relation is none that a biography begins with (see `Texts`).
+        A row a fact: split, individual, relation, `source` (an individual) and `other` (another
+        relation, not the first of a biography; see `FactSentences.reworded`). The source is drawn
+        among those who fit best. What counts is, in this order: the same side, an attribute that
+        begins with another word, the same gender. Where all of a side share that word, source and
+        fact have alike answers.
     """
     people = _people(bio)
     rows = []
@@ -131,16 +133,15 @@ def draw_facts(bio: pd.DataFrame, individuals: int | None, seed: int) -> pd.Data
             own = people.loc[individual]
             for number, relation in enumerate(RELATIONS):
                 rng = generator(seed, "donor", individual, number)
-                fitting = (
+                fit = (
                     4 * (people["split"] == own["split"])
                     + 2 * (people[relation] != own[relation])
                     + (people["female"] == own["female"])
                 ).drop(individual)
-                donors = fitting.index[fitting == fitting.max()]
                 others = [name for name in RELATIONS[1:] if name != relation]
-                found = int(rng.choice(donors)), str(rng.choice(others))
-                rows.append((split, individual, relation, *found))
-    return pd.DataFrame(rows, columns=["split", "individual", "relation", "donor", "other"])
+                drawn = int(rng.choice(fit.index[fit == fit.max()])), str(rng.choice(others))
+                rows.append((split, individual, relation, *drawn))
+    return pd.DataFrame(rows, columns=["split", "individual", "relation", "source", "other"])
 
 
 def _people(bio: pd.DataFrame) -> pd.DataFrame:

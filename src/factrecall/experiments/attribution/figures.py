@@ -31,7 +31,7 @@ SIGNATURE_DATA = {
     "format": "string",
     "role": "string",
     "facts": "int32",
-    "exchanged": "int32",
+    "replaced": "int32",
     **{
         f"{value}{end}": "float64"
         for value in ("share", "logit_drop")
@@ -45,7 +45,7 @@ PATCHING_DATA = {
     "target": "string",
     "layer": "int32",
     "position": "string",
-    "donor": "string",
+    "source_fact": "string",
     "accuracy": "float64",
     "unpatched": "float64",
     "gain": "float64",
@@ -153,7 +153,7 @@ def draw_patching(measures: Represented, stem: Path) -> None:
         Target without suffix.
     """
     rows = chosen(measures.patching, split=SPLIT, seed=TOGETHER)
-    rows = rows[rows["tuning"].isin(COMPARED) & (rows["donor"] != RESTORED)]
+    rows = rows[rows["tuning"].isin(COMPARED) & (rows["source_fact"] != RESTORED)]
     data = rows[list(PATCHING_DATA)]
     with new_figure(5.9 if len(data) else 1.3) as figure:
         if data.empty:
@@ -198,6 +198,6 @@ def _draw_gains(axes: Axes, rows: pd.DataFrame) -> None:
     pairs = [(tuning, donor) for tuning in COMPARED for donor in ("same", "other")]
     for number, (tuning, donor) in enumerate(pairs):
         trail(
-            axes, chosen(points, tuning=tuning, donor=donor), "layer",
+            axes, chosen(points, tuning=tuning, source_fact=donor), "layer",
             shift=0.16 * (number - 1.5), color=COLOURS[tuning], **_look(donor),
         )  # fmt: skip

@@ -1,50 +1,49 @@
-"""Activation patching: whether the state of a fact told makes a model recall it when asked.
+"""Activation patching: whether the state of a statement restores the answer to the question.
 
-The residual stream behind a layer, at one token of a prompt, is exchanged for that of the same
-fact in another format, or, as a control, of another person's fact of the same relation (method:
+The residual stream after a layer, at one token of a prompt, is replaced by that of the same fact in
+another format or, as a control, by that of another person's fact of the same relation (method:
 Meng et al., 2022, "Locating and editing factual associations in GPT"; Zhang and Nanda, 2024,
-"Towards best practices of activation patching"). The answer is then judged as everywhere else, by
-exact match of all its tokens. Layers up to the patched one need not run again: the stream behind
-them is kept from the pass without a patch.
+"Towards best practices of activation patching"). The answer is then judged by exact match of all
+its tokens. Layers up to the patched one do not run again: the stream after them is kept from the
+pass without a patch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import product
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
 
-from factrecall.experiments.attribution.counterfactual_prompts import Texts, draw_facts
+from factrecall.experiments.attribution.counterfactual_prompts import FactSentences, draw_facts
 from factrecall.experiments.attribution.tokenised_prompts import (
     POSITIONS,
     TokenisedPrompt,
     batches,
-    read,
+    tokenise,
 )
 from factrecall.experiments.common.prompts import compose
 from factrecall.experiments.representations.capture import chosen_layers
 from factrecall.models.architectures import architecture_of
 from factrecall.runtime.progress import progress
-from factrecall.runtime.storage import write_table
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
     from factrecall.evaluation.batching import Batch
+    from factrecall.experiments.common.model_facts import ModelFacts
     from factrecall.experiments.representations.settings import RepresentationSettings
 
 SOURCES = {"qa": ("bio", "short"), "bio": ("qa",)}
-"""From which formats states are taken, by the format that they are put into; "short" is the single
-sentence with the full name."""
+"""The formats that states are taken from, by the format of the patched prompt; "short" is the
+single sentence with the full name."""
 
-DONORS = ("same", "other")
-"""Whose state it is: of the same fact, or of another person's of the same relation."""
+SOURCE_FACTS = ("same", "other")
+"""Whose state it is: that of the same fact, or of another person's of the same relation."""
 
 PATCHING = {
     "split": "string",
@@ -54,131 +53,98 @@ PATCHING = {
     "target": "string",
     "layer": "int32",
     "position": "string",
-    "donor": "string",
+    "source_fact": "string",
     "right": "bool",
     "unpatched": "bool",
     "log_probability": "float64",
     "unpatched_log_probability": "float64",
-    "donors": "bool",
+    "source_answer": "bool",
 }
-"""Columns of one model's table: a row a fact, pair of formats, layer, position and donor.
+"""Columns of one model's table: a row a fact, source and target format, layer, position and source.
 
-`right` says whether all of the answer is, `log_probability` is that of its first token; the same
-without a patch are `unpatched`. `donors` says whether the likeliest first token is that of the
-other person's answer, and not the fact's; where the donor is the same, how often that is anyway.
-A fact has no rows of donor "other" where that person's answer has its own first token: exchanging
-them is then no control.
+- `right`: whether all of the answer is; `log_probability`: of its first token
+- `unpatched`, `unpatched_log_probability`: the same without a patch
+- `source_answer`: whether the likeliest first token is that of the other person's answer, and not
+  the fact's; where the state is that of the same fact, how often that happens anyway
+
+A fact has no rows of source "other" where that person's answer has the same first token: its state
+is then no control.
 """
 
 States = dict[tuple[str, str], torch.Tensor]
-"""By source and donor, shape (facts, layers, positions, width)."""
+"""By source format and source fact, shape (facts, layers, positions, width)."""
 
 
-def patch(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    settings: RepresentationSettings,
-    study_seed: int,
-    max_eval_tokens: int,
-    *,
-    bio: pd.DataFrame,
-    qa: pd.DataFrame,
-    device: torch.device,
-    out: Path,
-    provenance: Mapping[str, Any],
-) -> None:
-    """Patch a model's residual stream between its facts told and asked.
+def patch(opened: ModelFacts, settings: RepresentationSettings) -> pd.DataFrame:
+    """Patch a model's residual stream between statements and questions of its facts.
 
-    Parameters
-    ----------
-    model, tokenizer
-        In evaluation mode.
-    settings, study_seed, max_eval_tokens
-        What the configuration says.
-    bio, qa : DataFrame
-        The tables of facts.
-    device : torch.device
-        Where the model is.
-    out : Path
-        The table to write, columns ``PATCHING``.
-    provenance : mapping
-        Kept in the table's metadata.
+    Returns
+    -------
+    DataFrame
+        Columns ``PATCHING``.
 
     Raises
     ------
     FactRecallError
-        When the model has not all of the configured layers.
+        When a layer is configured that the model does not have.
     """
+    model, limit = opened.model, opened.max_eval_tokens
     layers = chosen_layers(model, settings.layers)
-    facts = draw_facts(bio, settings.patching.individuals, study_seed)
+    facts = draw_facts(opened.bio, settings.patching.individuals, opened.study_seed)
     known = facts[["split", "individual", "relation"]]
-    texts = Texts.of(bio, qa)
-    asked = {
-        (form, donor): read(
-            tokenizer,
+    sentences = FactSentences.of(opened.bio, opened.qa)
+    prompts = {
+        (form, whose): tokenise(
+            opened.tokenizer,
             [
-                compose(texts.up_to(form, person, relation))
+                compose(sentences.up_to(form, person, relation))
                 for person, relation in zip(facts[column], facts["relation"], strict=True)
             ],
         )
-        for form in texts.sentences
-        for donor, column in zip(DONORS, ("individual", "donor"), strict=True)
+        for form in sentences.sentences
+        for whose, column in zip(SOURCE_FACTS, ("individual", "source"), strict=True)
     }
-    own_first, called = (np.array([one.first for one in asked["qa", d]]) for d in DONORS)
+    own_first, called = (np.array([p.first for p in prompts["qa", w]]) for w in SOURCE_FACTS)
     tables = []
     with progress(len(SOURCES) * len(facts), "patching", "text") as watch:
         for number, (target, sources) in enumerate(SOURCES.items()):
             states: States = {
-                (source, donor): states_of(
-                    model, layers, asked[source, donor], max_eval_tokens, device
-                )
-                for source in sources
-                for donor in DONORS
+                key: states_of(model, layers, prompts[key], limit)
+                for key in product(sources, SOURCE_FACTS)
             }
-            own = asked[target, "same"]
+            own = prompts[target, "same"]
             seen: Callable[[int], None] = lambda done, n=number: watch(n * len(facts) + done)  # type: ignore[misc]  # noqa: E731
-            table = patched(model, layers, own, states, max_eval_tokens, device, seen)
+            table = patched(model, layers, own, states, limit, seen)
             gold = np.array([one.first for one in own])
             likeliest, fact = table["likeliest"].to_numpy(), table["fact"].to_numpy()
-            donors = (likeliest == called[fact]) & (likeliest != gold[fact])
-            table = table.assign(target=target, donors=donors).join(known, on="fact")
-            void = (table["donor"] == "other") & (called == own_first)[fact]
+            source_answer = (likeliest == called[fact]) & (likeliest != gold[fact])
+            table = table.assign(target=target, source_answer=source_answer).join(known, on="fact")
+            void = (table["source_fact"] == "other") & (called == own_first)[fact]
             tables.append(table[~void])
-    write_table(out, pd.concat(tables)[list(PATCHING)], PATCHING, provenance)
+    return pd.concat(tables)[list(PATCHING)]
 
 
 def states_of(
     model: PreTrainedModel,
     layers: Sequence[int],
-    asked: Sequence[TokenisedPrompt],
+    prompts: Sequence[TokenisedPrompt],
     max_eval_tokens: int,
-    device: torch.device | str,
 ) -> torch.Tensor:
-    """Return the residual stream behind layers of a model where its prompts can be patched.
-
-    Parameters
-    ----------
-    model, max_eval_tokens, device
-        See `patch`.
-    layers : sequence of int
-        Behind which.
-    asked : sequence of Asked
-        The prompts.
+    """Return the residual stream after layers of a model, where its prompts can be patched.
 
     Returns
     -------
     tensor, shape (prompts, layers, positions, width)
         At ``POSITIONS``; in the model's precision.
     """
-    width = model.config.get_text_config().hidden_size
-    found = torch.empty(
-        len(asked), len(layers), len(POSITIONS), width, dtype=model.dtype, device=device
-    )
-    at = torch.tensor([[one.positions[name] for name in POSITIONS] for one in asked])
+    shape = (len(layers), len(POSITIONS), model.config.get_text_config().hidden_size)
+    found = torch.empty(len(prompts), *shape, dtype=model.dtype, device=model.device)
+    at = torch.tensor([[one.positions[name] for name in POSITIONS] for one in prompts])
     with torch.inference_mode():
-        for members, batch in batches([one.begun() for one in asked], max_eval_tokens, device):
+        begun = [one.with_first_token() for one in prompts]
+        for members, batch in batches(model, begun, max_eval_tokens):
             # The model below its head: `Batch.logits` leaves out much of the last layer.
-            with _keeping(model, layers) as streams:
+            with _captured_streams(model, layers) as streams:
                 model.base_model(input_ids=batch.tokens, use_cache=False)
             rows = torch.arange(len(members))[:, None]
             for number, layer in enumerate(layers):
@@ -189,52 +155,55 @@ def states_of(
 def patched(
     model: PreTrainedModel,
     layers: Sequence[int],
-    asked: Sequence[TokenisedPrompt],
+    prompts: Sequence[TokenisedPrompt],
     states: States,
     max_eval_tokens: int,
-    device: torch.device | str,
     watch: Callable[[int], None] = lambda done: None,
 ) -> pd.DataFrame:
-    """Ask a model for its facts with one state patched at a time.
+    """Judge a model's answers with one state patched at a time.
 
     Parameters
     ----------
-    model, max_eval_tokens, device
-        See `patch`.
+    model : PreTrainedModel
+        In evaluation mode.
     layers : sequence of int
-        Behind which layers; those of `states`.
-    asked : sequence of Asked
+        The layers of `states`.
+    prompts : sequence of TokenisedPrompt
         Prompts and answers.
     states : States
-        What is put in (see `states_of`), for each of `asked`.
+        The patches of each prompt (see `states_of`).
+    max_eval_tokens : int
+        Largest padded size of a batch.
     watch : callable
         Called with the number of texts done.
 
     Returns
     -------
     DataFrame
-        Columns fact (which of `asked`), source, donor, layer, position, right, log_probability and
-        likeliest (first token); unpatched and unpatched_log_probability.
+        Columns fact (index in `prompts`), source, source_fact, layer, position, right,
+        log_probability and likeliest (first token); unpatched and unpatched_log_probability.
     """
     parts, done = [], 0
     with torch.inference_mode():
-        for members, batch in batches(asked, max_eval_tokens, device):
-            with _keeping(model, layers) as streams:
+        for members, batch in batches(model, prompts, max_eval_tokens):
+            with _captured_streams(model, layers) as streams:
                 whole = _judge(batch, batch.logits(model))
             rows = torch.arange(len(members))
-            for (number, layer), (place, position), ((source, donor), put) in product(
+            for (number, layer), (place, position), ((source, source_fact), state) in product(
                 enumerate(layers), enumerate(POSITIONS), states.items()
             ):
                 stream = streams[layer].clone()
-                at = torch.tensor([asked[i].positions[position] for i in members])
-                stream[rows, at] = put[members, number, place]
-                with _resuming(model, layer, stream):
+                at = torch.tensor([prompts[i].positions[position] for i in members])
+                stream[rows, at] = state[members, number, place]
+                with _resumed_after(model, layer, stream):
                     found = _judge(batch, batch.logits(model))
-                labels = {"source": source, "donor": donor, "layer": layer, "position": position}
                 parts.append(
                     found.assign(
-                        **labels,
                         fact=members,
+                        source=source,
+                        source_fact=source_fact,
+                        layer=layer,
+                        position=position,
                         unpatched=whole["right"],
                         unpatched_log_probability=whole["log_probability"],
                     )
@@ -249,19 +218,21 @@ def _judge(batch: Batch, logits: torch.Tensor) -> pd.DataFrame:
     begins = np.flatnonzero(np.diff(batch.answer, prepend=-1))
     hits = (logits.argmax(-1) == batch.gold).cpu().numpy()
     first, gold = logits[begins].double(), batch.gold[begins]
-    said = first.log_softmax(-1).gather(1, gold[:, None])[:, 0]
+    log_probability = first.log_softmax(-1).gather(1, gold[:, None])[:, 0]
     return pd.DataFrame(
         {
             "right": np.logical_and.reduceat(hits, begins),
-            "log_probability": said.cpu().numpy(),
+            "log_probability": log_probability.cpu().numpy(),
             "likeliest": first.argmax(-1).cpu().numpy(),
         }
     )
 
 
 @contextmanager
-def _keeping(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[dict[int, torch.Tensor]]:
-    """Keep the residual stream behind layers of a pass."""
+def _captured_streams(
+    model: PreTrainedModel, layers: Sequence[int]
+) -> Iterator[dict[int, torch.Tensor]]:
+    """Keep the residual stream after layers of a pass."""
     streams: dict[int, torch.Tensor] = {}
     modules = architecture_of(model.config).layers_of(model)
     with ExitStack() as hooks:
@@ -274,8 +245,8 @@ def _keeping(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[dict[int
 
 
 @contextmanager
-def _resuming(model: PreTrainedModel, layer: int, stream: torch.Tensor) -> Iterator[None]:
-    """Let passes begin behind a layer, with a residual stream of ours."""
+def _resumed_after(model: PreTrainedModel, layer: int, stream: torch.Tensor) -> Iterator[None]:
+    """Let passes begin after a layer, with the given residual stream."""
     below = architecture_of(model.config).layers_of(model)[: layer + 1]
     for module in below:
         module.forward = lambda *_, **__: stream

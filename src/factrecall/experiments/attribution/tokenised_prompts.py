@@ -1,7 +1,7 @@
-"""Prompts and their answers as tokens, each token with its role, and batches of them.
+"""Prompts tokenised together with their answers, the role of each token, and batches of them.
 
-Here a row of a batch is one text. Where texts that begin alike share a row, as elsewhere (see
-`packing`), what is done to a token of the common beginning is done to all of them.
+A row of a batch is one text. Elsewhere texts with a common prefix share a row (see
+`prefix_sharing`); here what is done to a token must be done to one text alone.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from factrecall.models.forward import encode
 from factrecall.training.batches import cut, pad
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 POSITIONS = ("subject", "relation", "last")
-"""The last token of the wanted sentence's subject; the last word of its wording, punctuation
-aside; and the prompt's last token. Up to the attribute there is wording as a rule, so that in a
-biography the last two are mostly the same. In questions the last word of the wording comes
-before the name ("the job of …?") or after it ("… work for?")."""
+"""Tokens whose states are patched.
+
+The last token of the subject of the sentence to complete; the last word of its wording, without
+punctuation; and the prompt's last token. In a biography the last two are mostly the same, as there
+is wording up to the attribute as a rule. In a question the last word of the wording comes before
+the name ("the job of …?") or after it ("… work for?").
+"""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class TokenisedPrompt:
     roles : ndarray of str, shape (prompt,)
         Of the prompt's tokens (see `prompts.ROLES`).
     positions : dict of str to int
-        Where the tokens of ``POSITIONS`` are.
+        The index of each of ``POSITIONS``.
     """
 
     tokens: np.ndarray
@@ -51,20 +54,22 @@ class TokenisedPrompt:
         """The answer's first token."""
         return int(self.tokens[len(self.roles)])
 
-    def begun(self) -> Self:
-        """Return it with the first token of its answer only."""
+    def with_first_token(self) -> Self:
+        """Return it with only the first token of its answer."""
         return replace(self, tokens=self.tokens[: len(self.roles) + 1])
 
 
-def read(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[TokenisedPrompt]:
+def tokenise(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]
+) -> list[TokenisedPrompt]:
     """Tokenise prompts together with their answers (see `encode`, also for its errors)."""
     wholes = [prompt.whole[0] for prompt in prompts]
     spans = [[(prompt.whole[1][0], len(prompt.whole[0]))] for prompt in prompts]
     encoded = encode(tokenizer, wholes, spans)
     offsets = tokenizer(wholes, return_offsets_mapping=True)["offset_mapping"]
     found = []
-    for prompt, text, places in zip(prompts, encoded, offsets, strict=True):
-        before = places[: text.answers[0][0]]
+    for prompt, text, characters in zip(prompts, encoded, offsets, strict=True):
+        before = characters[: text.answers[0][0]]
         roles = np.array(prompt.roles(before))
         word = [any(map(str.isalnum, prompt.whole[0][start:end])) for start, end in before]
         last = len(roles) - 1
@@ -78,33 +83,34 @@ def read(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[
 
 
 def batches(
-    asked: Sequence[TokenisedPrompt], max_eval_tokens: int, device: torch.device | str
+    model: PreTrainedModel, prompts: Sequence[TokenisedPrompt], max_eval_tokens: int
 ) -> Iterator[tuple[np.ndarray, Batch]]:
-    """Batch texts of like length, one a row.
+    """Batch prompts of similar length, one a row, on the model's device.
 
     Parameters
     ----------
-    asked : sequence of Asked
-        What is asked.
+    model : PreTrainedModel
+        The model that gets them.
+    prompts : sequence of TokenisedPrompt
+        Prompts and answers.
     max_eval_tokens : int
         Largest padded size of a batch.
-    device : device
-        Of the model that is asked.
 
     Yields
     ------
     members : ndarray of int64, shape (rows,)
-        Which of `asked` the rows are.
+        The index of each row's prompt.
     batch : Batch
-        Its answers are numbered as `asked` is.
+        Its answers have the numbers of `prompts`.
     """
-    rows = [one.tokens[:-1] for one in asked]  # what follows the last token is not predicted
+    device = model.device
+    rows = [one.tokens[:-1] for one in prompts]  # nothing is predicted after the last token
     for members in cut([len(row) for row in rows], max_eval_tokens, pass_cost=max_eval_tokens // 8):
         padded = pad([rows[i] for i in members], 0)
         where = torch.zeros_like(padded, dtype=torch.bool)
         for row, i in enumerate(members):
-            where[row, len(asked[i].roles) - 1 : len(rows[i])] = True
-        gold = [asked[i].tokens[len(asked[i].roles) :] for i in members]
+            where[row, len(prompts[i].roles) - 1 : len(rows[i])] = True
+        gold = [prompts[i].tokens[len(prompts[i].roles) :] for i in members]
         answer = np.repeat(members, [len(tokens) for tokens in gold])
         expected = torch.from_numpy(np.concatenate(gold)).to(device)
         yield (

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from factrecall.experiments.gradient_similarity.stage import KINDS
+from factrecall.experiments.gradient_similarity.cosines import KINDS
 from factrecall.experiments.representations.figures import FEW, nothing, trail
 from factrecall.experiments.representations.measures import Represented, chosen
 from factrecall.report.measures import COMPARED

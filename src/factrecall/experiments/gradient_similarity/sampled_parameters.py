@@ -1,9 +1,9 @@
-"""Coordinates: the parameters of which gradients are compared, and inner products over them.
+"""The parameters whose gradients are compared, and inner products of gradients over them.
 
-The parameters of a model fall into cells: those of one layer, or outside the layers, that are in
-the same of some named sets. Where a model is too large for all of its gradients, as many
-coordinates are drawn uniformly of each cell, and their inner product is multiplied by the cell's
-size over that number: so estimated, inner products over groups that join cells are unbiased.
+The parameters of a model fall into cells: those of one layer (or outside the layers) that are in
+the same of some named sets. Where a model is too large for all of its gradients, an equal number of
+parameters is drawn uniformly from each cell, and their inner product is multiplied by the cell's
+size over that number. So estimated, inner products over groups of cells are unbiased.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from factrecall.parameters.sorted_sets import sample_sorted
 
 @dataclass(frozen=True)
 class _Columns:
-    """The columns of one tensor's coordinates: ordered by membership, then by index.
+    """The columns of one tensor's sampled parameters: ordered by membership, then by index.
 
     Attributes
     ----------
@@ -46,13 +46,13 @@ class Products:
 
     Attributes
     ----------
-    told, asked : ndarray of float64, shape (places, memberships, facts)
+    statements, questions : ndarray of float64, shape (places, memberships, facts)
         Squared norms.
-    between : ndarray of float64, shape (places, memberships, facts told, facts asked)
+    between : ndarray of float64, shape (places, memberships, statements, questions)
     """
 
-    told: np.ndarray
-    asked: np.ndarray
+    statements: np.ndarray
+    questions: np.ndarray
     between: np.ndarray
 
     def cosines(self, group: np.ndarray) -> np.ndarray:
@@ -65,26 +65,27 @@ class Products:
 
         Returns
         -------
-        ndarray of float64, shape (facts told, facts asked)
+        ndarray of float64, shape (statements, questions)
         """
-        told, asked, between = (
-            np.asarray(part[group].sum(0)) for part in (self.told, self.asked, self.between)
+        statements, questions, between = (
+            np.asarray(part[group].sum(0))
+            for part in (self.statements, self.questions, self.between)
         )
-        length = np.sqrt(told)[:, None] * np.sqrt(asked)
+        length = np.sqrt(statements)[:, None] * np.sqrt(questions)
         cosines = np.full_like(between, np.nan)
         np.divide(between, length, out=cosines, where=length > 0)
         return cosines
 
 
-class Coordinates:
-    """Coordinates of a model's gradients.
+class SampledParameters:
+    """The sampled parameters of a model.
 
     Parameters
     ----------
     sets : mapping of str to ParameterSet
         One or more, of one space; they may overlap.
     most : int, optional
-        Coordinates drawn of a cell at most; None: all.
+        Parameters drawn from a cell at most; None: all.
     rng : Generator
         Draws them.
     device : torch.device
@@ -144,7 +145,7 @@ class Coordinates:
         }
 
     def take(self, gradients: Iterable[torch.Tensor], row: torch.Tensor) -> None:
-        """Write the coordinates of a gradient into a row.
+        """Write the sampled parameters of a gradient into a row.
 
         Parameters
         ----------
@@ -159,24 +160,24 @@ class Coordinates:
             else:
                 torch.index_select(gradient.reshape(-1), 0, columns.where, out=part)
 
-    def products(self, told: torch.Tensor, asked: torch.Tensor) -> Products:
+    def products(self, statements: torch.Tensor, questions: torch.Tensor) -> Products:
         """Return the inner products of all pairs of rows.
 
         Parameters
         ----------
-        told, asked : tensor, shape (facts, count)
-            Rows that `take` filled. Products within a tensor's part of a cell are taken in their
-            precision, and added up in float64.
+        statements, questions : tensor, shape (facts, count)
+            Rows that `take` filled. Products within a tensor's part of a cell are computed in the
+            rows' precision, and added up in float64.
         """
-        shape = (*self._scale.shape, len(told))
+        shape = (*self._scale.shape, len(statements))
         squares = np.zeros((2, *shape))
-        between = np.zeros((*shape, len(asked)))
+        between = np.zeros((*shape, len(questions)))
         for columns in self._columns:
             start = columns.first
             for membership, count in enumerate(columns.counts):
                 if count:
                     cell = columns.place, membership
-                    rows = [part[:, start : start + count] for part in (told, asked)]
+                    rows = [part[:, start : start + count] for part in (statements, questions)]
                     between[cell] += (rows[0] @ rows[1].T).double().cpu().numpy()
                     for kind, part in enumerate(rows):
                         norm = torch.linalg.vector_norm(part, dim=1)
@@ -187,7 +188,7 @@ class Coordinates:
 
 
 def _memberships(sets: Mapping[str, ParameterSet]) -> dict[tuple[str, ...], ParameterSet]:
-    """Return the parameters by the names of all sets that they are in, where there are any."""
+    """Return the parameters by the names of all sets that they are in; no empty ones."""
     nothing = ParameterSet.empty(next(iter(sets.values())).space)
     found: dict[tuple[str, ...], ParameterSet] = {(): ~nothing}
     for name, members in sets.items():
@@ -202,7 +203,7 @@ def _memberships(sets: Mapping[str, ParameterSet]) -> dict[tuple[str, ...], Para
 def _spread(
     sizes: np.ndarray, places: np.ndarray, most: int | None, rng: np.random.Generator
 ) -> np.ndarray:
-    """Say how many of each tensor's members are drawn, so that a place's are drawn uniformly."""
+    """Return how many of each tensor's members are drawn; uniform within each place."""
     wanted = sizes.copy()
     for place in np.unique(places):
         here = np.flatnonzero(places == place)

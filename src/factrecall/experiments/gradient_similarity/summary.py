@@ -1,4 +1,4 @@
-"""The consistency of gradients, condensed over facts and bootstrapped over people."""
+"""Mean cosines of gradients over facts, with bootstrap intervals over people."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ import numpy as np
 import pandas as pd
 
 from factrecall.evaluation.exact_match import Evaluation
-from factrecall.experiments.gradient_similarity.stage import GRADIENTS, KINDS
+from factrecall.experiments.common.runs import read_runs
+from factrecall.experiments.gradient_similarity.cosines import KINDS
+from factrecall.experiments.gradient_similarity.stage import GRADIENTS
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.statistics import TOGETHER, draw_people, mean_bounds, ratio
-from factrecall.runtime.storage import read_table, write_table
+from factrecall.runtime.storage import write_table
 
 MATCHED, *CONTROLS = KINDS
 
 SHARED, *COMPARED = ("S", "random", "rest")
 """S, and the groups that it is compared with."""
 
-CONSISTENCY = {
+GRADIENT_SUMMARY = {
     "model": "string",
     "tuning": "string",
     "seed": "int32",
@@ -36,20 +38,20 @@ CONSISTENCY = {
 }
 """Columns of ``tables/gradients.parquet``.
 
-`kind` is one of ``gradients.KINDS``, or "matched - person" or "matched - relation" for the mean
-difference within facts; `group` is one of those of ``GRADIENTS``, or "S - random" or "S - rest" for
-the mean difference, within facts, of what is of that kind. `cosine` is the mean of the people's
-means, over the `facts` that have one; `low` and `high` bound its 95 % percentile bootstrap interval
-over people, who are few: over five of them it is rough, and narrower than it should be; it is NaN
-where a sample of people may have none. `seed` is -1 for all together, where a person's facts of all
-seeds are drawn together.
+- `kind`: as in ``GRADIENTS``, or "matched - person" or "matched - relation" for the mean difference
+  within facts
+- `group`: as in ``GRADIENTS``, or "S - random" or "S - rest" for the mean difference within facts
+- `cosine`: the mean of the people's means, over the `facts` that have one
+- `low`, `high`: its 95 % percentile bootstrap interval over people. People are few: over five of
+  them it is rough, and narrower than it should be. NaN where a sample of people may have none.
+- `seed`: -1 for all together, where a person's facts of all seeds are drawn together
 """
 
 
 def summarise_gradients(
     seed: int, *, runs: Sequence[Evaluation], out: Path, provenance: Mapping[str, Any]
 ) -> None:
-    """Write ``tables/gradients.parquet``, columns ``CONSISTENCY``.
+    """Write ``tables/gradients.parquet``, columns ``GRADIENT_SUMMARY``.
 
     Parameters
     ----------
@@ -62,15 +64,12 @@ def summarise_gradients(
     provenance : mapping
         Kept in the table's metadata.
     """
-    facts = pd.concat(
-        read_table(run.table, GRADIENTS).assign(model=run.model, tuning=run.tuning, seed=run.seed)
-        for run in runs
-    )
-    write_table(out, consistency(facts, seed), CONSISTENCY, provenance)
+    facts = read_runs(runs, GRADIENTS)
+    write_table(out, mean_cosines(facts, seed), GRADIENT_SUMMARY, provenance)
 
 
-def consistency(facts: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Condense the tables of all histories (``GRADIENTS`` and whose it is) to ``CONSISTENCY``."""
+def mean_cosines(facts: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Return the rows of ``GRADIENT_SUMMARY``, given those of ``GRADIENTS`` with model and seed."""
     parts = []
     for (model, tuning, split), rows in facts.groupby(["model", "tuning", "split"], sort=False):
         # The same draws of people for all that is compared, tunings among it.
@@ -85,9 +84,10 @@ def consistency(facts: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def _with_differences(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the cosines by kind, each a column, and what the matched pair has before the others.
+    """Return the cosines with a column a kind, and all differences of kinds and groups.
 
-    The rows are those of seeds and facts, moments and groups, and what S has before the others.
+    Differences of kinds are those of the matched pair and each control; differences of groups those
+    of S and each group that it is compared with.
     """
     same = [c for c in (*GRADIENTS, "seed") if c not in ("split", "kind", "cosine")]
     by_kind = {kind: part.set_index(same)["cosine"] for kind, part in rows.groupby("kind")}
@@ -95,13 +95,13 @@ def _with_differences(rows: pd.DataFrame) -> pd.DataFrame:
     for control in CONTROLS:
         wide[f"{MATCHED} - {control}"] = wide[MATCHED] - wide[control]
     by_group = {group: part.droplevel("group") for group, part in wide.groupby("group")}
-    before = {f"{SHARED} - {group}": by_group[SHARED] - by_group[group] for group in COMPARED}
-    differences = pd.concat(before, names=["group"]).reorder_levels(wide.index.names)
+    ahead = {f"{SHARED} - {group}": by_group[SHARED] - by_group[group] for group in COMPARED}
+    differences = pd.concat(ahead, names=["group"]).reorder_levels(wide.index.names)
     return pd.concat([wide, differences])
 
 
 def _condensed(cosines: pd.DataFrame, drawn: np.ndarray) -> pd.DataFrame:
-    """Average over facts and bootstrap over people.
+    """Average over facts, and bootstrap over people.
 
     Parameters
     ----------

@@ -1,15 +1,15 @@
-"""The hidden states that facts are predicted from, told in two ways and asked (method, section 10).
+"""Capture of the hidden states from which facts are predicted, in three formats (method, 10).
 
-``bio_long`` tells a fact after all of the biography before it, ``bio_short`` in one sentence that
-names the person, ``qa`` asks for it. A state is that of the last token of the prompt, which
-predicts the first of the attribute; prompt and attribute are tokenised together, as in training.
+A fact is stated after all of the biography before it (``bio_long``), stated in one sentence with
+the person's name (``bio_short``), or asked for (``qa``). A state is that of the prompt's last
+token, which predicts the attribute's first token. Prompt and attribute are tokenised together, as
+in training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -22,13 +22,13 @@ from factrecall.models.architectures import architecture_of
 from factrecall.models.forward import Encoded, encode
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.progress import progress
-from factrecall.runtime.safetensors_writer import write_tensors
 from factrecall.runtime.seeds import generator
 from factrecall.vocabulary import RELATIONS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from factrecall.experiments.common.model_facts import ModelFacts
     from factrecall.experiments.representations.settings import RepresentationSettings
 
 FORMATS = ("bio_long", "bio_short", "qa")
@@ -36,14 +36,9 @@ SIDES = ("in", "out")
 
 
 def probed_people(qa: pd.DataFrame, individuals: int | None, study_seed: int) -> np.ndarray:
-    """Draw the people of both sides whose prompts are probed; None takes all.
+    """Draw the people of each side whose prompts are probed; None takes all.
 
-    They are the same for every model, tuning and seed of a study.
-
-    Returns
-    -------
-    ndarray of int, shape (people,)
-        In rising order.
+    The draw is the same for every model, tuning and seed of a study. Returns their numbers, sorted.
     """
     drawn = []
     for side in SIDES:
@@ -56,22 +51,21 @@ def probed_people(qa: pd.DataFrame, individuals: int | None, study_seed: int) ->
 def first_tokens(
     tokenizer: PreTrainedTokenizerBase, bio: pd.DataFrame, qa: pd.DataFrame
 ) -> dict[str, list[Encoded]]:
-    """Tokenise facts by format, each answer being the first token of an attribute.
+    """Tokenise the same facts in each format; an answer is an attribute's first token.
 
     Parameters
     ----------
     tokenizer : PreTrainedTokenizerBase
-        Of the model that is looked at.
+        The model's.
     bio, qa : DataFrame
         Rows of the tables of facts, the same facts in both.
     """
-    short = [f"short_{column}" for column in ("attribute_start", "terminator_end")]
-    one = {
-        "bio_short": bio[["short", *short]],
-        "qa": qa[["text", "attribute_start", "terminator_end"]],
-    }
     texts = {"bio_long": [(text, spans) for _, text, spans in joined(bio)]}
-    for name, columns in one.items():
+    for name, table, column, prefix in (
+        ("bio_short", bio, "short", "short_"),
+        ("qa", qa, "text", ""),
+    ):
+        columns = table[[column, f"{prefix}attribute_start", f"{prefix}terminator_end"]]
         rows = columns.itertuples(index=False, name=None)
         texts[name] = [(text, [(start, end)]) for text, start, end in rows]
     return {
@@ -83,54 +77,37 @@ def first_tokens(
     }
 
 
-def capture_states(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    settings: RepresentationSettings,
-    study_seed: int,
-    max_eval_tokens: int,
-    *,
-    bio: pd.DataFrame,
-    qa: pd.DataFrame,
-    device: torch.device,
-    out: Path,
-    provenance: Mapping[str, Any],
-) -> None:
-    """Write the hidden states of facts in all formats.
+def capture_states(opened: ModelFacts, settings: RepresentationSettings) -> dict[str, torch.Tensor]:
+    """Return the hidden states of facts in all formats.
 
     Parameters
     ----------
-    model, tokenizer
-        What is looked at; the model is on `device` and in evaluation mode.
-    settings : Representations
-        Which layers and people, and the precision that states are kept in.
-    study_seed, max_eval_tokens : int
-        As configured.
-    bio, qa : DataFrame
-        The tables of facts.
-    device : torch.device
-        Where to run.
-    out : Path
-        The file to write. For each of ``FORMATS`` a tensor of shape (layers, facts, width), and
-        of each fact `individual` (int32), `relation` (int64, place in ``RELATIONS``), `in` (bool,
-        whether it is in distribution) and `first` (int64), the attribute's first token when
-        asked; besides, `layers` (int32).
-    provenance : mapping
-        Kept in the file's metadata.
+    opened : ModelFacts
+        The model and its facts.
+    settings : RepresentationSettings
+        Layers, people and the precision of the states.
+
+    Returns
+    -------
+    dict of str to tensor
+        For each of ``FORMATS`` the states, shape (layers, facts, width). For each fact
+        `individual` (int32), `relation` (int64, index in ``RELATIONS``), `in` (bool, whether it is
+        in distribution) and `first` (int64), the attribute's first token after the question.
+        Besides, `layers` (int32).
 
     Raises
     ------
     FactRecallError
-        When a layer is wanted that the model does not have.
+        When a layer is configured that the model does not have.
     """
-    layers = chosen_layers(model, settings.layers)
-    people = probed_people(qa, settings.probes.individuals, study_seed)
-    bio = bio[bio["individual"].isin(people) & (bio["biography"] == 0)]
-    qa = qa[qa["individual"].isin(people)]
+    layers = chosen_layers(opened.model, settings.layers)
+    people = probed_people(opened.qa, settings.probes.individuals, opened.study_seed)
+    bio = opened.bio[opened.bio["individual"].isin(people) & (opened.bio["biography"] == 0)]
+    qa = opened.qa[opened.qa["individual"].isin(people)]
     keys = ["individual", "relation"]
     if not np.array_equal(bio[keys].to_numpy(), qa[keys].to_numpy()):
-        raise ValueError("the tables of facts differ in their facts or the order of these")
-    texts = first_tokens(tokenizer, bio, qa)
+        raise ValueError("the tables of facts differ in their facts or in the order of the facts")
+    texts = first_tokens(opened.tokenizer, bio, qa)
     tensors = {
         "individual": torch.tensor(qa["individual"].to_numpy(np.int32)),
         "relation": torch.tensor(qa["relation"].map(RELATIONS.index).to_numpy(np.int64)),
@@ -140,19 +117,19 @@ def capture_states(
     }
     precision = getattr(torch, settings.precision)
     for name, encoded in texts.items():
-        answers = Answers.of(encoded, max_eval_tokens, device)
+        answers = Answers.of(encoded, opened.max_eval_tokens, opened.model.device)
         with progress(len(encoded), f"hidden states, {name}", "text") as watch:
-            tensors[name] = hidden_states(model, answers, layers, watch).to(precision)
-    write_tensors(out, tensors, provenance)
+            tensors[name] = hidden_states(opened.model, answers, layers, watch).to(precision)
+    return tensors
 
 
 def chosen_layers(model: PreTrainedModel, layers: Sequence[int] | None) -> list[int]:
-    """Return which layers are looked at: those that are configured, or all.
+    """Return the configured layers, or all.
 
     Raises
     ------
     FactRecallError
-        When the model has not all of them.
+        When the model lacks one of them.
     """
     depth = len(architecture_of(model.config).layers_of(model))
     if layers is not None and max(layers) >= depth:

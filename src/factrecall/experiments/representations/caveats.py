@@ -113,12 +113,12 @@ def signature_cautions(measures: Represented) -> list[str]:
             f"The start token, which says nothing of the fact, has up to "
             f"{with_sign(float(start.max()))} of the attribution: part of it is no reading."
         )
-    part = rows["exchanged"] / rows["facts"].where(rows["facts"] > 0)
+    part = rows["replaced"] / rows["facts"].where(rows["facts"] > 0)
     short = rows[(part < MOSTLY) & rows["logit_drop"].notna()].drop_duplicates(["format", "role"])
     if len(short):
         each = "; ".join(
             f"{_label(str(row.role))}, {'told' if row.format == 'bio' else 'asked'} "
-            f"({row.exchanged} of {row.facts})"
+            f"({row.replaced} of {row.facts})"
             for row in short.itertuples()
         )
         said.append(f"Some parts could be exchanged in fewer than half of the facts: {each}.")
@@ -131,7 +131,7 @@ def _label(role: str) -> str:
 
 def patching_cautions(measures: Represented) -> list[str]:
     """Say how much a state can restore at most."""
-    rows = chosen(measures.patching, split=SPLIT, seed=TOGETHER, target="bio", donor="same")
+    rows = chosen(measures.patching, split=SPLIT, seed=TOGETHER, target="bio", source_fact="same")
     said = []
     for tuning in COMPARED:
         told = chosen(rows, tuning=tuning)["unpatched"].mean()

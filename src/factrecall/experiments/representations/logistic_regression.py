@@ -1,13 +1,15 @@
-"""Many multinomial logistic regressions at once, on the same rows of different features.
+"""Multinomial logistic regressions of many problems at once, with the same rows and labels.
 
-Each minimises the mean cross-entropy plus half its penalty times the squared norm of its weights;
-the intercept is free. They descend together by conjugate gradients (Polak and Ribière), of which
-three things are made use of. Features are principal coordinates, in which the Hessian of a
-guess at random is nearly diagonal: π(1-π)·variance + penalty for a class of share π, a tighter
-relative of Böhning's bound ½·variance + penalty (1992); that is the preconditioner, with π(1-π)
-as it is in the mean of all rows. Logits are
-linear in the weights, so that a search along a line needs no product of matrices. And weak
-penalties begin where stronger ones ended, in the direction that these took.
+Each problem minimises the mean cross-entropy plus half its penalty times the squared norm of its
+weights, without the intercept's. All descend together by conjugate gradients (Polak and Ribière).
+Three things make this fast:
+
+- Features are principal coordinates, in which the Hessian at the classes' shares is nearly
+  diagonal: π(1-π)·variance + penalty for a class of share π, tighter than Böhning's bound
+  ½·variance + penalty (1992). It is the preconditioner, with the mean of π(1-π) over all rows.
+- Logits are linear in the weights, so that a line search needs no matrix product.
+- The fit with a weaker penalty starts from the weights with a stronger one, in the direction of the
+  last change.
 """
 
 from __future__ import annotations
@@ -19,42 +21,42 @@ from typing import Self
 import torch
 
 TOLERANCE = 1e-6
-"""A fit ends when the loss can fall by about half of this, in nats; by the preconditioner's guess.
+"""A fit ends when the loss can fall by about half of this, in nats, as the preconditioner predicts.
 
-So near its end a fit's accuracy differs from that of exact weights by a few tenths of a point at
-most where the penalty is weakest. A bound on the gradient would not do for all penalties: the loss
-is the flatter, the weaker the penalty.
+The accuracy of a fit is then within a few tenths of a point of that of exact weights, also where
+the penalty is weakest. A bound on the gradient would not do for all penalties: the weaker the
+penalty, the flatter the loss.
 """
 
 VALIDATED = 1e-5
-"""The same for fits of which penalties are chosen, which need no more."""
+"""The same for fits that only choose a penalty."""
 
 AFRESH = (0, 1, 8)
-"""Steps at which the preconditioner is made of the present probabilities, and directions anew."""
+"""Steps at which the preconditioner is updated and the directions start anew."""
 
 STEPS = 1000
-"""A fit ends after so many all the same."""
+"""A fit ends after so many steps at the latest."""
 
 SLOPE = 0.5
-"""Share of its slope that a search along a line may leave."""
+"""Share of the slope that a line search may leave."""
 
 SEARCHES = 20
-"""Points that a search along a line may try."""
+"""Points that a line search may try."""
 
 NUMBERS = {"cpu": 2**19, "cuda": 2**27}
-"""How large a tensor of problems that are solved together may be: for the cache, or for memory."""
+"""Largest tensor of problems that are solved together, for the CPU's cache or the GPU's memory."""
 
 
 @dataclass(frozen=True)
-class Coordinates:
-    """Standardised principal coordinates of features, and a one for the intercept.
+class PrincipalAxes:
+    """Standardised principal axes of features.
 
     Attributes
     ----------
     mean, scale : tensor, shape (problems, 1, width)
-        Of the rows they were made from; a constant feature has scale 1.
+        Of the rows that the axes are found from; a constant feature has scale 1.
     axes : tensor, shape (problems, width, the smaller of rows and width)
-        Orthonormal, so that a squared norm of weights is the same in both coordinates.
+        Orthonormal, so that the squared norm of weights is the same in both coordinates.
     """
 
     mean: torch.Tensor
@@ -63,21 +65,21 @@ class Coordinates:
 
     @classmethod
     def of(cls, features: torch.Tensor) -> Self:
-        """Find them from features of shape (problems, rows, width)."""
+        """Find the axes of features of shape (problems, rows, width)."""
         mean = features.mean(1, keepdim=True)
         scale = features.std(1, unbiased=False, keepdim=True)
         # A constant may differ from its own mean in the last bit.
         scale = torch.where(scale > 1e-6 * mean.abs(), scale, torch.ones_like(scale))
         axes, x = None, (features - mean) / scale
         if x.shape[1] < x.shape[2]:
-            # The best weights lie in the span of the rows; the rest need not be carried along.
+            # The best weights lie in the span of the rows.
             axes = torch.linalg.qr(x.mT).Q
             x = x @ axes
         turned = torch.linalg.eigh(x.mT @ x).eigenvectors
         return cls(mean, scale, turned if axes is None else axes @ turned)
 
     def __call__(self, features: torch.Tensor) -> torch.Tensor:
-        """Return the coordinates of other features, shape (problems, rows, axes + 1)."""
+        """Return coordinates of features, with a one for the intercept."""
         turned = ((features - self.mean) / self.scale) @ self.axes
         return torch.cat([turned, torch.ones_like(turned[..., :1])], -1)
 
@@ -95,17 +97,17 @@ def fit(
     Parameters
     ----------
     x : tensor, shape (problems, rows, features)
-        See `Coordinates`; others will do too, but take longer. The last is the intercept's.
+        See `PrincipalAxes`; other coordinates take longer. The last is the intercept's.
     y : int64 tensor, shape (rows,)
         Classes, counted from 0; each occurs.
     penalties : tensor, shape (problems,)
         Above 0.
     start : tensor, optional
-        Weights to begin with; else a guess by the classes' shares.
+        Weights to begin with; else those of the classes' shares.
     tolerance : float
         See ``TOLERANCE``.
     first : tensor, optional
-        Where to search first; else down the preconditioned gradient.
+        The first direction; else the preconditioned gradient, downwards.
 
     Returns
     -------
@@ -157,14 +159,14 @@ def fit(
 
 @dataclass(frozen=True)
 class _Line:
-    """The loss along a line: its slope and curvature, from logits alone.
+    """The loss along a line, from logits alone.
 
     Attributes
     ----------
     logits, change : tensor, shape (problems, rows, classes)
         Where the line begins, and what a step of length 1 adds.
     gain, ridge : tensor, shape (problems,)
-        What the right logits and the penalty add to the slope: `gain` + length × `ridge`.
+        Terms of the slope by the right logits and the penalty: `gain` + length × `ridge`.
     """
 
     logits: torch.Tensor
@@ -175,14 +177,14 @@ class _Line:
     def search(
         self, likely: torch.Tensor, running: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Find a length at which the slope is small, by Newton's method between safe bounds.
+        """Find a length where the slope is small, by Newton's method between safe bounds.
 
         Parameters
         ----------
         likely : tensor, shape (problems, rows, classes)
             Probabilities at the beginning.
         running : bool tensor, shape (problems,)
-            Which problems are to move; the others stay where they are to the bit.
+            Which problems move; the others stay the same to the bit.
 
         Returns
         -------
@@ -217,13 +219,13 @@ class _Line:
 
 
 def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Multiply tensors of each problem and add up."""
+    """Return each problem's inner product."""
     product: torch.Tensor = a.flatten(1)[:, None] @ b.flatten(1)[..., None]
     return product[:, 0, 0]
 
 
 def _guess(x: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-    """Return the weights that guess by the classes' shares."""
+    """Return the weights that predict the classes' shares."""
     weights = x.new_zeros(len(x), x.shape[2], len(share))
     weights[:, -1] = share.log()
     return weights
@@ -232,10 +234,10 @@ def _guess(x: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
 def fit_chosen(
     x: torch.Tensor, y: torch.Tensor, penalties: Sequence[float], validation: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Choose each problem's penalty on some of its rows, then fit it to all of them.
+    """Choose each problem's penalty on validation rows, then fit it to all rows.
 
-    A penalty is judged by accuracy on the rows of `validation` when fitted to the others; of
-    equally good ones the strongest is taken.
+    A penalty is judged by accuracy on the validation rows when fitted to the others; of equally
+    good ones the strongest is taken.
 
     Parameters
     ----------
@@ -244,7 +246,7 @@ def fit_chosen(
     penalties : sequence of float
         In rising order.
     validation : bool tensor, shape (rows,)
-        Where there are none, or only such rows, the strongest penalty is taken.
+        If none or all are, the strongest penalty is taken.
 
     Returns
     -------
@@ -260,11 +262,11 @@ def fit_chosen(
 def _chosen(
     x: torch.Tensor, y: torch.Tensor, penalties: Sequence[float], validation: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Do what `fit_chosen` does, with all problems together."""
+    """Do the work of `fit_chosen` with all problems together."""
     chosen = x.new_full((len(x),), penalties[-1], dtype=torch.float64)
     if len(penalties) == 1 or validation.all() or not validation.any():
         return fit(x, y, chosen), chosen
-    # Classes that no row to fit to has cannot be told.
+    # Classes without a row to fit to cannot be predicted.
     known, within = y[~validation].unique(return_inverse=True)
     rows, tested, truth = x[:, ~validation], x[:, validation], y[validation]
     best = x.new_full((len(x),), -1)
@@ -272,7 +274,7 @@ def _chosen(
     moved: torch.Tensor | None = None
     kept = x.new_empty(0)
     for penalty in reversed(penalties):
-        # From one penalty to the next, weights go on in much the same direction.
+        # From one penalty to the next, weights move in much the same direction.
         before, strength = weights, x.new_full((len(x),), penalty)
         weights = fit(rows, within, strength, before, VALIDATED, moved)
         moved = None if before is None else weights - before

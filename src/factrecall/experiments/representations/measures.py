@@ -15,8 +15,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from factrecall.experiments.attribution.attribution_summary import PATCHED, READ_FROM
-from factrecall.experiments.gradient_similarity.summary import CONSISTENCY as GRADIENTS
+from factrecall.experiments.attribution.attribution_summary import (
+    ATTRIBUTION_SUMMARY,
+    PATCHING_SUMMARY,
+)
+from factrecall.experiments.gradient_similarity.summary import GRADIENT_SUMMARY as GRADIENTS
 from factrecall.experiments.representations.probe_summary import CONSISTENCY, PROBES
 from factrecall.report.measures import COMPARED, rows_of
 from factrecall.runtime.statistics import TOGETHER
@@ -31,8 +34,8 @@ _SCHEMAS = {
     "probes": PROBES,
     "consistency": CONSISTENCY,
     "gradients": GRADIENTS,
-    "signature": READ_FROM,
-    "patching": PATCHED,
+    "signature": ATTRIBUTION_SUMMARY,
+    "patching": PATCHING_SUMMARY,
 }
 
 

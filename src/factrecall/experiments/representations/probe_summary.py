@@ -1,15 +1,14 @@
-"""What probes of all models say: accuracies, and how far formats share features and mechanisms.
+"""Accuracies of the probes of all models, and how far formats share features and mechanisms.
 
-With Acc(h·W) the accuracy of the probe W on the states h, Δrep = |Acc(h_QA·W_QA) - Acc(h_BIO·W_QA)|
-asks whether told facts have the features of asked ones, and Δmech = |Acc(h_QA·W_QA) -
-Acc(h_QA·W_BIO)| whether both are read by the same mechanism (paper 2505.16178, section 3.2). Of
-Δmech the paper's text gives a number for BIO states only, for which it prints no formula: we take
-it as |Acc(h_BIO·W_BIO) - Acc(h_BIO·W_QA)| and call it ``mech_bio``.
+Acc(h·W) is the accuracy of the probe W on the states h. Δrep = |Acc(h_QA·W_QA) - Acc(h_BIO·W_QA)|
+measures whether statements have the features of questions, and Δmech = |Acc(h_QA·W_QA) -
+Acc(h_QA·W_BIO)| whether one mechanism decodes both (paper 2505.16178, section 3.2). The paper's
+number for Δmech is of BIO states, for which it prints no formula: we take it as |Acc(h_BIO·W_BIO) -
+Acc(h_BIO·W_QA)| and call it ``mech_bio``.
 
-An absolute value is never below zero, and so that of a difference near zero is too large on
-average; intervals are therefore of signed differences. Seeds, layers and relations are averaged
-before the absolute value is taken, by which that bias shrinks and differences of opposite sign
-cancel.
+The absolute value of a difference near zero is too large on average. Intervals are therefore of
+signed differences, and seeds, layers and relations are averaged before the absolute value is taken:
+the bias shrinks, and differences of opposite sign cancel.
 """
 
 from __future__ import annotations
@@ -35,11 +34,11 @@ ALL = "all"
 PAIR = ("stage", "mix")
 MEASURES = ("rep", "mech", "mech_bio")
 """Δrep, Δmech, and Δmech of BIO states."""
-TOLD = tuple(name for name in FORMATS if name != "qa")
+BIO_FORMATS = tuple(name for name in FORMATS if name != "qa")
 LEVEL = 0.95
 
 CELLS = 500
-"""How many means are drawn at a time; a few tens of megabytes."""
+"""Means that are drawn at a time; a few tens of megabytes."""
 
 PROBES = {
     "model": "string",
@@ -57,7 +56,7 @@ PROBES = {
     "rows": "int32",
     "classes": "int32",
 }
-"""Columns of ``tables/probes.parquet``: a row a probe and what it is tested on.
+"""Columns of ``tables/probes.parquet``: a row a probe and tested format and split.
 
 `shuffled` is the accuracy of the probe of shuffled labels (NaN on other formats than its own),
 `chance` that of the training rows' most frequent class. Relation ``all`` has the means of
@@ -154,13 +153,13 @@ def probe_accuracies(examples: pd.DataFrame, fits: pd.DataFrame) -> pd.DataFrame
 
 @dataclass(frozen=True)
 class _Differences:
-    """By how much people are answered better where states and probe match, one run and split.
+    """Differences of verdicts between a matching probe and another, of one run and split.
 
     Attributes
     ----------
     layers, people : ndarray
-        What the axes are of.
-    values : ndarray, shape (people, layers, relations, formats told, measures)
+        Labels of the axes.
+    values : ndarray, shape (people, layers, relations, BIO formats, measures)
         -1, 0 or 1.
     """
 
@@ -186,10 +185,10 @@ def _differences(run: Probed, examples: pd.DataFrame, split: str) -> _Difference
     ] = rows["right"]
     if (right < 0).any():
         raise ValueError(f"{run.examples}: it does not test every probe on every person")
-    qa, told = FORMATS.index("qa"), [FORMATS.index(name) for name in TOLD]
-    asked, crossed = right[..., qa, qa, None], right[..., qa, told]
+    qa, bio = FORMATS.index("qa"), [FORMATS.index(name) for name in BIO_FORMATS]
+    own, crossed = right[..., qa, qa, None], right[..., qa, bio]
     values = np.stack(
-        [asked - crossed, asked - right[..., told, qa], right[..., told, told] - crossed], -1
+        [own - crossed, own - right[..., bio, qa], right[..., bio, bio] - crossed], -1
     )
     return _Differences(run, split, layers, people, values)
 
@@ -241,7 +240,7 @@ def _compared(
 
 
 def _cells(parts: Sequence[_Differences]) -> tuple[pd.DataFrame, np.ndarray]:
-    """Return what is shown of some seeds, with all means.
+    """Return the values of some seeds, with the means over each axis.
 
     Returns
     -------
@@ -257,7 +256,7 @@ def _cells(parts: Sequence[_Differences]) -> tuple[pd.DataFrame, np.ndarray]:
         "seed": [*(part.run.seed for part in parts), TOGETHER],
         "layer": [*parts[0].layers, TOGETHER],
         "relation": [*RELATIONS, ALL],
-        "bio": TOLD,
+        "bio": BIO_FORMATS,
         "measure": MEASURES,
     }
     cells = pd.MultiIndex.from_product(names.values(), names=list(names))
@@ -265,14 +264,14 @@ def _cells(parts: Sequence[_Differences]) -> tuple[pd.DataFrame, np.ndarray]:
 
 
 def _interval(drawn: np.ndarray, *values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return percentile intervals of means over people, or of how much larger the first ones are.
+    """Return percentile intervals of means over people, or of the difference of absolute means.
 
     Parameters
     ----------
     drawn : ndarray, shape (samples, people)
         Each person's share of each sample.
     *values : ndarray, shape (people, cells)
-        One, or two of which the absolute means are compared.
+        One, or two whose absolute means are compared.
     """
     bounds = []
     for begin in range(0, values[0].shape[1], CELLS):

@@ -1,11 +1,11 @@
-"""Linear probes: whether an attribute is read off facts told and asked in the same way.
+"""Linear probes: whether statements and questions represent an attribute in the same way.
 
-For each layer, relation and format, a multinomial logistic regression from the hidden state to the
-first token of the attribute, fitted to people in distribution; it is tested on states of all
-formats, of people in distribution that were held out and of people out of distribution (paper
-2505.16178, section 3.2; method, section 10). Features are standardised by the probe's own
-training rows, so that a probe takes another format's states as they are. A control is fitted to
-the same rows with their labels permuted.
+A probe is a multinomial logistic regression from the hidden state to the first token of the
+attribute, for one layer, relation and format. It is fitted to people in distribution and tested on
+the states of all formats, of held-out people in distribution and of people out of distribution
+(paper 2505.16178, section 3.2; method, section 10). Features are standardised by the probe's own
+training rows, also those of another format. A control is fitted to the same rows with permuted
+labels.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from factrecall.experiments.representations.capture import FORMATS
 from factrecall.experiments.representations.logistic_regression import (
     NUMBERS,
-    Coordinates,
+    PrincipalAxes,
     fit_chosen,
 )
 from factrecall.runtime.errors import FactRecallError
@@ -50,9 +50,9 @@ PROBE_EXAMPLES = {
     "split": "string",
     "right": "bool",
 }
-"""Columns of one model's probed facts: a row a probe, format it is tested on, and person.
+"""Columns of one model's probed facts: a row a probe, tested format and person.
 
-Probes of shuffled labels are tested on the format that they were trained on only.
+Probes of shuffled labels are tested on their own format only.
 """
 
 FITS = {
@@ -68,19 +68,18 @@ FITS = {
 }
 """Columns of one model's probes.
 
-Chance is the accuracy of always saying the training rows' most frequent class; it is NaN where
-nobody is tested.
+Chance is the accuracy of the training rows' most frequent class; NaN where nobody is tested.
 """
 
 
 @dataclass(frozen=True)
 class Roles:
-    """What people do for probes: masks over all people, of whom nobody has two roles.
+    """The roles of people, as masks; only `train` and `validation` overlap.
 
     Attributes
     ----------
     train, validation, held, out : ndarray of bool, shape (people,)
-        Probes are fitted to `train`; of these, `validation` choose the penalty.
+        Probes are fitted to `train`, of whom `validation` choose the penalty.
     """
 
     train: np.ndarray
@@ -90,7 +89,7 @@ class Roles:
 
     @classmethod
     def draw(cls, inside: np.ndarray, held_out: float, study_seed: int) -> Roles:
-        """Draw who is held out and who validates, the same share of those that are left.
+        """Draw who is held out and, the same share of those that are left, who validates.
 
         Parameters
         ----------
@@ -119,7 +118,7 @@ class Roles:
 
 
 def _drawn(people: np.ndarray, share: float, study_seed: int, role: str) -> np.ndarray:
-    """Draw a share of people, one at least, though not all of them."""
+    """Draw a share of people: one at least, but not all."""
     places = np.flatnonzero(people)
     count = min(max(round(share * len(places)), 1), len(places) - 1)
     chosen = np.zeros_like(people)
@@ -188,7 +187,7 @@ def probe(
 
 
 class _Task:
-    """The facts of one relation, and probes of them.
+    """The facts of one relation and their probes.
 
     Parameters
     ----------
@@ -221,7 +220,7 @@ class _Task:
         self._order = torch.from_numpy(rng.permutation(len(self._labels))).to(device)
 
     def parts(self, features: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Cut features, of shape (layers, formats, people, width), by layers that fit together."""
+        """Split features of shape (layers, formats, people, width) by layers that fit together."""
         widest = max(features.shape[3], len(self._classes))
         numbers = features.shape[1] * len(self._labels) * widest
         return iter(features.split(max(1, NUMBERS[self._truth.device.type] // numbers)))
@@ -242,23 +241,23 @@ class _Task:
             Columns ``PROBE_EXAMPLES`` and ``FITS`` without `relation`.
         """
         layers, formats = h.shape[:2]
-        turn = Coordinates.of(h[:, :, self._train].flatten(0, 1))
-        x = turn(h[:, :, self._train].flatten(0, 1))
+        axes = PrincipalAxes.of(h[:, :, self._train].flatten(0, 1))
+        x = axes(h[:, :, self._train].flatten(0, 1))
         # Each probe sees the test rows of all formats of its layer: (layers × trained, tested, …).
         others = h[:, None, :, self._test].expand(-1, formats, -1, -1, -1)
-        tested = turn(others.flatten(2, 3).flatten(0, 1))
+        tested = axes(others.flatten(2, 3).flatten(0, 1))
         examples, fits = [], []
         for labels in LABELS:
             y = self._labels if labels == "true" else self._labels[self._order]
             weights, penalty = fit_chosen(x, y, probes.penalties, self._validation)
-            said = self._classes[(tested @ weights).argmax(-1)]
-            said = said.view(layers, formats, formats, -1)
-            examples.append(self._examples((said == self._truth).cpu().numpy(), labels))
+            predicted = self._classes[(tested @ weights).argmax(-1)]
+            right = predicted.view(layers, formats, formats, -1) == self._truth
+            examples.append(self._examples(right.cpu().numpy(), labels))
             fits.append(self._fits(penalty.view(layers, formats).cpu().numpy(), labels))
         return pd.concat(examples), pd.concat(fits)
 
     def _examples(self, right: np.ndarray, labels: str) -> pd.DataFrame:
-        """Turn verdicts of shape (layers, trained, tested, test people) to rows."""
+        """Return verdicts of shape (layers, trained, tested, test people) as rows."""
         layer, trained, tested, person = (i.ravel() for i in np.indices(right.shape))
         shown = np.ones_like(layer, bool) if labels == "true" else trained == tested
         names = np.array(FORMATS, dtype=object)

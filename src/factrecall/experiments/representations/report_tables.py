@@ -198,7 +198,7 @@ def signature_table(measures: Represented) -> Table:
                     with_interval(difference, points),
                     *(_number(side, "logit_drop") for side in sides),
                     *(_share(side, "still_right") for side in sides),
-                    *(_share(side, "donors") for side in sides),
+                    *(_share(side, "source_answer") for side in sides),
                 ]
             )
         groups.append(("Told (BIO)" if form == "bio" else "Asked (QA)", rows))
@@ -239,15 +239,15 @@ def patching_table(measures: Represented) -> Table:
             own = chosen(every, source=source, target=target, position=position)
             for tuning in COMPARED:
                 mine = chosen(own, tuning=tuning)
-                same, other = (chosen(mine, donor=donor) for donor in ("same", "other"))
+                same, other = (chosen(mine, source_fact=donor) for donor in ("same", "other"))
                 rows.append(
                     [
                         f"{POSITION_LABELS[position]}, {TUNING_LABELS[tuning]}",
                         _share(same, "unpatched"),
                         _share(same, "accuracy"),
                         _share(other, "accuracy"),
-                        _value(chosen(mine, donor=RESTORED), "gain"),
-                        _share(other, "donors"),
+                        _value(chosen(mine, source_fact=RESTORED), "gain"),
+                        _share(other, "source_answer"),
                     ]
                 )
         groups.append((title, rows))

@@ -165,7 +165,7 @@ def _signature(measures: Represented) -> list[str]:
 
 def _patching(measures: Represented) -> list[str]:
     rows = chosen(
-        measures.patching, split=SPLIT, donor=RESTORED, source="bio", target="qa",
+        measures.patching, split=SPLIT, source_fact=RESTORED, source="bio", target="qa",
         position="last", layer=-1 if measures.middle is None else measures.middle,
     )  # fmt: skip
     return [

@@ -1,8 +1,9 @@
-"""One fine-tuned model, looked at from inside: its hidden states, and what it reads facts from.
+"""Hidden states, attribution and activation patching of one fine-tuned model.
 
-Three analyses of the same model and facts in one job, since each takes about as long as opening
-the model: what probes need (`states`), which parts of its prompt a fact is read from (`signature`)
-and whether the state of a fact told makes it recalled when asked (`patching`).
+Three analyses of the same model and facts share a job, since each takes about as long as opening
+the model: the hidden states that probes need (`states`), the parts of the prompt that an answer is
+attributed to (`signature`), and whether the state of a statement restores the answer to the
+question (`patching`).
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from factrecall.data.files import BIO_COLUMNS, QA_COLUMNS
-from factrecall.experiments.attribution.attribution import attribute
-from factrecall.experiments.attribution.patching import patch
+from factrecall.experiments.attribution.attribution import ATTRIBUTION, attribute
+from factrecall.experiments.attribution.patching import PATCHING, patch
+from factrecall.experiments.common.model_facts import ModelFacts
 from factrecall.experiments.representations.capture import capture_states
 from factrecall.models.loading import load_model, load_tokenizer
-from factrecall.runtime.storage import read_table
+from factrecall.runtime.safetensors_writer import write_tensors
+from factrecall.runtime.storage import read_table, write_table
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +41,7 @@ def represent(
     device: torch.device,
     provenance: Mapping[str, Any],
 ) -> None:
-    """Write a fine-tuned model's hidden states, input-level signature and activation patching.
+    """Write a fine-tuned model's hidden states, attributions and activation patching.
 
     Parameters
     ----------
@@ -55,14 +58,15 @@ def represent(
     provenance : mapping
         Kept in the metadata of every file.
     """
-    model, tokenizer = load_model(tuned, device), load_tokenizer(tuned)
-    known: dict[str, Any] = {
-        "bio": read_table(bio, BIO_COLUMNS),
-        "qa": read_table(qa, QA_COLUMNS),
-        "device": device,
-        "provenance": provenance,
-    }
-    given = (study_seed, max_eval_tokens)
-    capture_states(model, tokenizer, representations, *given, out=states, **known)
-    attribute(model, tokenizer, representations.attribution, *given, out=signature, **known)
-    patch(model, tokenizer, representations, *given, out=patching, **known)
+    opened = ModelFacts(
+        load_model(tuned, device),
+        load_tokenizer(tuned),
+        read_table(bio, BIO_COLUMNS),
+        read_table(qa, QA_COLUMNS),
+        study_seed,
+        max_eval_tokens,
+    )
+    write_tensors(states, capture_states(opened, representations), provenance)
+    attributions = attribute(opened, representations.attribution)
+    write_table(signature, attributions, ATTRIBUTION, provenance)
+    write_table(patching, patch(opened, representations), PATCHING, provenance)

@@ -1,4 +1,4 @@
-"""All that was found inside the fine-tuned models of a study, as one table a question."""
+"""Summaries of probes, gradient similarity, attribution and patching over all models."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from factrecall.evaluation.exact_match import Evaluation
 from factrecall.experiments.attribution.attribution_summary import (
+    summarise_attribution,
     summarise_patching,
-    summarise_signature,
 )
 from factrecall.experiments.gradient_similarity.summary import summarise_gradients
 from factrecall.experiments.representations.probe_summary import Probed, summarise_probes
@@ -62,7 +62,7 @@ def summarise_representations(
     summarise_probes(seed, runs=probed, out=probes, consistency=consistency, provenance=provenance)
     for summarise, tables, out in (
         (summarise_gradients, [r.of(r.gradients) for r in runs], gradients),
-        (summarise_signature, [r.of(r.signature) for r in runs], signature),
+        (summarise_attribution, [r.of(r.signature) for r in runs], signature),
         (summarise_patching, [r.of(r.patching) for r in runs], patching),
     ):
         summarise(seed, runs=tables, out=out, provenance=provenance)

@@ -16,19 +16,16 @@ from torch.nn import functional
 from factrecall.config.training import TraceSettings
 from factrecall.data.files import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS, FactFiles
 from factrecall.evaluation.exact_match import Evaluation
-from factrecall.experiments.gradient_similarity.sampled_parameters import Coordinates, Products
-from factrecall.experiments.gradient_similarity.settings import GradientSimilaritySettings
-from factrecall.experiments.gradient_similarity.stage import (
-    GRADIENTS,
-    Moment,
-    Pairs,
-    _table,
-    compare_gradients,
-    compared_sets,
+from factrecall.experiments.gradient_similarity.cosines import Pairs, compared_sets
+from factrecall.experiments.gradient_similarity.sampled_parameters import (
+    Products,
+    SampledParameters,
 )
+from factrecall.experiments.gradient_similarity.settings import GradientSimilaritySettings
+from factrecall.experiments.gradient_similarity.stage import GRADIENTS, Moment, compare_gradients
 from factrecall.experiments.gradient_similarity.summary import (
-    CONSISTENCY,
-    consistency,
+    GRADIENT_SUMMARY,
+    mean_cosines,
     summarise_gradients,
 )
 from factrecall.experiments.grafting.grafter import OUTCOMES
@@ -275,7 +272,7 @@ def test_people_of_the_same_attribute_are_no_control() -> None:
     attributes = np.array(["Ulm", "Law", "Ulm", "Law", "Bonn", "Law"], dtype=object)
     between = np.arange(36.0).reshape(1, 1, 6, 6) / 36
     products = Products(np.ones((1, 1, 6)), np.ones((1, 1, 6)), between)
-    table = _table(Pairs(rows, attributes, [], []), products, {"all": np.ones((1, 1), bool)})
+    table = Pairs(rows, attributes, [], []).cosines(products, {"all": np.ones((1, 1), bool)})
     found = {str(kind): part["cosine"].to_numpy() * 36 for kind, part in table.groupby("kind")}
     nan = np.nan
     np.testing.assert_allclose(found["matched"], [0, 7, 14, 21, 28, 35])
@@ -283,11 +280,15 @@ def test_people_of_the_same_attribute_are_no_control() -> None:
     np.testing.assert_allclose(found["relation"], [1, 6, 15, 20, 29, 34])
 
 
-def coordinates_of(tiny: Tiny, most: int | None, seed: int = 0) -> Coordinates:
-    return Coordinates(compared_sets(*sets_of(tiny), 0), most, np.random.default_rng(seed), CPU)
+def coordinates_of(tiny: Tiny, most: int | None, seed: int = 0) -> SampledParameters:
+    return SampledParameters(
+        compared_sets(*sets_of(tiny), 0), most, np.random.default_rng(seed), CPU
+    )
 
 
-def rows_of(sampled_parameters: Coordinates, gradients: torch.Tensor, tiny: Tiny) -> torch.Tensor:
+def rows_of(
+    sampled_parameters: SampledParameters, gradients: torch.Tensor, tiny: Tiny
+) -> torch.Tensor:
     """Take rows of flat gradients, cut into tensors."""
     space = ParameterSpace.of(tiny.model)
     rows = torch.empty(len(gradients), sampled_parameters.count, dtype=gradients.dtype)
@@ -317,14 +318,14 @@ def test_each_cell_gives_as_many_different_coordinates(tiny: Tiny, most: int | N
     products = sampled_parameters.products(ones, ones)
     assert list(sampled_parameters.groups()) == GROUPS
     for name, group in sampled_parameters.groups().items():
-        for sums in (products.told, products.asked, products.between):
+        for sums in (products.statements, products.questions, products.between):
             np.testing.assert_allclose(sums[group].sum(), masks[name].sum(), rtol=1e-12)
 
 
 def test_only_cells_that_occur_are_kept(tiny: Tiny) -> None:
     shared, _ = sets_of(tiny)
     sets = {"a": shared, "b": shared, "not a": ~shared, "none": ParameterSet.empty(shared.space)}
-    sampled_parameters = Coordinates(sets, 5, np.random.default_rng(0), CPU)
+    sampled_parameters = SampledParameters(sets, 5, np.random.default_rng(0), CPU)
     groups = sampled_parameters.groups()
     assert list(groups) == ["all", *sets, "layer 0", "layer 1", "embeddings"]
     assert groups["all"].shape == (3, 2) and sampled_parameters.count == 5 * 3 * 2
@@ -374,7 +375,7 @@ def test_as_many_as_there_are_is_exact(folder: Path) -> None:
 def test_only_what_is_needed_is_read(tiny: Tiny) -> None:
     pairs = Pairs.of(tiny.facts.bio, tiny.facts.qa, [0, 3], tiny.tokenizer)
     assert list(pairs.rows["individual"]) == [0] * 6 + [3] * 6
-    for fact, examples in enumerate(zip(pairs.told, pairs.asked, strict=True)):
+    for fact, examples in enumerate(zip(pairs.statements, pairs.questions, strict=True)):
         person, relation = pairs.rows.loc[fact]
         row = tiny.facts.individuals.set_index("individual").loc[person]
         told, asked = (tiny.tokenizer.decode(e.targets[e.targets >= 0]) for e in examples)
@@ -424,7 +425,7 @@ def summary(cosines: np.ndarray, folder: Path) -> pd.DataFrame:
         write_table(table, made_up(values, [3, 1, 9, 4]), GRADIENTS)
         runs.append(Evaluation("m", "stage", seed, table))
     summarise_gradients(1, runs=runs, out=folder / "out.parquet", provenance={})
-    return read_table(folder / "out.parquet", CONSISTENCY)
+    return read_table(folder / "out.parquet", GRADIENT_SUMMARY)
 
 
 def test_means_and_differences(cosines: np.ndarray, tmp_path: Path) -> None:
@@ -455,7 +456,7 @@ def test_s_is_paired_with_other_groups(cosines: np.ndarray) -> None:
         for seed, part in enumerate(cosines)
     ]
     keys = ["seed", "phase", "share", "group", "kind"]
-    rows = consistency(pd.concat(tables), 1).set_index(keys)
+    rows = mean_cosines(pd.concat(tables), 1).set_index(keys)
     kinds = ["matched", "person", "relation", "matched - person", "matched - relation"]
     for seed in (0, 1, -1):
         ahead = rows.loc[[(seed, "stage", 1.0, "S - random", kind) for kind in kinds]]
@@ -475,7 +476,7 @@ def test_tunings_have_common_draws(cosines: np.ndarray) -> None:
     both = pd.concat([table.assign(tuning=tuning) for tuning in ("stage", "mix")])
     stage, mix = (
         part.drop(columns="tuning").reset_index(drop=True)
-        for _, part in consistency(both, 1).groupby("tuning")
+        for _, part in mean_cosines(both, 1).groupby("tuning")
     )
     pd.testing.assert_frame_equal(stage, mix)
 
@@ -492,7 +493,7 @@ def test_intervals_are_those_of_people_drawn_anew(cosines: np.ndarray, tmp_path:
 def test_what_has_no_cosine_is_left_out(cosines: np.ndarray) -> None:
     cosines[0, :, 1, :, 0] = np.nan  # one person
     cosines[0, :, :, :, 1] = np.nan  # a group of nothing
-    rows = consistency(
+    rows = mean_cosines(
         made_up(cosines[0], [3, 1, 9, 4]).assign(model="m", tuning="mix", seed=0), 1
     ).set_index(["seed", "phase", "share", "group", "kind"])
     some = rows.loc[(0, "stage", 1.0, "all", "matched")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from operator import attrgetter
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,6 +21,7 @@ from transformers import (
 
 from factrecall.evaluation.batching import Answers
 from factrecall.evaluation.hidden_states import hidden_states
+from factrecall.experiments.common.model_facts import ModelFacts
 from factrecall.experiments.representations.capture import (
     FORMATS,
     capture_states,
@@ -32,11 +32,9 @@ from factrecall.experiments.representations.settings import RepresentationSettin
 from factrecall.models.architectures import architecture_of
 from factrecall.models.forward import Encoded
 from factrecall.runtime.errors import FactRecallError
-from factrecall.runtime.safetensors_writer import read_tensors
 from factrecall.vocabulary import RELATIONS
 from tests.conftest import Tiny
 
-CPU = torch.device("cpu")
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
 
@@ -142,16 +140,12 @@ def test_prompts_end_before_the_attribute(tiny: Tiny) -> None:
     assert firsts["bio_long"] == firsts["bio_short"] == firsts["qa"]
 
 
-def test_file(tiny: Tiny, tmp_path: Path) -> None:
+def test_captured_tensors(tiny: Tiny) -> None:
     settings = RepresentationSettings.model_validate({"layers": [1], "precision": "bfloat16"})
-    tables = {"bio": tiny.facts.bio, "qa": tiny.facts.qa}
 
     def write(settings: RepresentationSettings, batch: int = 512) -> dict[str, torch.Tensor]:
-        given = (tiny.model, tiny.tokenizer, settings, 0, batch)
-        capture_states(*given, **tables, device=CPU, out=tmp_path / "s", provenance={"a": 1})
-        tensors, said = read_tensors(tmp_path / "s")
-        assert said["a"] == 1
-        return tensors
+        facts = (tiny.facts.bio, tiny.facts.qa)
+        return capture_states(ModelFacts(tiny.model, tiny.tokenizer, *facts, 0, batch), settings)
 
     found = write(settings)
     _, qa = facts_of(tiny)

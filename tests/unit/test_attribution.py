@@ -1,4 +1,4 @@
-"""What a fact is read from: attributions add up, exchanged texts are what they say they are."""
+"""Attributions add up, and counterfactual prompts differ in the part that they replace."""
 
 from __future__ import annotations
 
@@ -14,17 +14,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factrecall.evaluation.exact_match import Evaluation
-from factrecall.experiments.attribution import attribution
-from factrecall.experiments.attribution.attribution import SIGNATURE, attribute, integrate
-from factrecall.experiments.attribution.attribution_summary import READ_FROM, summarise_signature
-from factrecall.experiments.attribution.counterfactual_prompts import (
-    ANOTHER,
-    PARTS,
-    draw_facts,
-    exchange,
+from factrecall.experiments.attribution import integrated_gradients as module
+from factrecall.experiments.attribution.attribution import ATTRIBUTION, attribute
+from factrecall.experiments.attribution.attribution_summary import (
+    ATTRIBUTION_SUMMARY,
+    summarise_attribution,
 )
+from factrecall.experiments.attribution.counterfactual_prompts import (
+    OTHER_RELATION,
+    PARTS,
+    counterfactual,
+    draw_facts,
+)
+from factrecall.experiments.attribution.integrated_gradients import integrated_gradients
 from factrecall.experiments.attribution.settings import AttributionSettings
-from factrecall.experiments.attribution.tokenised_prompts import TokenisedPrompt, read
+from factrecall.experiments.attribution.tokenised_prompts import TokenisedPrompt, tokenise
+from factrecall.experiments.common.model_facts import ModelFacts
 from factrecall.experiments.common.prompts import FORMATS, ROLES, Prompt, compose, prompts
 from factrecall.runtime.statistics import TOGETHER
 from factrecall.runtime.storage import read_table, write_table
@@ -32,7 +37,6 @@ from factrecall.vocabulary import RELATIONS
 from tests.conftest import ARCHITECTURES, Tiny, tokenizer_for
 from tests.taught import DRAWN, FACTS, TEXTS, taught
 
-CPU = torch.device("cpu")
 PEOPLE = sorted(TEXTS.sentences["qa"])
 
 someone = st.sampled_from(PEOPLE)
@@ -42,7 +46,7 @@ some_relation = st.sampled_from(RELATIONS)
 
 @pytest.fixture(params=ARCHITECTURES)
 def tiny(request: pytest.FixtureRequest) -> Tiny:
-    """A model that knows the facts it is asked."""
+    """A model that has learnt the facts."""
     return taught(request.param)
 
 
@@ -50,19 +54,18 @@ def prompt(form: str, person: int, relation: str) -> Prompt:
     return compose(TEXTS.up_to(form, person, relation))
 
 
-def asked_of(tiny: Tiny, count: int = 10) -> list[TokenisedPrompt]:
+def askedof(tiny: Tiny, count: int = 10) -> list[TokenisedPrompt]:
     """Return prompts of both formats, of many lengths."""
     keys = [(f, p, r) for p in PEOPLE[:3] for r in RELATIONS[::2] for f in FORMATS]
-    return read(tiny.tokenizer, [prompt(*key) for key in keys[:count]])
+    return tokenise(tiny.tokenizer, [prompt(*key) for key in keys[:count]])
 
 
 # --- texts ------------------------------------------------------------------------------------
 
 
-def test_prompts_say_what_the_tables_say() -> None:
+def test_askedsay_what_the_tables_say() -> None:
     facts = FACTS
-    asked = facts.qa[facts.qa["split"] != "pretrain"].to_dict("records")
-    for question in asked:
+    for question in facts.qa[facts.qa["split"] != "pretrain"].to_dict("records"):
         told = facts.bio[facts.bio["individual"] == question["individual"]]
         told = told[told["biography"] == 0]
         found = prompts(told, question)
@@ -89,25 +92,25 @@ def test_prompts_say_what_the_tables_say() -> None:
 @settings(max_examples=60)
 @given(some_form, someone, someone, some_relation, st.sampled_from(PARTS))
 def test_one_part_is_exchanged_and_no_other(
-    form: str, person: int, donor: int, relation: str, part: str
+    form: str, person: int, source: int, relation: str, part: str
 ) -> None:
-    own, other = (TEXTS.up_to(form, who, relation) for who in (person, donor))
-    assert exchange(part, own, own) == own
-    found = exchange(part, own, other)
+    own, other = (TEXTS.up_to(form, who, relation) for who in (person, source))
+    assert counterfactual(part, own, own) == own
+    found = counterfactual(part, own, other)
     assert len(found) == len(own)
     wording = ("before", "after")
     for number, (mine, theirs, new) in enumerate(zip(own, other, found, strict=True)):
         wanted, named = number == len(own) - 1, not number
-        exchanged = {
+        replaced = {
             "subject": ("subject",) if named else (),
             "relation": wording if wanted else (),
             "attribute": () if wanted else ("attribute",),
             "other": () if wanted else wording,
         }[part]
-        agrees = {"after"} if {"attribute", *wording} & set(exchanged) else set()
-        pronoun = {"subject"} if exchanged == wording and not named else set()
+        agrees = {"after"} if {"attribute", *wording} & set(replaced) else set()
+        pronoun = {"subject"} if replaced == wording and not named else set()
         for name in new._fields:
-            expected = getattr(theirs if name in (*exchanged, *pronoun) else mine, name)
+            expected = getattr(theirs if name in (*replaced, *pronoun) else mine, name)
             if name in agrees:  # "a" or "an"
                 expected, value = (
                     text.replace(" an ", " a ") for text in (expected, getattr(new, name))
@@ -120,10 +123,10 @@ def test_one_part_is_exchanged_and_no_other(
 def test_an_article_goes_with_its_attribute() -> None:
     found = 0
     for person in PEOPLE:
-        for donor in PEOPLE:
-            own, other = (TEXTS.up_to("bio", who, "employer") for who in (person, donor))
+        for source in PEOPLE:
+            own, other = (TEXTS.up_to("bio", who, "employer") for who in (person, source))
             for part in ("attribute", "other"):
-                job = exchange(part, own, other)[RELATIONS.index("job")]
+                job = counterfactual(part, own, other)[RELATIONS.index("job")]
                 if job.after.endswith((" a ", " an ")):
                     found += 1
                     assert job.after.endswith(" an ") == (job.attribute[0] in "aeiou")
@@ -132,19 +135,19 @@ def test_an_article_goes_with_its_attribute() -> None:
 
 @settings(max_examples=40)
 @given(some_form, someone, some_relation, st.sampled_from(RELATIONS[1:]))
-def test_another_relation_is_told_of_the_same_person(
+def test_another_relation_is_stated_of_the_same_person(
     form: str, person: int, relation: str, other: str
 ) -> None:
     if other == relation:
         return
-    own, new = TEXTS.up_to(form, person, relation), TEXTS.worded(form, person, relation, other)
+    own, new = TEXTS.up_to(form, person, relation), TEXTS.reworded(form, person, relation, other)
     assert new[:-1] == own[:-1] and new[-1].attribute == own[-1].attribute
     source = "short" if form == "bio" and relation == RELATIONS[0] else form
     there = TEXTS.sentences[source][person][other]
     assert (new[-1].before, new[-1].subject) == (there.before, there.subject)
 
 
-def test_donors_are_of_the_same_side_and_tell_another_answer() -> None:
+def test_sources_are_of_the_same_side_and_state_another_answer() -> None:
     few, many = (draw_facts(FACTS.bio, count, 5) for count in (3, None))
     assert set(many["individual"]) == set(PEOPLE) and len(few) == 2 * 3 * len(RELATIONS)
     pd.testing.assert_frame_equal(
@@ -152,22 +155,24 @@ def test_donors_are_of_the_same_side_and_tell_another_answer() -> None:
         many[many["individual"].isin(few["individual"])].reset_index(drop=True),
     )
     people = FACTS.individuals.set_index("individual")
-    assert (many["donor"] != many["individual"]).all() and (many["other"] != many["relation"]).all()
-    same = many["donor"].map(people["split"]) == many["split"]
-    gender = many["donor"].map(people["gender"]) == many["individual"].map(people["gender"])
-    values = [people.loc[[f.individual, f.donor], f.relation] for f in many.itertuples()]
+    assert (many["source"] != many["individual"]).all() and (
+        many["other"] != many["relation"]
+    ).all()
+    same = many["source"].map(people["split"]) == many["split"]
+    gender = many["source"].map(people["gender"]) == many["individual"].map(people["gender"])
+    values = [people.loc[[f.individual, f.source], f.relation] for f in many.itertuples()]
     other = np.mean([value.iloc[0].split()[0] != value.iloc[1].split()[0] for value in values])
     assert same.all() and gender.mean() > 0.9 and other > 0.9
     alone = FACTS.bio[FACTS.bio["individual"].isin(PEOPLE[:2])].assign(split="in")
     alone.loc[alone["individual"] == PEOPLE[1], "split"] = "out"
-    assert set(draw_facts(alone, None, 5)["donor"]) == set(PEOPLE[:2])
+    assert set(draw_facts(alone, None, 5)["source"]) == set(PEOPLE[:2])
 
 
 @pytest.mark.parametrize("kind", ["words", "bpe"])
 def test_tokens_have_the_role_of_what_they_stand_for(kind: str) -> None:
     tokenizer = tokenizer_for(FACTS, kind)
     for form in ("bio", "short", "qa"):
-        (one,) = read(tokenizer, [prompt(form, PEOPLE[0], "university")])
+        (one,) = tokenise(tokenizer, [prompt(form, PEOPLE[0], "university")])
         words = [str(tokenizer.decode([token])).strip() for token in one.tokens]
         sentence = TEXTS.sentences[form][PEOPLE[0]]["university"]
         assert sentence.subject.endswith(words[one.positions["subject"]])
@@ -197,10 +202,10 @@ def ends(tiny: Tiny, one: TokenisedPrompt) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_attributions_add_up_to_what_the_prompt_adds(tiny: Tiny) -> None:
-    asked = asked_of(tiny)
+    asked = askedof(tiny)
     gaps = {}
     for steps in (4, 96):
-        found = integrate(tiny.model, asked, steps, 512, CPU)
+        found = integrated_gradients(tiny.model, asked, steps, 512)
         sums = np.array([tokens.sum() for tokens in found.tokens])
         gaps[steps] = np.abs(sums - found.totals).max()
     assert gaps[96] < 2e-4 and gaps[96] < 0.1 * gaps[4]
@@ -212,8 +217,8 @@ def test_attributions_add_up_to_what_the_prompt_adds(tiny: Tiny) -> None:
 
 
 def test_attributions_are_those_of_a_plain_sum_along_the_path(tiny: Tiny) -> None:
-    asked = asked_of(tiny, 4)
-    found = integrate(tiny.model, asked, 64, 4096, CPU)
+    asked = askedof(tiny, 4)
+    found = integrated_gradients(tiny.model, asked, 64, 4096)
     for one, tokens in zip(asked, found.tokens, strict=True):
         begin, end = ends(tiny, one)
         total = torch.zeros_like(end)
@@ -226,10 +231,10 @@ def test_attributions_are_those_of_a_plain_sum_along_the_path(tiny: Tiny) -> Non
 
 
 def test_attributions_do_not_depend_on_the_batch(tiny: Tiny) -> None:
-    asked = asked_of(tiny)
-    together = integrate(tiny.model, asked, 8, 4096, CPU)
+    asked = askedof(tiny)
+    together = integrated_gradients(tiny.model, asked, 8, 4096)
     for number, one in enumerate(asked):
-        alone = integrate(tiny.model, [one], 8, 16, CPU)
+        alone = integrated_gradients(tiny.model, [one], 8, 16)
         np.testing.assert_allclose(alone.tokens[0], together.tokens[number], atol=2e-5)
         assert alone.totals[0] == pytest.approx(together.totals[number], abs=2e-5)
 
@@ -237,8 +242,8 @@ def test_attributions_do_not_depend_on_the_batch(tiny: Tiny) -> None:
 def test_weights_take_no_part_and_batches_are_small(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, asked = copy.deepcopy(tiny.model), asked_of(tiny)
-    whole = integrate(model, asked, 8, 4096, CPU)
+    model, asked = copy.deepcopy(tiny.model), askedof(tiny)
+    whole = integrated_gradients(model, asked, 8, 4096)
     weights = list(model.parameters())
     sizes: list[tuple[int, bool]] = []
 
@@ -247,9 +252,9 @@ def test_weights_take_no_part_and_batches_are_small(
         sizes.append(((tokens[0] if tokens else given["input_ids"]).numel(), asking))
 
     model.base_model.register_forward_pre_hook(seen, with_kwargs=True)
-    monkeypatch.setattr(attribution, "BATCH_TOKENS", 64)
+    monkeypatch.setattr(module, "BATCH_TOKENS", 64)
     weights[0].requires_grad_(False)
-    found = integrate(model, asked, 8, 4096, CPU)
+    found = integrated_gradients(model, asked, 8, 4096)
     assert not weights[0].requires_grad and all(weight.requires_grad for weight in weights[1:])
     longest = max(len(one.roles) for one in asked)
     assert sizes and all(size <= max(64, longest) and not asking for size, asking in sizes)
@@ -262,12 +267,10 @@ def test_weights_take_no_part_and_batches_are_small(
 
 
 def attributed(tiny: Tiny, out: Path, tokenizer: Any = None) -> pd.DataFrame:
-    attribute(
-        tiny.model, tokenizer or tiny.tokenizer, AttributionSettings(individuals=2, steps=8),
-        5, 1024,
-        bio=FACTS.bio, qa=FACTS.qa, device=CPU, out=out, provenance={},
-    )  # fmt: skip
-    return read_table(out, SIGNATURE)
+    model, tokenizer = tiny.model, tokenizer or tiny.tokenizer
+    opened = ModelFacts(model, tokenizer, FACTS.bio, FACTS.qa, study_seed=5, max_eval_tokens=1024)
+    write_table(out, attribute(opened, AttributionSettings(individuals=2, steps=8)), ATTRIBUTION)
+    return read_table(out, ATTRIBUTION)
 
 
 def said(tiny: Tiny, text: str, gold: int) -> tuple[float, float, int]:
@@ -286,42 +289,42 @@ def test_a_table_holds_every_fact_and_role(tiny: Tiny, tmp_path: Path) -> None:
     sums = table.groupby(key)["attribution"].sum()
     first = table.drop_duplicates(key).set_index(key)
     np.testing.assert_allclose(sums, (first["total"] + first["gap"])[sums.index], atol=1e-6)
-    donors = DRAWN.set_index(["individual", "relation"])
+    sources = DRAWN.set_index(["individual", "relation"])
     seen: dict[str, int] = {}
     for row in table.itertuples():
         own = TEXTS.up_to(row.format, row.individual, row.relation)
-        fact = donors.loc[(row.individual, row.relation)]
-        (one,) = read(tiny.tokenizer, [compose(own)])
+        fact = sources.loc[(row.individual, row.relation)]
+        (one,) = tokenise(tiny.tokenizer, [compose(own)])
         usual = said(tiny, compose(own).text, one.first)
         assert (row.logit, row.log_probability) == pytest.approx(usual[:2], abs=1e-4)
         assert row.right == (usual[2] == one.first)
-        role = "relation" if row.role == ANOTHER else row.role
+        role = "relation" if row.role == OTHER_RELATION else row.role
         assert row.tokens == (one.roles == role).sum()
-        if row.role == ANOTHER:
-            changed = TEXTS.worded(row.format, row.individual, row.relation, fact["other"])
+        if row.role == OTHER_RELATION:
+            changed = TEXTS.reworded(row.format, row.individual, row.relation, fact["other"])
             calls = (row.individual, fact["other"])
         elif row.role in PARTS:
-            donor = TEXTS.up_to(row.format, fact["donor"], row.relation)
-            changed, calls = exchange(row.role, own, donor), (fact["donor"], row.relation)
+            source = TEXTS.up_to(row.format, fact["source"], row.relation)
+            changed, calls = counterfactual(row.role, own, source), (fact["source"], row.relation)
         if row.role == "start" or compose(changed).text == compose(own).text:
             assert np.isnan(row.replaced_logit) and np.isnan(row.replaced_log_probability)
-            assert row.replaced_right == row.right and not row.donors
+            assert row.replaced_right == row.right and not row.source_answer
             continue
         seen[row.role] = seen.get(row.role, 0) + 1
         new = said(tiny, compose(changed).text, one.first)
         found = (row.replaced_logit, row.replaced_log_probability)
         assert found == pytest.approx(new[:2], abs=1e-4)
         assert row.replaced_right == (new[2] == one.first)
-        (called,) = read(tiny.tokenizer, [prompt("qa", *calls)])
-        assert row.donors == (new[2] == called.first != one.first)
-    assert set(seen) == {*PARTS, ANOTHER}
-    assert all(table[name].nunique() == 2 for name in ("right", "replaced_right", "donors"))
+        (called,) = tokenise(tiny.tokenizer, [prompt("qa", *calls)])
+        assert row.source_answer == (new[2] == called.first != one.first)
+    assert set(seen) == {*PARTS, OTHER_RELATION}
+    assert all(table[name].nunique() == 2 for name in ("right", "replaced_right", "source_answer"))
 
 
-def test_a_text_that_does_not_fit_is_not_asked(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_text_that_does_not_fit_is_left_out(tiny: Tiny, tmp_path: Path) -> None:
     tokenizer = copy.deepcopy(tiny.tokenizer)
     own = [prompt("bio", f.individual, f.relation) for f in DRAWN.itertuples()]
-    tokenizer.model_max_length = max(len(one.tokens) for one in read(tokenizer, own))
+    tokenizer.model_max_length = max(len(one.tokens) for one in tokenise(tokenizer, own))
     table = attributed(tiny, tmp_path / "short.parquet", tokenizer)
     whole = attributed(tiny, tmp_path / "whole.parquet")
     assert table["replaced_logit"].isna().sum() > whole["replaced_logit"].isna().sum()
@@ -330,7 +333,15 @@ def test_a_text_that_does_not_fit_is_not_asked(tiny: Tiny, tmp_path: Path) -> No
 
 # --- the summary ------------------------------------------------------------------------------
 
-PER_FACT = ("tokens", "attribution", "logit", "right", "replaced_logit", "replaced_right", "donors")
+PER_FACT = (
+    "tokens",
+    "attribution",
+    "logit",
+    "right",
+    "replaced_logit",
+    "replaced_right",
+    "source_answer",
+)
 BY_HAND = {  # two facts of two people, two roles each
     "stage": {
         ("subject", 1): (2, 3.0, 5.0, True, 1.0, False, True),
@@ -360,11 +371,11 @@ def test_a_summary_by_hand(tmp_path: Path) -> None:
                 log_probability=-1.0, replaced_log_probability=-1.0,
             )  # fmt: skip
             path = tmp_path / f"{tuning}{seed}.parquet"
-            write_table(path, table, SIGNATURE)
+            write_table(path, table, ATTRIBUTION)
             runs.append(Evaluation("m", tuning, seed, path))
     out = tmp_path / "out.parquet"
-    summarise_signature(7, runs=runs, out=out, provenance={})
-    table = read_table(out, READ_FROM).set_index(["tuning", "seed", "relation", "role"])
+    summarise_attribution(7, runs=runs, out=out, provenance={})
+    table = read_table(out, ATTRIBUTION_SUMMARY).set_index(["tuning", "seed", "relation", "role"])
     assert len(table) == 3 * 3 * 2 * 2 and table.index.is_unique
     expected = {
         ("stage", "subject"): (2, 2, 2, (0.75 - 0.5) / 2, 2.5, 0.0, 0.5),
@@ -374,7 +385,7 @@ def test_a_summary_by_hand(tmp_path: Path) -> None:
         ("mix - stage", "subject"): (2, 2, 2, (0.05 + 1.5) / 2, 1.5, 1.0, 0.0),
         ("mix - stage", "other"): (2, 1, 2, (-0.45 - 0.5) / 2, 1.0, 0.0, 0.0),
     }
-    names = ["facts", "exchanged", "tokens", "share", "logit_drop", "still_right", "donors"]
+    names = ["facts", "replaced", "tokens", "share", "logit_drop", "still_right", "source_answer"]
     for (tuning, role), values in expected.items():
         for seed in (0, 1, TOGETHER):
             times = 1 + (seed == TOGETHER)

@@ -8,7 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factrecall.experiments.representations.logistic_regression import Coordinates, fit, fit_chosen
+from factrecall.experiments.representations.logistic_regression import (
+    PrincipalAxes,
+    fit,
+    fit_chosen,
+)
 from factrecall.runtime.seeds import generator
 
 
@@ -75,7 +79,7 @@ def test_fits_equal_naive_ones(
     seed: int, rows: int, width: int, classes: int, penalty: float
 ) -> None:
     y, h = labels(seed, rows, classes), features(seed, 2, rows, width)
-    x = Coordinates.of(h)(h)
+    x = PrincipalAxes.of(h)(h)
     both = centred(fit(x, y, torch.tensor([penalty, 2 * penalty], dtype=x.dtype), None, 1e-18))
     for problem, strength in enumerate((penalty, 2 * penalty)):
         expected = naive(x[problem], y, strength)
@@ -86,7 +90,7 @@ def test_fits_equal_naive_ones(
 def test_single_precision_and_the_usual_tolerance_suffice(penalty: float) -> None:
     y, h = labels(0, 200, 12), features(0, 3, 200, 24)
     h[:, torch.arange(200), y] += 1.0
-    x = Coordinates.of(h)(h)
+    x = PrincipalAxes.of(h)(h)
     strength = torch.full((3,), penalty)
     exact = fit(x, y, strength.double(), None, 1e-16)
     found = fit(x.float(), y, strength)
@@ -99,7 +103,7 @@ def test_single_precision_and_the_usual_tolerance_suffice(penalty: float) -> Non
 
 def test_a_start_changes_the_way_only() -> None:
     y, h = labels(1, 80, 5), features(1, 2, 80, 10)
-    x, weak = Coordinates.of(h)(h), torch.full((2,), 1e-3, dtype=torch.float64)
+    x, weak = PrincipalAxes.of(h)(h), torch.full((2,), 1e-3, dtype=torch.float64)
     cold = fit(x, y, weak, None, 1e-18)
     warm = fit(x, y, weak, fit(x, y, 100 * weak), 1e-18)
     torch.testing.assert_close(centred(cold), centred(warm), atol=1e-6, rtol=1e-6)
@@ -113,7 +117,7 @@ def test_a_start_changes_the_way_only() -> None:
 def test_coordinates(seed: int, rows: int, width: int) -> None:
     h = features(seed, 2, rows, width)
     h[..., 0] = 3.0  # a feature that says nothing
-    turn = Coordinates.of(h)
+    turn = PrincipalAxes.of(h)
     x = turn(h)
     standard = (h - h.mean(1, keepdim=True)) / torch.where(
         h.std(1, unbiased=False, keepdim=True) < 1e-9, 1, h.std(1, unbiased=False, keepdim=True)
@@ -132,7 +136,7 @@ def test_coordinates(seed: int, rows: int, width: int) -> None:
 
 def test_fewer_rows_than_features_change_nothing() -> None:
     y, h = labels(2, 20, 4), features(2, 1, 20, 40)
-    turn = Coordinates.of(h)
+    turn = PrincipalAxes.of(h)
     standard = (h - turn.mean) / turn.scale
     whole = torch.cat([standard, torch.ones_like(standard[..., :1])], -1)
     new = features(3, 1, 50, 40)
@@ -147,7 +151,7 @@ def test_fewer_rows_than_features_change_nothing() -> None:
 
 def test_one_class_is_always_said() -> None:
     h = features(4, 2, 5, 3)
-    x, y = Coordinates.of(h)(h), torch.zeros(5, dtype=torch.int64)
+    x, y = PrincipalAxes.of(h)(h), torch.zeros(5, dtype=torch.int64)
     weights, _ = fit_chosen(x, y, [1e-3, 1.0], torch.tensor([True] + [False] * 4))
     assert weights.shape == (2, 4, 1) and bool(weights.isfinite().all())
 
@@ -155,7 +159,7 @@ def test_one_class_is_always_said() -> None:
 def test_penalties_are_chosen_by_validation_and_fitted_to_all_rows() -> None:
     y, h = labels(5, 90, 3), features(5, 4, 90, 30)
     h[0, torch.arange(90), y] += 30.0  # told at once
-    x, penalties = Coordinates.of(h)(h), [1e-4, 1e-2, 1e2]
+    x, penalties = PrincipalAxes.of(h)(h), [1e-4, 1e-2, 1e2]
     validation = torch.arange(90) % 3 == 0
     weights, chosen = fit_chosen(x, y, penalties, validation)
     for problem in range(4):
@@ -180,7 +184,7 @@ def test_a_class_of_validation_rows_alone_is_learnt_in_the_end() -> None:
     y[0] = 3
     h[:, 0] += 100.0
     validation = torch.arange(40) < 5
-    x = Coordinates.of(h)(h)
+    x = PrincipalAxes.of(h)(h)
     weights, _ = fit_chosen(x, y, [1e-4, 1e-3], validation)
     assert weights.shape[2] == 4 and bool(weights.isfinite().all())
     assert (x @ weights)[:, 0].argmax(-1).tolist() == [3, 3]

@@ -1,0 +1,34 @@
+"""A fine-tuned model opened together with the facts that it is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """A model and the tables of facts.
+
+    Attributes
+    ----------
+    model, tokenizer
+        The model is in evaluation mode.
+    bio, qa : DataFrame
+        The tables of statements and of questions.
+    study_seed : int
+        Draws people and counterfactual prompts, the same for every model.
+    max_eval_tokens : int
+        Largest padded size of a batch.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    bio: pd.DataFrame
+    qa: pd.DataFrame
+    study_seed: int
+    max_eval_tokens: int

@@ -1,0 +1,146 @@
+"""Cosines of the gradients of statements and questions, over groups of parameters.
+
+The gradient is that of the mean loss over a fact's answer: stated after all of the biography before
+it, or asked for. What two texts share makes their gradients alike, so that a fact's statement is
+compared with its own question and with controls, which share all but the fact: questions on the
+same relation of other people, and on other relations of the same person. A cosine also depends on
+the size of a group and on its tensors, so that S is compared with as many random parameters of each
+tensor; these lack the large gradients that S was selected for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+
+from factrecall.data.files import Text, joined
+from factrecall.experiments.gradient_similarity.sampled_parameters import (
+    Products,
+    SampledParameters,
+)
+from factrecall.models.forward import encode
+from factrecall.parameters.sets import ParameterSet
+from factrecall.runtime.seeds import generator
+from factrecall.training.batches import IGNORED, Example, padded
+from factrecall.training.losses import example_loss
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+KINDS = ("matched", "person", "relation")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The statements and questions of one split.
+
+    Attributes
+    ----------
+    rows : DataFrame
+        A row a fact: ``individual`` and ``relation``.
+    attributes : ndarray of object
+        The answers, in the order of `rows`.
+    statements, questions : list of Example
+        In the order of `rows`.
+    """
+
+    rows: pd.DataFrame
+    attributes: np.ndarray
+    statements: list[Example]
+    questions: list[Example]
+
+    @classmethod
+    def of(
+        cls,
+        bio: pd.DataFrame,
+        qa: pd.DataFrame,
+        individuals: Iterable[int],
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> Pairs:
+        """Tokenise the facts of some people, of several biographies those of the first."""
+        stated = bio[bio["individual"].isin(individuals) & (bio["biography"] == 0)]
+        rows = stated[["individual", "relation"]].reset_index(drop=True)
+        qa = qa.set_index(["individual", "relation"]).loc[pd.MultiIndex.from_frame(rows)]
+        spans = qa[["attribute_start", "terminator_end"]].itertuples(index=False, name=None)
+        questions = zip(rows["individual"], qa["text"], ([span] for span in spans), strict=True)
+        cuts = qa[["text", "attribute_start", "attribute_end"]].itertuples(index=False)
+        return cls(
+            rows,
+            np.array([text[start:end] for text, start, end in cuts], dtype=object),
+            _examples(joined(stated), "bio", tokenizer),
+            _examples(questions, "qa", tokenizer),
+        )
+
+    def cosines(self, products: Products, groups: Mapping[str, np.ndarray]) -> pd.DataFrame:
+        """Return the mean cosines by fact, group and kind; columns of `rows` and these three."""
+        columns = (self.rows["individual"].to_numpy(), self.rows["relation"].to_numpy())
+        person, relation, attribute = (np.equal.outer(v, v) for v in (*columns, self.attributes))
+        others = relation & ~person & ~attribute
+        among = dict(zip(KINDS, (person & relation, others, person & ~relation), strict=True))
+        parts = []
+        for group, cells in groups.items():
+            cosines = products.cosines(cells)
+            parts += [
+                self.rows.assign(group=group, kind=kind, cosine=_means(cosines, which))
+                for kind, which in among.items()
+            ]
+        return pd.concat(parts)
+
+
+def _examples(
+    texts: Iterable[Text], kind: str, tokenizer: PreTrainedTokenizerBase
+) -> list[Example]:
+    """Make an example of each answer: the text up to its end, with a loss on the answer only."""
+    people, words, spans = zip(*texts, strict=True)
+    examples = []
+    for person, text in zip(people, encode(tokenizer, words, spans), strict=True):
+        for start, end in text.answers:
+            targets = np.full(end - 1, IGNORED, dtype=np.int64)
+            targets[start - 1 :] = text.tokens[start:end]
+            examples.append(Example(text.tokens[: end - 1], targets, kind, int(person)))
+    return examples
+
+
+def compared_sets(
+    shared: ParameterSet, grafted: ParameterSet, study_seed: int
+) -> dict[str, ParameterSet]:
+    """Return the groups that are sets: S, γ, random parameters, and those in neither S nor γ."""
+    rng = generator(study_seed, "gradients at random")
+    everything = ~ParameterSet.empty(shared.space)
+    return {
+        "S": shared,
+        "gamma": grafted,
+        "random": everything.sample_by_tensor(shared.counts(), rng),
+        "rest": ~(shared | grafted),
+    }
+
+
+def write_gradients(
+    rows: torch.Tensor,
+    model: PreTrainedModel,
+    examples: Sequence[Example],
+    sampled: SampledParameters,
+    count: Callable[[], None],
+) -> None:
+    """Write the gradient of each example's loss into a row, and count it."""
+    parameters = list(model.parameters())
+    for row, example in zip(rows, examples, strict=True):
+        loss = example_loss(model, padded([example]).to(rows.device))
+        sampled.take(
+            torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True), row
+        )
+        count()
+
+
+def _means(values: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Return the mean of some values of each row, NaN left out; NaN where there are none."""
+    known = among & ~np.isnan(values)
+    sums, counts = np.where(known, values, 0.0).sum(1), known.sum(1)
+    means = np.full(len(sums), np.nan)
+    np.divide(sums, counts, out=means, where=counts > 0)
+    return means
