@@ -1,27 +1,30 @@
-"""A claim, the rule that judges it, and the words its evidence is told in."""
+"""A claim that is judged where it is made; `claims` takes its place, section by section."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import pandas as pd
 
-from factrecall.experiments.recall.verdict import Word, decide
+from factrecall.report.claims import (
+    NAMES,
+    NOT_MEASURED,
+    RULE,
+    Interval,
+    Verdict,
+    listed,
+    of_all,
+    verdict,
+    with_sign,
+)
 from factrecall.report.tables import NO_BREAK, percent, points
 
-RULE = (
-    "A claim holds if every seed shows it and, where there is a 95 % interval over people, all of "
-    "it does; it does not hold if every seed shows the opposite and so does all of the interval; "
-    "anything else, equality too, is inconclusive. So is a claim without an interval that fewer "
-    "than three seeds speak to."
-)
+__all__ = [
+    "NAMES", "NOT_MEASURED", "RULE", "Claim", "Interval", "Section", "compared", "listed",
+    "of_all", "with_sign", "word",
+]  # fmt: skip
 
-SEEDS = 3
-"""So many must agree where no interval does."""
-
-Interval = tuple[float, float]
 Section = Literal[
     "Shared parameters",
     "Ablation",
@@ -57,37 +60,22 @@ class Claim(NamedTuple):
     section: Section
     text: str
     own: bool
-    word: Word
+    word: Verdict
     evidence: str
     paper: str
 
+    @property
+    def is_extension(self) -> bool:
+        """As of `claims.Judged`."""
+        return self.own
 
-NOT_MEASURED = "Not measured."
-NAMES = {"stage": "Stage-tuned", "mix": "Mix-tuned"}
-
-
-def word(differences: Mapping[int, float], interval: Interval | None = None) -> Word:
-    """Apply `RULE`; without any difference nothing can be said."""
-    values = [d for d in differences.values() if not math.isnan(d)]
-    if not values or (interval is None and len(values) < SEEDS):
-        return "inconclusive"
-    low, high = interval or (min(values), max(values))
-    return decide(values, low, high)
+    @property
+    def verdict(self) -> Verdict:
+        """As of `claims.Judged`."""
+        return self.word
 
 
-def of_all(margins: pd.Series) -> float:
-    """Return one margin for several: a seed shows it if all do, and the opposite if none does."""
-    return float(margins.min() if margins.min() >= 0 else min(margins.max(), 0.0))
-
-
-def with_sign(share: float) -> str:
-    """Write a share as per cent with its sign."""
-    return f"{percent(share)}{NO_BREAK}%"
-
-
-def listed(by_seed: Mapping[int, float], write: Callable[[float], str]) -> str:
-    """Write the values of all seeds, in their order."""
-    return ", ".join(write(value) for value in by_seed.values())
+word = verdict
 
 
 def compared(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from factrecall.experiments.ablation.figures import draw_ablation
+from factrecall.experiments.ablation.report import SECTION as ABLATION
 from factrecall.experiments.attribution.figures import draw_patching, draw_signature
 from factrecall.experiments.case_study.data import CaseFiles, read_case
 from factrecall.experiments.case_study.figures import draw_case, draw_looks
@@ -87,7 +87,8 @@ def draw_figures(
     measures = read_measures(files, model, k=k, influence=influence, recovery=recovery)
     draw_shared(measures, out / "shared")
     draw_shared_places(measures, out / "shared_places")
-    draw_ablation(measures, table, out / "ablation")
+    inputs = {"ablation": ablation, "recall": recall}
+    ABLATION.draw(ABLATION.read(model, inputs, {}, published_model), out)
     draw_grafting(measures, out / "grafting")
     draw_grafting_size(measures, out / "grafting_size")
     draw_grafting_overlap(measures, out / "grafting_overlap")

@@ -14,17 +14,21 @@ from typing import Literal
 
 import pandas as pd
 
-from factrecall.experiments.ablation.stage import ABLATION, INTERVALS
 from factrecall.experiments.grafting.grafter import GRAFTING, UNFITTED, looked_at
 from factrecall.experiments.grafting.mask_checks import CHECKS
 from factrecall.experiments.shared_parameters.stage import SHARED, SHARED_PLACES, absolute_k
+from factrecall.report.claims import by_seed_difference
+from factrecall.report.style import COMPARED, SPLIT_NAMES
 from factrecall.runtime.storage import arrow_schema, read_table
 
-COMPARED = ("stage", "mix")
-"""The tunings whose shared parameters are compared, in the order in which they are shown."""
-
-SPLIT_NAMES = {"in": "QA in", "out": "QA out"}
-"""Whose questions masks are fitted to."""
+__all__ = [
+    "COMPARED",
+    "SPLIT_NAMES",
+    "Measures",
+    "TableFiles",
+    "by_seed_difference",
+    "read_measures",
+]
 
 _ORDER = {
     "tuning": (*COMPARED, "stage - mix", "mix - stage"),
@@ -67,7 +71,7 @@ class Measures:
 
     Attributes
     ----------
-    shared, places, ablation, intervals, grafting, checks : DataFrame
+    shared, places, grafting, checks : DataFrame
         This model's rows of the tables, two-stage before mixed training.
     k : int
         How many parameters of each ranking were taken (shared.k); 0 if nothing was.
@@ -81,8 +85,6 @@ class Measures:
 
     shared: pd.DataFrame
     places: pd.DataFrame
-    ablation: pd.DataFrame
-    intervals: pd.DataFrame
     grafting: pd.DataFrame
     checks: pd.DataFrame
     k: int
@@ -99,19 +101,6 @@ class Measures:
         rows = self.places[self.places["set"] == "S"]
         sums = rows.groupby(["tuning", "seed"], sort=False)[["shared", "parameters"]].sum()
         return (sums["shared"] / sums["parameters"]).rename("share").reset_index()
-
-    def ablated(self) -> pd.DataFrame:
-        """Return accuracy over all relations: columns tuning, seed, ablated, split, accuracy, drop.
-
-        `drop` is the accuracy lost to the ablation.
-        """
-        keys = ["tuning", "seed", "split", "ablated"]
-        sums = self.ablation.groupby(keys, sort=False)[["correct", "n"]].sum()
-        accuracy = (sums["correct"] / sums["n"]).rename("accuracy")
-        table = accuracy.reset_index()
-        whole = table[table["ablated"] == "none"].set_index(keys[:3])["accuracy"]
-        before = whole.reindex(pd.MultiIndex.from_frame(table[keys[:3]])).to_numpy()
-        return table.assign(drop=before - table["accuracy"].to_numpy())
 
     def fitted(self) -> pd.DataFrame:
         """Return the rows of `grafting` on fitted masks."""
@@ -212,8 +201,6 @@ def read_measures(
     schemas = {
         "shared": SHARED,
         "shared_places": SHARED_PLACES,
-        "ablation": ABLATION,
-        "ablation_intervals": INTERVALS,
         "grafting": GRAFTING,
         "grafting_checks": CHECKS,
     }
@@ -223,8 +210,6 @@ def read_measures(
     return Measures(
         shared=frames["shared"],
         places=places,
-        ablation=frames["ablation"],
-        intervals=frames["ablation_intervals"],
         grafting=frames["grafting"],
         checks=frames["grafting_checks"],
         k=absolute_k(k, size) if size else 0,
@@ -237,23 +222,6 @@ def read_measures(
 def share_of(part: pd.Series, whole: pd.Series) -> pd.Series:
     """Return part over whole; of nothing there is no share, so it is then missing."""
     return part / whole.where(whole > 0)
-
-
-def by_seed_difference(rows: pd.DataFrame, value: str) -> dict[int, float]:
-    """Return Mix-tuned minus Stage-tuned, for the seeds that have both.
-
-    Parameters
-    ----------
-    rows : DataFrame
-        Columns tuning, seed and `value`; one row a tuning and seed.
-    value : str
-        What is compared; missing values leave their seed out.
-    """
-    if rows.empty:
-        return {}
-    sides = rows.pivot(index="seed", columns="tuning", values=value).reindex(columns=list(COMPARED))
-    differences = (sides["mix"] - sides["stage"]).dropna()
-    return {int(str(seed)): float(d) for seed, d in differences.items()}
 
 
 def rows_of(path: Path | None, schema: Mapping[str, str], model: str) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from factrecall.report import tables
 from factrecall.report.claim import RULE as CLAIMS_RULE
 from factrecall.report.deviations import deviations
 from factrecall.report.measures import TableFiles
+from factrecall.report.render import environment
 from factrecall.report.sections import PARTIALS
 from factrecall.report.shown import FINE_TUNED, ModelFiles, count, show, traced_table
 from factrecall.report.style import TUNING_LABELS
@@ -94,20 +95,11 @@ def write_report(
 
 
 def _render(context: Mapping[str, Any]) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    folder = Path(__file__).parent
-    environment = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     # The only text not escaped: our own style sheet.
-    style = Markup((folder / "page.css").read_text(encoding="utf-8"))
-    return environment.get_template("page.html.j2").render(style=style, **context)
+    style = Markup(Path(__file__).with_name("page.css").read_text(encoding="utf-8"))
+    return environment().get_template("page.html.j2").render(style=style, **context)
 
 
 def _examples(

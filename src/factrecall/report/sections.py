@@ -8,29 +8,27 @@ from dataclasses import dataclass
 from typing import Any
 
 from factrecall.experiments.shared_parameters.caveats import (
-    ablation_cautions,
     grafting_cautions,
     shared_cautions,
 )
 from factrecall.experiments.shared_parameters.claims import judge_claims
 from factrecall.experiments.shared_parameters.report_tables import (
-    ablation_table,
     checks_table,
     grafting_table,
-    intervals_table,
     shared_table,
 )
 from factrecall.report.claim import Claim
+from factrecall.report.claims import Judged
 from factrecall.report.measures import Measures
 from factrecall.report.published import graft_source
 from factrecall.report.style import TUNING_LABELS
-from factrecall.report.tables import NO_BREAK, Table, percent
+from factrecall.report.tables import NO_BREAK, View, percent
 
 PARTIALS = (
     "macros.html.j2",
     "claims.html.j2",
     "shared.html.j2",
-    "ablation.html.j2",
+    "section.html.j2",
     "grafting.html.j2",
     "circuits.html.j2",
     "case.html.j2",
@@ -45,12 +43,12 @@ class Parameters:
 
     Attributes
     ----------
-    claims : list of (str, list of Claim)
+    claims : list of (str, list of Judged)
         By section.
     tally : str
         How many of the paper's claims hold, in words.
     cautions : dict of str to list of str
-        By section: shared, ablation, grafting.
+        By section: shared, grafting.
     tables : dict of str to Table
         By what they are of.
     k, size : str
@@ -63,10 +61,10 @@ class Parameters:
         How masks were fitted.
     """
 
-    claims: list[tuple[str, list[Claim]]]
+    claims: list[tuple[str, list[Claim | Judged]]]
     tally: str
     cautions: dict[str, list[str]]
-    tables: dict[str, Table]
+    tables: dict[str, View]
     k: str
     size: str
     recovery: str
@@ -75,7 +73,7 @@ class Parameters:
 
 
 def parameters(
-    study: Mapping[str, Any], measures: Measures, further: Iterable[Claim], paper: str
+    study: Mapping[str, Any], measures: Measures, further: Iterable[Claim | Judged], paper: str
 ) -> Parameters:
     """Judge one model's shared parameters.
 
@@ -85,13 +83,13 @@ def parameters(
         The resolved configuration.
     measures : Measures
         Of one model.
-    further : iterable of Claim
+    further : iterable of Judged
         Claims on what these parameters do, listed and counted with those on themselves.
     paper : str
         The paper's model to compare with.
     """
     claims = [*judge_claims(measures, paper), *further]
-    sections: dict[str, list[Claim]] = {}
+    sections: dict[str, list[Claim | Judged]] = {}
     for claim in claims:
         sections.setdefault(claim.section, []).append(claim)
     return Parameters(
@@ -99,13 +97,10 @@ def parameters(
         tally=_tally(claims),
         cautions={
             "shared": shared_cautions(measures),
-            "ablation": ablation_cautions(measures),
             "grafting": grafting_cautions(measures),
         },
         tables={
             "shared": shared_table(measures, paper),
-            "ablation": ablation_table(measures, paper),
-            "intervals": intervals_table(measures),
             "grafting": grafting_table(measures, paper),
             "checks": checks_table(measures),
         },
@@ -117,14 +112,14 @@ def parameters(
     )
 
 
-def _tally(claims: list[Claim]) -> str:
-    theirs = Counter(claim.word for claim in claims if not claim.own)
+def _tally(claims: list[Claim | Judged]) -> str:
+    theirs = Counter(claim.verdict for claim in claims if not claim.is_extension)
     said = [
         f"{theirs['holds']} hold",
         f"{theirs['does not hold']} do not",
         f"{theirs['inconclusive']} are inconclusive",
     ]
-    own = Counter(claim.word for claim in claims if claim.own)
+    own = Counter(claim.verdict for claim in claims if claim.is_extension)
     return (
         f"Of {theirs.total()} further claims of the paper on shared parameters, circuits and "
         f"representations {', '.join(said)}; of {own.total()} checks added here "

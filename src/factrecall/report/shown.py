@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from factrecall.experiments.ablation.report import SECTION as ABLATION
 from factrecall.experiments.case_study.claims import case_claims
 from factrecall.experiments.case_study.data import CaseFiles, read_case
 from factrecall.experiments.circuits.claims import circuit_claims
@@ -24,12 +24,15 @@ from factrecall.experiments.representations.measures import read_represented
 from factrecall.experiments.representations.section import Representations, representations, texts
 from factrecall.experiments.shared_parameters.top_tensors import Gathering, read_gatherings
 from factrecall.report import tables
+from factrecall.report.claim import Claim
+from factrecall.report.claims import Judged
 from factrecall.report.measures import SPLIT_NAMES, Measures, TableFiles, read_measures
 from factrecall.report.published import LLAMA, PUBLISHED, counterpart
+from factrecall.report.render import Shown as ShownSection
+from factrecall.report.render import data_uri, show_section
 from factrecall.report.sections import Parameters, parameters
 from factrecall.report.style import RELATION_LABELS, TUNING_LABELS
 from factrecall.report.summaries import by_seed, read_recall, spread
-from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.storage import read_table
 
@@ -72,22 +75,23 @@ class Shown:
     verdict: Verdict
     evidence: str
     cautions: list[str]
-    recall: tables.Table
+    recall: tables.View
     counterpart: str
-    comparison: tables.Table
+    comparison: tables.View
     sources: list[str]
     images: dict[str, tuple[str, str]]
-    traced: tables.Table | None
+    traced: tables.View | None
     shared: Parameters
     circuits: Circuits
     represented: Representations
+    ablation: ShownSection
 
 
 def show(
     files: ModelFiles,
     study: Mapping[str, Any],
     table_files: TableFiles,
-    traced: tables.Table | None,
+    traced: tables.View | None,
 ) -> Shown:
     """Read and judge what a model's files say (see `page.write_report`)."""
     table = read_recall(table_files.recall, files.name)
@@ -103,7 +107,9 @@ def show(
     nodes, case = read_circuits(vars(table_files), files.name), read_case(files.case)
     represented = read_represented(vars(table_files), files.name)
     rng = generator(study["seed"], "report", "looks", files.name)
-    further = [
+    ablation = ABLATION.read(files.name, vars(table_files), {}, paper)
+    further: list[Claim | Judged] = [
+        *ABLATION.judged(ablation),
         *circuit_claims(nodes, paper),
         *case_claims(
             case,
@@ -132,6 +138,7 @@ def show(
         circuits=circuits(study, nodes, measures, case, paper),
         represented=representations(study, represented),
         traced=traced,
+        ablation=show_section(ABLATION, ablation, files.figures, study),
     )
 
 
@@ -176,8 +183,6 @@ def _images(
         "shared": "Curves of |S(k)|/k against k for three readings of influence; the table below "
         "holds the numbers at the k of this study.",
         "shared_places": _places_text(measures),
-        "ablation": "Bars of accuracy by split, tuning and what was put back; the table below "
-        "holds the numbers.",
         "grafting": _recovery_text(measures),
         "grafting_size": "Bars of the number of parameters in the chosen masks; the table below "
         "holds their shares of all parameters.",
@@ -185,17 +190,7 @@ def _images(
         "checks below holds their means.",
         **further,
     }
-    return {name: (_data_uri(folder / f"{name}.svg"), text) for name, text in stands_for.items()}
-
-
-def _data_uri(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise FactRecallError(
-            str(path), "there is no such figure", "run the workflow again; it will be drawn anew"
-        ) from None
-    return f"data:image/svg+xml;base64,{base64.b64encode(content).decode('ascii')}"
+    return {name: (data_uri(folder / f"{name}.svg"), text) for name, text in stands_for.items()}
 
 
 def _relation_text(path: Path) -> str:
@@ -245,7 +240,7 @@ def _recovery_text(measures: Measures) -> str:
 
 def traced_table(
     files: ModelFiles, seed: int, influence: str
-) -> tuple[int | None, tables.Table | None]:
+) -> tuple[int | None, tables.View | None]:
     """Return a model's size, if known, and the table of where its gradients gathered."""
     size = None
     gatherings: dict[str, list[Gathering]] = {}

@@ -1,4 +1,4 @@
-"""The one look of all figures: colours, labels, sizes, and how a figure is saved.
+"""The one look of all figures: colours, labels and orders by column, sizes, and how one is saved.
 
 Figures are narrow and tall, so that their text stays readable on a telephone, and white, so
 that they print. Each is saved with the data it shows; the same data give the same bytes.
@@ -6,26 +6,27 @@ that they print. Each is saved with the data it shows; the same data give the sa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
-
 from factrecall.runtime.storage import Schema, atomic, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 WIDTH = 4.0
 """Inches; on a telephone of 360 pixels, 9-point text is then still 9 pixels high."""
 
 DOTS_PER_INCH = 200
+FORMATS = (".png", ".svg")
+
+COMPARED = ("stage", "mix")
+"""The tunings that are compared, in the order in which they are shown."""
 
 COLOURS = {
     "base": "#7f7f7f",
@@ -63,6 +64,9 @@ SPLIT_LABELS = {
     "qa_in": "QA in: questions trained on",
     "qa_out": "QA out: questions never seen",
 }
+SPLIT_NAMES = {"in": "QA in", "out": "QA out"}
+"""Whose questions masks are fitted to."""
+
 RELATION_LABELS = {
     "birth_date": "Birth date",
     "birth_city": "Birth city",
@@ -72,20 +76,65 @@ RELATION_LABELS = {
     "blood_type": "Blood type",
 }
 
+LABELS: dict[str, Mapping[Any, str]] = {
+    "tuning": {**TUNING_LABELS, "stage - mix": "Stage minus Mix", "mix - stage": "Mix minus Stage"},
+    "split": {**SPLIT_LABELS, "in": "QA in", "held": "QA in, held out", "out": "QA out"},
+    "priority": PRIORITY_LABELS,
+    "relation": RELATION_LABELS,
+}
+"""By column: its values in the order in which they are shown, and what a reader is shown."""
+
+PALETTES: dict[str, Mapping[Any, str]] = {
+    "tuning": COLOURS,
+    "priority": PRIORITY_COLOURS,
+    "role": ROLE_COLOURS,
+}
+"""By column: the colours of its values."""
+
+GREY = "#666666"
+"""Of what stands for all colours in a legend, and of text beside the data."""
+
+SMALL = 8
+"""Points: text within a panel."""
+
+LINES: dict[str, dict[str, Any]] = {
+    "chance": {"color": "#000000", "linewidth": 1, "linestyle": (0, (4, 3))},
+    "random": {"color": "#000000", "linewidth": 1, "linestyle": ":"},
+    "whole": {"color": "#000000", "linewidth": 0.8},
+    "zero": {"color": "#444444", "linewidth": 0.8},
+    "marked": {"color": "#888888", "linewidth": 1},
+    "enough": {"color": "#888888", "linewidth": 0.9, "linestyle": "--"},
+    "nothing": {"color": "#888888", "linewidth": 1.2, "linestyle": ":"},
+}
+"""Looks of lines of reference, by what they stand for."""
+
+STYLES: tuple[dict[str, Any], ...] = (
+    {"linestyle": "-", "marker": "o"},
+    {"linestyle": (0, (4, 2)), "marker": "s", "markerfacecolor": "white"},
+    {"linestyle": ":", "marker": "^", "markerfacecolor": "white"},
+    {"linestyle": "-.", "marker": "X"},
+)
+"""Looks of lines and points that one figure tells apart by style, in order."""
+
 # The keys are typed as one long Literal of all there are.
 _LOOK: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
-    "font.size": 9.5,
-    "axes.titlesize": 10.5,
+    "font.size": 9,
+    "axes.titlesize": 9.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
+    "axes.labelsize": 8.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "axes.grid": False,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
     "grid.color": "#dddddd",
     "grid.linewidth": 0.7,
+    "lines.markersize": 3.5,
     "legend.frameon": False,
+    "legend.fontsize": SMALL,
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
     "figure.constrained_layout.use": True,
@@ -108,8 +157,9 @@ def plain(text: str, longest: int) -> str:
 
 @cache
 def _glyphs() -> frozenset[int]:
-    font = findfont(_LOOK["font.family"])
-    return frozenset(get_font(font).get_charmap())
+    from matplotlib.font_manager import findfont, get_font
+
+    return frozenset(get_font(findfont(_LOOK["font.family"])).get_charmap())
 
 
 @contextmanager
@@ -121,8 +171,12 @@ def new_figure(height: float) -> Iterator[Figure]:
     height : float
         In inches.
     """
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     # No pyplot: it would keep figures alive and look for a display.
-    with mpl.rc_context():
+    with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcdefaults()
         mpl.rcParams.update(_LOOK)
         figure = Figure(figsize=(WIDTH, height))
@@ -150,8 +204,10 @@ def save_figure(figure: Figure, data: pd.DataFrame, stem: Path, schema: Schema) 
         When the disk refuses.
     """
     # Dates and versions would make equal figures differ.
-    volatile = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
-    for kind, metadata in volatile.items():
-        with atomic(stem.with_name(f"{stem.name}.{kind}")) as temporary:
-            figure.savefig(temporary, format=kind, dpi=DOTS_PER_INCH, metadata=metadata)
+    volatile = {".png": {"Software": None}, ".svg": {"Date": None, "Creator": None}}
+    for suffix in FORMATS:
+        with atomic(stem.with_name(f"{stem.name}{suffix}")) as temporary:
+            figure.savefig(
+                temporary, format=suffix[1:], dpi=DOTS_PER_INCH, metadata=volatile[suffix]
+            )
     write_table(stem.with_name(f"{stem.name}.parquet"), data, schema)

@@ -1,31 +1,130 @@
-"""The tables of the page, as text ready to be shown: per cent, points, durations."""
+"""A table is declared: a selection of rows, and its columns. It becomes text ready to be shown.
+
+A `Table` has a group of rows for each value of a column, a row for each value of another, and cells
+for each value of a third (`across`, mostly the tunings); `Column` says how the rows that fall into
+a cell are written. What has another shape is a function that returns a `View`.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pandas as pd
-
-from factrecall.evaluation.exact_match import SPLITS
-from factrecall.experiments.shared_parameters.top_tensors import Gathering
 from factrecall.report.published import published
-from factrecall.report.style import SPLIT_LABELS, TUNING_LABELS
-from factrecall.report.summaries import by_seed, spread
+from factrecall.report.style import COMPARED, LABELS, SPLIT_LABELS, TUNING_LABELS
 from factrecall.report.timings import Timing, duration, summarise
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from factrecall.experiments.shared_parameters.top_tensors import Gathering
 
 MISSING = "\N{EN DASH}"
 NO_BREAK = "\N{NO-BREAK SPACE}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 
-class Table(NamedTuple):
+class View(NamedTuple):
     """A table of the page: its rows come in groups, each under a title (None: no title)."""
 
     caption: str
     head: list[str]
     groups: list[tuple[str | None, list[list[str]]]]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: what its head says, and how the rows of a cell are written.
+
+    `write` is the name of a column, of which the mean and standard deviation are written, or takes
+    the rows, the measures and the cell's key (the values of group, row and across, by column).
+    """
+
+    head: str
+    write: str | Callable[[pd.DataFrame, Any, dict[str, Any]], str]
+
+    def cell(self, rows: pd.DataFrame, measures: Any, key: dict[str, Any]) -> str:
+        """Return the text of a cell."""
+        if isinstance(self.write, str):
+            return mean_sd(rows[self.write])
+        return self.write(rows, measures, key)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a section.
+
+    Attributes
+    ----------
+    caption : str or callable
+        Above it; a callable takes the measures.
+    data : callable
+        From the measures to tidy rows, or to a `View` that is shown as it is.
+    row, group : str
+        The columns whose values make rows and groups of rows; no group: one without a title.
+    across : str
+        The column whose values each have the `columns`.
+    columns, last : tuple of Column
+        Cells of each value of `across`, and those behind, of all rows of the line.
+    rows, groups : sequence, optional
+        The values shown, if not all that have a label.
+    labels : mapping
+        By column: values, in their order, and what a reader is shown.
+    head : str
+        Of the first column.
+    wide : bool
+        Whether cells hold text.
+    """
+
+    caption: str | Callable[[Any], str]
+    data: Callable[[Any], pd.DataFrame | View]
+    row: str = ""
+    group: str = ""
+    across: str = "tuning"
+    columns: tuple[Column, ...] = ()
+    last: tuple[Column, ...] = ()
+    labels: Mapping[str, Mapping[Any, str]] = field(default_factory=dict)
+    values: Mapping[str, Sequence[Any]] = field(default_factory=lambda: {"tuning": COMPARED})
+    head: str = ""
+    wide: bool = False
+
+    def view(self, measures: Any) -> View:
+        """Return the table of one model."""
+        data = self.data(measures)
+        if isinstance(data, View):
+            return data
+        caption = self.caption(measures) if callable(self.caption) else self.caption
+        across = self._values(data, self.across)
+        short = {v: label.removesuffix("-tuned") for v, label in across.items()}
+        one = len(self.columns) == 1 and not self.columns[0].head
+        head = [
+            across[v] if one else f"{short[v]}{column.head}" for v in across
+            for column in self.columns
+        ]  # fmt: skip
+        groups: list[tuple[str | None, list[list[str]]]] = []
+        for group, title in (
+            self._values(data, self.group).items() if self.group else [(None, None)]
+        ):
+            lines = data if group is None else data[data[self.group] == group]
+            rows = []
+            for value, label in self._values(data, self.row).items():
+                own = lines[lines[self.row] == value]
+                key = {self.group: group, self.row: value}
+                cells = [
+                    column.cell(own[own[self.across] == v], measures, {**key, self.across: v})
+                    for v in across
+                    for column in self.columns
+                ]
+                rows.append([label, *cells, *(c.cell(own, measures, key) for c in self.last)])
+            groups.append((title, rows))
+        return View(caption, [self.head, *head, *(c.head for c in self.last)], groups)
+
+    def _values(self, data: pd.DataFrame, column: str) -> dict[Any, str]:
+        labels = self.labels.get(column) or LABELS.get(column, {})
+        shown = self.values.get(column) or labels or dict.fromkeys(data[column])
+        return {v: labels.get(v, str(v)) for v in shown}
 
 
 def percent(share: float) -> str:
@@ -39,25 +138,37 @@ def points(difference: float) -> str:
     return f"{rounded:+.1f}".replace("-", "\N{MINUS SIGN}") if rounded else "0.0"
 
 
+def mean_sd(values: pd.Series, write: Callable[[float], str] = percent) -> str:
+    """Write mean ± sample standard deviation, as precisely; one value stands alone."""
+    known = values.dropna()
+    if known.empty:
+        return MISSING
+    mean = write(float(known.mean()))
+    decimals = len(mean.partition(".")[2])
+    return mean if len(known) < 2 else f"{mean} ± {100 * float(known.std()):.{decimals}f}"
+
+
 def _whole(share: float) -> str:
     return f"{100 * share:.0f}{NO_BREAK}%"
 
 
-def recall_table(recall: pd.DataFrame) -> Table:
+def recall_table(recall: pd.DataFrame) -> View:
     """Return accuracy by split and tuning: mean, spread and every seed."""
+    from factrecall.report.summaries import by_seed, spread
+
     seeds = by_seed(recall)
     several = seeds.groupby("tuning")["seed"].transform("nunique") > 1
     columns = sorted(seeds.loc[several, "seed"].unique())
     single = seeds.set_index(["split", "tuning", "seed"])["accuracy"]
     summary = spread(seeds).set_index(["split", "tuning"])
     groups: list[tuple[str | None, list[list[str]]]] = []
-    for split in SPLITS:
+    for split in SPLIT_LABELS:
         rows = []
         for tuning, row in summary.loc[split].iterrows() if split in summary.index else ():
             cells = [percent(single.get((split, tuning, seed), math.nan)) for seed in columns]
             rows.append([TUNING_LABELS[str(tuning)], *_mean(row), *cells])
         groups.append((SPLIT_LABELS[split], rows))
-    return Table(
+    return View(
         "Answers exactly right, in per cent, over all relations; s.d. is the sample standard "
         "deviation over seeds.",
         ["Tuning", "mean", "s.d.", *(f"seed{NO_BREAK}{seed}" for seed in columns)],
@@ -69,13 +180,15 @@ def _mean(row: pd.Series) -> list[str]:
     return [percent(row["mean"]), percent(row["sd"])]
 
 
-def comparison_table(recall: pd.DataFrame, model: str) -> Table:
+def comparison_table(recall: pd.DataFrame, model: str) -> View:
     """Return this study's accuracies beside those the paper gives for `model`."""
+    from factrecall.report.summaries import by_seed, spread
+
     summary = spread(by_seed(recall)).set_index(["tuning", "split"])
     rows = []
     for tuning, label in TUNING_LABELS.items():
         cells = []
-        for split in SPLITS:
+        for split in SPLIT_LABELS:
             key = (tuning, split)
             here = MISSING
             if key in summary.index:
@@ -84,16 +197,16 @@ def comparison_table(recall: pd.DataFrame, model: str) -> Table:
             theirs = published(model, tuning, split)
             cells += [here, MISSING if theirs is None else f"{theirs:.1f}"]
         rows.append([label, *cells])
-    names = [SPLIT_LABELS[split].partition(":")[0] for split in SPLITS]
+    names = [SPLIT_LABELS[split].partition(":")[0] for split in SPLIT_LABELS]
     head = [f"{name}, {side}" for name in names for side in ("here", "paper")]
-    return Table(
+    return View(
         "Answers exactly right, in per cent; here: mean ± s.d. over seeds.",
         ["Tuning", *head],
         [(None, rows)],
     )
 
 
-def run_table(study: Mapping[str, Any], sizes: Mapping[str, int]) -> Table:
+def run_table(study: Mapping[str, Any], sizes: Mapping[str, int]) -> View:
     """Return what each model of the study is and how long it was trained.
 
     Parameters
@@ -112,7 +225,7 @@ def run_table(study: Mapping[str, Any], sizes: Mapping[str, int]) -> Table:
         ]
         size = f"{sizes[name]:,}" if name in sizes else MISSING
         rows.append([name, _shape(model), size, *trained])
-    return Table(
+    return View(
         f"Models, their number of parameters, and updates {TIMES} batch size of each fine-tuning "
         "(Stage-tuned: the questions, after the biographies of BIO).",
         ["Model", "What it is", "parameters", "BIO", "Stage", "Mix"],
@@ -131,7 +244,7 @@ def _shape(model: Mapping[str, Any]) -> str:
     return f"folder {model['path']}"
 
 
-def timing_table(timings: Sequence[Timing]) -> Table:
+def timing_table(timings: Sequence[Timing]) -> View:
     """Return time and memory by stage, model and tuning."""
     rows = [
         [
@@ -145,14 +258,14 @@ def timing_table(timings: Sequence[Timing]) -> Table:
         ]
         for row in summarise(timings).itertuples()
     ]
-    return Table(
+    return View(
         "Wall-clock time and peak memory as the workflow measured them.",
         ["Stage", "Model", "Tuning", "runs", "mean a run", "all runs", "peak MB"],
         [(None, rows)],
     )
 
 
-def gathering_table(gatherings: Mapping[str, Sequence[Gathering]]) -> Table:
+def gathering_table(gatherings: Mapping[str, Sequence[Gathering]]) -> View:
     """Return, by tuning and task, how many gradients were traced and where they gathered."""
     groups: list[tuple[str | None, list[list[str]]]] = [
         (
@@ -171,7 +284,7 @@ def gathering_table(gatherings: Mapping[str, Sequence[Gathering]]) -> Table:
         )
         for tuning, tasks in gatherings.items()
     ]
-    return Table(
+    return View(
         "Gradients added up by task, and the kinds of tensor (all layers together) that hold "
         "most of the most influenced parameters.",
         ["Task", "gradients", "where the top parameters are"],

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from factrecall.runtime.errors import FactRecallError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ def summarise(timings: Sequence[Timing]) -> pd.DataFrame:
     FactRecallError
         When a file is missing or is no benchmark.
     """
+    import pandas as pd
+
     rows = [
         (t.stage, t.model or "", t.tuning or "", *measure)
         for t in timings
@@ -62,6 +66,8 @@ def duration(seconds: float) -> str:
 
 
 def _read(path: Path) -> list[tuple[float, float]]:
+    import pandas as pd
+
     try:
         table = pd.read_csv(path, sep="\t", usecols=["s", "max_rss"], na_values=["-", "NA"])
         return [(float(s), float(memory)) for s, memory in table.to_numpy()]

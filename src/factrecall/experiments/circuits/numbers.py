@@ -13,11 +13,11 @@ from factrecall.experiments.case_study.data import FORMAT_NAMES, Case
 from factrecall.experiments.circuits.measures import RATIOS, CircuitMeasures
 from factrecall.experiments.circuits.summary import ENOUGH, SHARES
 from factrecall.experiments.circuits.sweep import PRIORITIES
-from factrecall.experiments.shared_parameters.report_tables import Groups, mean_sd
+from factrecall.experiments.shared_parameters.report_tables import Groups
 from factrecall.report.measures import COMPARED
 from factrecall.report.published import COLUMNS, CONTINUITY, CONTINUITY_SOURCE, HEADS, TOP_HEADS
 from factrecall.report.style import KIND_LABELS, TUNING_LABELS
-from factrecall.report.tables import MISSING, NO_BREAK, Table, percent
+from factrecall.report.tables import MISSING, NO_BREAK, View, mean_sd, percent
 
 TOP_NODES = 10
 """So many attention nodes are listed."""
@@ -34,7 +34,7 @@ class _Column(NamedTuple):
     paper: dict[str, str]
 
 
-def numbers_table(measures: CircuitMeasures, kind: str, paper: str) -> Table:
+def numbers_table(measures: CircuitMeasures, kind: str, paper: str) -> View:
     """Return what the paper reads off its curves, by tuning and priority."""
     shares = _shares(kind, paper)
     columns = [
@@ -79,7 +79,7 @@ def numbers_table(measures: CircuitMeasures, kind: str, paper: str) -> Table:
         for d in ("forward", "backward")
     )
     drawn = ", of which each is the mean of its random orders" if measures.random else ""
-    return Table(
+    return View(
         f"Circuits of the {measures.nodes(kind):,} {KIND_LABELS[kind]}, in per cent; mean ± s.d. "
         f"over seeds{drawn}. Floor: completeness with none of them grafted. Rows: by what nodes "
         "are ordered. "
@@ -133,7 +133,7 @@ def _cell(values: dict[int, float]) -> str:
     return mean_sd(series) + some
 
 
-def heads_table(measures: CircuitMeasures) -> Table:
+def heads_table(measures: CircuitMeasures) -> View:
     """Return the attention nodes with most of S in Mix-tuned models, means over seeds."""
     places = measures.places()
     node = ["layer", "projection", "head"]
@@ -158,7 +158,7 @@ def heads_table(measures: CircuitMeasures) -> Table:
                     f"{other['count']:,.0f}", percent(other["part"]), other["ranks"],
                 ]
             )  # fmt: skip
-    return Table(
+    return View(
         "Attention nodes with most shared parameters in Mix-tuned models, layers and heads counted "
         "from 0: mean number of parameters in S and in γ, their share of all in attention in per "
         "cent, and the node's rank in each seed. Numbers of K and V nodes are multiplied by query "
@@ -168,7 +168,7 @@ def heads_table(measures: CircuitMeasures) -> Table:
     )
 
 
-def continuity_table(measures: CircuitMeasures, paper: str) -> Table:
+def continuity_table(measures: CircuitMeasures, paper: str) -> View:
     """Return the ratios of the paper's table 4, with those of exchanged outcomes."""
     groups: Groups = []
     for kind in measures.kinds:
@@ -188,7 +188,7 @@ def continuity_table(measures: CircuitMeasures, paper: str) -> Table:
             said = (f"{value:.1f}" for value in CONTINUITY[paper])
             rows.append([f"paper, Mix-tuned {paper}", MISSING, *said])
         groups.append((f"Adding {KIND_LABELS[kind]}", rows))
-    return Table(
+    return View(
         "Continuity of attributes that are right at any step, in per cent; mean ± s.d. over seeds. "
         "Of the steps from the first to the last right one: overall, those that are right; "
         "longest, the most of them in a row. Retained: attributes right at the last step. "
@@ -200,7 +200,7 @@ def continuity_table(measures: CircuitMeasures, paper: str) -> Table:
     )
 
 
-def sweeps_table(measures: CircuitMeasures) -> Table | None:
+def sweeps_table(measures: CircuitMeasures) -> View | None:
     """Return how closely sweeps were asked, if any step was left out."""
     rows = measures.sweeps
     if not (rows["asked"] <= rows["steps"]).any():
@@ -219,7 +219,7 @@ def sweeps_table(measures: CircuitMeasures) -> Table | None:
             for (tuning, direction), part in found
         ]
         groups.append((KIND_LABELS[kind], cells))
-    return Table(
+    return View(
         "How closely sweeps were asked: steps there are, steps asked and, of these, steps held out "
         "to test the lines between the others, all as means over seeds and orders; and how far the "
         "worst of the tested ones was off its line, in points of accuracy.",
@@ -228,7 +228,7 @@ def sweeps_table(measures: CircuitMeasures) -> Table | None:
     )
 
 
-def lens_table(case: Case) -> Table:
+def lens_table(case: Case) -> View:
     """Return the likeliest tokens that the head's output says, by format and tuning."""
     columns = [(form, tuning) for tuning in _SHOWN for form in FORMAT_NAMES]
     lists = {
@@ -246,7 +246,7 @@ def lens_table(case: Case) -> Table:
         [name, *(_ranks(plain[key][plain[key]["role"] == role]) for key in columns)]
         for role, name in (("answer", "the answer’s first token"), ("subject", "the name’s tokens"))
     ]
-    return Table(
+    return View(
         "What the head’s output at the last token says as logits: the likeliest tokens, and the "
         "ranks of those that matter.",
         ["Rank", *(f"{TUNING_LABELS[t]}, {FORMAT_NAMES[f]}" for f, t in columns)],

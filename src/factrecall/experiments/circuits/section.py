@@ -29,7 +29,7 @@ from factrecall.report.style import (
     RELATION_LABELS,
     TUNING_LABELS,
 )
-from factrecall.report.tables import Table, percent
+from factrecall.report.tables import View, percent
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Circuits:
     mlp: str
     lasting: str
     cautions: dict[str, list[str]]
-    tables: dict[str, Table]
+    tables: dict[str, View]
     draws: int
     people: int
     window: int

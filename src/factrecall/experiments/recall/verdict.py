@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from factrecall.evaluation.exact_match import PER_EXAMPLE
+from factrecall.report.claims import Verdict as VerdictWord
+from factrecall.report.claims import decide
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.statistics import paired_interval
 from factrecall.runtime.storage import read_table
@@ -28,8 +29,6 @@ RULE = (
 )
 
 SPLIT = "qa_out"
-
-Word = Literal["holds", "does not hold", "inconclusive"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Verdict:
     low: float
     high: float
     people: int
-    word: Word
+    word: VerdictWord
 
 
 def judge(per_example: Mapping[tuple[str, int], Path], rng: np.random.Generator) -> Verdict:
@@ -103,15 +102,6 @@ def judge(per_example: Mapping[tuple[str, int], Path], rng: np.random.Generator)
         people=len(people),
         word=decide(list(differences.values()), low, high),
     )
-
-
-def decide(differences: list[float], low: float, high: float) -> Word:
-    """Apply `RULE` to the differences by seed and the interval of their mean."""
-    if min(differences) > 0 and low > 0:
-        return "holds"
-    if max(differences) < 0 and high < 0:
-        return "does not hold"
-    return "inconclusive"
 
 
 def _paired(per_example: Mapping[tuple[str, int], Path], seed: int) -> pd.DataFrame:

@@ -25,7 +25,7 @@ from factrecall.experiments.representations.measures import (
 from factrecall.experiments.shared_parameters.report_tables import Groups
 from factrecall.report.measures import COMPARED
 from factrecall.report.style import RELATION_LABELS, TUNING_LABELS
-from factrecall.report.tables import MISSING, Table, percent, points
+from factrecall.report.tables import MISSING, View, percent, points
 from factrecall.runtime.statistics import TOGETHER
 from factrecall.vocabulary import RELATIONS
 
@@ -51,7 +51,7 @@ def with_interval(found: Found, write: Callable[[float], str]) -> str:
     return f"{write(found.value)} ({write(found.low)} to {write(found.high)})"
 
 
-def deltas_table(measures: Represented) -> Table:
+def deltas_table(measures: Represented) -> View:
     """Return all Δ, signed, as means over layers, and where they are largest."""
     groups: Groups = []
     for measure, name in DELTAS.items():
@@ -61,7 +61,7 @@ def deltas_table(measures: Represented) -> Table:
             pair = chosen(rows, tuning="stage - mix", layer=MEAN)
             cells = [_value(chosen(pair, split=split), "value") for split in (SPLIT, "held")]
             groups[-1][1].append(["|Stage| less |Mix|", *cells, MISSING, MISSING])
-    return Table(
+    return View(
         "Differences in accuracy of the probes, in points, over all relations and seeds, with 95 % "
         "intervals over people. They are signed, so that the interval is one of something that may "
         "be on either side of nothing: above zero, the accuracy with QA states and QA probe (of "
@@ -89,7 +89,7 @@ def _value(rows: pd.DataFrame, value: str, write: Callable[[float], str] = point
     return with_interval(together(rows, value), write)
 
 
-def relations_table(measures: Represented) -> Table:
+def relations_table(measures: Represented) -> View:
     """Return the signed differences by relation, as means over layers."""
     rows = chosen(measures.consistency, split=SPLIT, seed=TOGETHER, layer=MEAN)
     head, columns = ["Relation"], []
@@ -105,7 +105,7 @@ def relations_table(measures: Represented) -> Table:
         ]
         for relation in RELATIONS
     ]
-    return Table(
+    return View(
         "The same by relation, out, in points: means over layers and seeds. Their intervals, not "
         "shown, are wider than those over all relations. Relations stand in the order of the "
         "biography: the later, the more is told before.",
@@ -119,7 +119,7 @@ def points_of(found: Found) -> str:
     return MISSING if pd.isna(found.value) else points(found.value)
 
 
-def probes_table(measures: Represented) -> Table:
+def probes_table(measures: Represented) -> View:
     """Return accuracies of probes, as means over layers and seeds."""
     sides = {split: measures.accuracies(split) for split in (SPLIT, "held")}
     groups: Groups = []
@@ -138,7 +138,7 @@ def probes_table(measures: Represented) -> Table:
                 [label, *cells, percent(own["shuffled"].mean()), percent(own["chance"].mean())]
             )
         groups.append((told, rows))
-    return Table(
+    return View(
         "Accuracy of probes for the first token of an attribute, in per cent, means over layers, "
         "relations and seeds. Shuffled: probes fitted to labels exchanged between people. Chance: "
         "the most frequent answer. Both are of facts out, and of both tunings.",
@@ -148,7 +148,7 @@ def probes_table(measures: Represented) -> Table:
     )  # fmt: skip
 
 
-def gradients_table(measures: Represented) -> Table:
+def gradients_table(measures: Represented) -> View:
     """Return consistency of gradients above that of other facts, over training and at its end."""
     ends = measures.ends()
     groups: Groups = []
@@ -169,7 +169,7 @@ def gradients_table(measures: Represented) -> Table:
             ]
             rows.append([label, *cells])
         groups.append((name, rows))
-    return Table(
+    return View(
         "Cosine of the gradients of a fact told and asked, facts out, all seeds, with 95 % "
         "intervals over people. Training: the mean over the moments after the start that were "
         "looked at, of both stages; its bounds are the means of theirs. S less others: differences "
@@ -179,7 +179,7 @@ def gradients_table(measures: Represented) -> Table:
     )
 
 
-def signature_table(measures: Represented) -> Table:
+def signature_table(measures: Represented) -> View:
     """Return what facts are read from, by attribution and by exchange."""
     groups: Groups = []
     for form in FORMATS:
@@ -204,7 +204,7 @@ def signature_table(measures: Represented) -> Table:
         groups.append(("Told (BIO)" if form == "bio" else "Asked (QA)", rows))
     both = [f"{what}, {name}" for what in ("logit lost", "still right", "follows")
             for name in _NAMES]  # fmt: skip
-    return Table(
+    return View(
         "What facts out are read from, all seeds. Share: of all roles' attributions to the "
         "logit of the answer's first token, each taken without its sign, in per cent, with 95 % "
         "intervals over people; below zero it speaks against the answer. The rest is with "
@@ -228,7 +228,7 @@ def _share(rows: pd.DataFrame, column: str) -> str:
     return MISSING if found.empty else percent(float(found.iloc[0]))
 
 
-def patching_table(measures: Represented) -> Table:
+def patching_table(measures: Represented) -> View:
     """Return what patched states do behind the middle one of the layers looked at."""
     layer = measures.middle
     every = chosen(measures.patching, split=SPLIT, layer=-1 if layer is None else layer)
@@ -252,7 +252,7 @@ def patching_table(measures: Represented) -> Table:
                 )
         groups.append((title, rows))
     where = "" if layer is None else f" ({layer})"
-    return Table(
+    return View(
         "Facts out answered rightly, in per cent, with states put behind the middle one of the "
         f"layers looked at{where}; all seeds. Restored: points that the fact's own state gives "
         "more than that of another person's fact, with 95 % intervals over people. Follows: "

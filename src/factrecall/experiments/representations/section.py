@@ -36,7 +36,7 @@ from factrecall.experiments.representations.report_tables import (
 )
 from factrecall.report.claim import NAMES
 from factrecall.report.measures import COMPARED
-from factrecall.report.tables import Table, percent
+from factrecall.report.tables import View, percent
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Representations:
     """
 
     cautions: dict[str, list[str]]
-    tables: dict[str, Table]
+    tables: dict[str, View]
     points: bool
     middle: str
 

@@ -5,13 +5,11 @@ Each caution is said only where a run's own numbers show it, with these numbers.
 
 from __future__ import annotations
 
-import math
-
 import pandas as pd
 
 from factrecall.report.claim import NAMES, with_sign
 from factrecall.report.measures import SPLIT_NAMES, Measures
-from factrecall.report.tables import NO_BREAK, percent
+from factrecall.report.tables import NO_BREAK
 
 MOSTLY = 0.5
 """From which share on something counts as most of it."""
@@ -42,21 +40,6 @@ def shared_cautions(measures: Measures) -> list[str]:
         "Most of the overlap is a matter of tensors, not of single parameters: both tasks move the "
         "same tensors, and rankings permuted within each tensor overlap more than half as much "
         f"({said}). |S|/k should be held against these, not against the dotted line of chance."
-    ]
-
-
-def ablation_cautions(measures: Measures) -> list[str]:
-    """Say where other parameters of the same tensors cost most of what S costs."""
-    rows = measures.ablated()
-    rows = rows[(rows["split"] == "qa_out") & (rows["tuning"] == "mix")]
-    lost = rows.groupby("ablated")["drop"].mean()
-    ours, theirs = float(lost.get("shared", 0)), float(lost.get("random_by_tensor", math.nan))
-    if not ours > 0 or not theirs > MOSTLY * ours:
-        return []
-    return [
-        f"In Mix-tuned models S costs {percent(ours)} points of QA out, and as many random "
-        f"parameters of the same tensors {percent(theirs)}. Most of the loss comes with the "
-        "tensors S lies in, whichever of their parameters are put back."
     ]
 
 

@@ -6,9 +6,6 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from factrecall.evaluation.exact_match import SPLITS
-from factrecall.experiments.ablation.figures import ABLATED_LABELS
-from factrecall.experiments.ablation.stage import ABLATED, CONTROLS
 from factrecall.experiments.shared_parameters.figures import INFLUENCE_LABELS
 from factrecall.experiments.shared_parameters.stage import SETS
 from factrecall.report.measures import COMPARED, SPLIT_NAMES, Measures
@@ -16,28 +13,17 @@ from factrecall.report.published import (
     MASK_CHECKS,
     RATIOS,
     Grafted,
-    published_ablation,
     published_graft,
 )
-from factrecall.report.style import SPLIT_LABELS, TUNING_LABELS
-from factrecall.report.tables import MISSING, NO_BREAK, Table, percent, points
+from factrecall.report.style import TUNING_LABELS
+from factrecall.report.tables import MISSING, NO_BREAK, View, mean_sd, percent, points
 
 Groups = list[tuple[str | None, list[list[str]]]]
 
 SET_LABELS = {"S_I": "S I: BIO in, QA in", "S_II": "S II: BIO out, QA in", "S": "S: either"}
 
 
-def mean_sd(values: pd.Series, write: Callable[[float], str] = percent) -> str:
-    """Write mean ± sample standard deviation, as precisely; one value stands alone."""
-    known = values.dropna()
-    if known.empty:
-        return MISSING
-    mean = write(float(known.mean()))
-    decimals = len(mean.partition(".")[2])
-    return mean if len(known) < 2 else f"{mean} ± {100 * float(known.std()):.{decimals}f}"
-
-
-def shared_table(measures: Measures, paper: str) -> Table:
+def shared_table(measures: Measures, paper: str) -> View:
     """Return |S|/k at shared.k by influence and set, with what chance would give."""
     at_k = measures.at_k()
     groups: Groups = []
@@ -55,7 +41,7 @@ def shared_table(measures: Measures, paper: str) -> Table:
     said = f"; the paper: {RATIOS[paper]:g} for {paper}" if paper in RATIOS else ""
     names = [TUNING_LABELS[t].removesuffix("-tuned") for t in COMPARED]
     head = [f"{name}{side}" for name in names for side in ("", ", permuted")]
-    return Table(
+    return View(
         f"Shared parameters in per cent of k = {measures.k:,}: mean ± s.d. over seeds. Permuted: "
         "the same for rankings permuted within each tensor. Chance: for random rankings. "
         f"Mix / Stage: ratio of the means{said}.",
@@ -71,90 +57,7 @@ def _ratio(rows: pd.DataFrame) -> str:
     return f"{means['mix'] / means['stage']:.2f}"
 
 
-def ablation_table(measures: Measures, paper: str) -> Table:
-    """Return accuracy and its loss by split, ablation and tuning, the paper's beside."""
-    found = measures.ablated()
-    groups: Groups = []
-    for split in SPLITS:
-        rows = []
-        for ablated in ABLATED:
-            cells = [ABLATED_LABELS[ablated].replace("\n", " ")]
-            for tuning in COMPARED:
-                own = found[
-                    (found["split"] == split)
-                    & (found["ablated"] == ablated)
-                    & (found["tuning"] == tuning)
-                ]
-                lost = MISSING if ablated == "none" else mean_sd(own["drop"], _signed_loss)
-                theirs = _paper_ablation(paper, tuning, ablated, split)
-                cells += [mean_sd(own["accuracy"]), lost, theirs]
-            rows.append(cells)
-        groups.append((SPLIT_LABELS[split], rows))
-    names = [TUNING_LABELS[t].removesuffix("-tuned") for t in COMPARED]
-    head = [f"{name}{side}" for name in names for side in ("", ", change", ", paper")]
-    return Table(
-        "Answers exactly right after putting parameters back, in per cent, and the change in "
-        f"points; mean ± s.d. over seeds. Paper: {paper} (v1, figures 8 and 9), its change in "
-        "brackets.",
-        ["Put back", *head],
-        groups,
-    )
-
-
-def _signed_loss(drop: float) -> str:
-    return points(-drop)
-
-
-def _paper_ablation(paper: str, tuning: str, ablated: str, split: str) -> str:
-    after = published_ablation(paper, tuning, ablated, split)
-    if after is None:
-        return MISSING
-    before = published_ablation(paper, tuning, "none", split)
-    if ablated == "none" or before is None:
-        return f"{after:.1f}"
-    return f"{after:.1f} ({points((after - before) / 100)})"
-
-
-def intervals_table(measures: Measures) -> Table:
-    """Return how much more one ablation costs than another, with intervals over people."""
-    pairs = [("shared", "none"), *(("shared", control) for control in CONTROLS)]
-    pairs += [(control, "none") for control in CONTROLS]
-    groups: Groups = []
-    for split in SPLITS:
-        rows = []
-        for ablated, against in pairs:
-            cells = [f"{_plain(ablated)} against {_plain(against)}"]
-            for tuning in COMPARED:
-                found = measures.intervals[
-                    (measures.intervals["tuning"] == tuning)
-                    & (measures.intervals["split"] == split)
-                    & (measures.intervals["ablated"] == ablated)
-                    & (measures.intervals["against"] == against)
-                ]
-                cells.append(_bounded(found))
-            rows.append(cells)
-        groups.append((SPLIT_LABELS[split], rows))
-    return Table(
-        "How many points more the first ablation costs than the second: mean over seeds, and its "
-        "95 % interval over people.",
-        ["Put back", *(TUNING_LABELS[t] for t in COMPARED)],
-        groups,
-    )
-
-
-def _plain(ablated: str) -> str:
-    return ABLATED_LABELS[ablated].replace("\n", " ").replace("S, shared", "S")
-
-
-def _bounded(rows: pd.DataFrame) -> str:
-    if rows.empty:
-        return MISSING
-    row = rows.iloc[0]
-    mean, low, high = (points(float(row[c])) for c in ("difference", "low", "high"))
-    return f"{mean} ({low} to {high})"
-
-
-def grafting_table(measures: Measures, paper: str) -> Table:
+def grafting_table(measures: Measures, paper: str) -> View:
     """Return the chosen masks as the paper's tables 1 and 3 do, its numbers beside."""
     masks, known = measures.masks(), measures.known(0)
     groups: Groups = []
@@ -166,7 +69,7 @@ def grafting_table(measures: Measures, paper: str) -> Table:
             rows += _mask_rows(own, whole, tuning, published_graft(paper, tuning, split))
         groups.append((name, rows))
     head = ["α", "accuracy", "in S", "recovery"]
-    return Table(
+    return View(
         "Chosen masks, in per cent: α is the share of parameters grafted, in S the share of the "
         "mask that is in S, and in brackets what S adds to accuracy, in points. Mean ± s.d. over "
         f"seeds. Paper: {paper}.",
@@ -203,7 +106,7 @@ def _mask_rows(
     ]  # fmt: skip
 
 
-def checks_table(measures: Measures) -> Table:
+def checks_table(measures: Measures) -> View:
     """Return what else is known of the chosen masks, and what each number is to be held against."""
     groups: Groups = []
     for split, name in SPLIT_NAMES.items():
@@ -216,7 +119,7 @@ def checks_table(measures: Measures) -> Table:
                 cells.append(mean_sd(own.groupby("seed")["value"].mean()))
             rows.append([*cells, compare])
         groups.append((name, rows))
-    return Table(
+    return View(
         "Whether the masks can be trusted, in per cent: mean ± s.d. over seeds, a single number "
         "where only the first seed was checked. Masks are the chosen ones or, where none was "
         "enough, those that recovered most; inclusion is the least over all pairs of sizes tried, "
