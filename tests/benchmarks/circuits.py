@@ -26,7 +26,7 @@ from factrecall.evaluation import prefix_sharing
 from factrecall.evaluation.batching import Answers
 from factrecall.evaluation.early_exit import EarlyExit
 from factrecall.evaluation.incremental_forward import IncrementalForward
-from factrecall.experiments.circuits.sweep import Circuit, orders
+from factrecall.experiments.circuits.sweep import Circuit, rank_nodes
 from factrecall.models.architectures import architecture_of
 from factrecall.models.forward import Encoded, encode
 from factrecall.models.scratch import build_model
@@ -70,7 +70,7 @@ class Bench:
         spans = zip(qa["attribute_start"], qa["terminator_end"], strict=True)
         self.texts = encode(self.tokenizer, list(qa["text"]), [[span] for span in spans])
         self.nodes = Nodes.of(self.model, "attention")
-        self.by = orders(self.nodes, {"shared": self.shared}, 1, generator(0, "orders"))
+        self.by = rank_nodes(self.nodes, {"shared": self.shared}, 1, generator(0, "orders"))
         self.order = self.by["random", 0]
         with self.weights:
             outside = self.grafted - self.nodes.everything()
@@ -207,7 +207,7 @@ def _last_third(seconds: np.ndarray, nodes: Nodes, order: np.ndarray) -> float:
 def _finer(bench: Bench) -> list[float]:
     """Compare seconds a step in four times as many steps, at 60 questions: composing shows more."""
     nodes, texts = Nodes.of(bench.model, "column"), bench.texts[:60]
-    order = orders(nodes, {}, 1, generator(0))["random", 0]
+    order = rank_nodes(nodes, {}, 1, generator(0))["random", 0]
 
     def mean(steps: int) -> float:
         return float(bench.ours(nodes, order, texts, len(nodes) // steps)[1][1:].mean())

@@ -16,7 +16,7 @@ import torch
 from factrecall.evaluation.batching import Answers
 from factrecall.evaluation.early_exit import EarlyExit
 from factrecall.evaluation.incremental_forward import IncrementalForward
-from factrecall.experiments.circuits.sweep import Circuit, orders
+from factrecall.experiments.circuits.sweep import Circuit, rank_nodes
 from factrecall.experiments.grafting import dual_averaging
 from factrecall.models.architectures import architecture_of
 from factrecall.parameters.nodes import Nodes
@@ -143,7 +143,7 @@ def interventions(bench: Bench) -> Iterator[Found]:
         grafted = everything.sample(round(scale.grafted * weights.space.size), generator(0, "γ"))
         held = bench.seconds(lambda: weights.set(grafted))
         texts = _half_right(bench, texts)
-        ((_, order),) = orders(nodes, {}, 1, generator(0, "orders")).items()
+        ((_, order),) = rank_nodes(nodes, {}, 1, generator(0, "orders")).items()
         layers = architecture_of(model.config).layers_of(model)
         asked = EarlyExit(texts, scale.max_eval_tokens, bench.device)
         with IncrementalForward(model, layers, asked, 20e9) as restart:

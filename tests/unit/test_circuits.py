@@ -1,285 +1,306 @@
-"""A fast sweep against a naive one, at every step and for every question."""
+"""Interventions and the case study end to end on tiny models: what the stages write."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from factrecall.evaluation.early_exit import EarlyExit
-from factrecall.evaluation.incremental_forward import IncrementalForward
-from factrecall.experiments.circuits.sweep import DIRECTIONS, Circuit, Direction, orders
-from factrecall.models.architectures import architecture_of
-from factrecall.models.forward import Encoded, encode
-from factrecall.parameters.nodes import KINDS, Kind, Nodes
-from factrecall.parameters.patched_weights import PatchedWeights
-from factrecall.parameters.sets import ParameterSet
+from factrecall.data.files import BIO_COLUMNS, QA_COLUMNS
+from factrecall.experiments.circuits import summary as tables
+from factrecall.experiments.circuits.continuity import CONTINUITY
+from factrecall.experiments.circuits.settings import AdaptiveSteps, AllSteps, NodesPerStep
+from factrecall.experiments.circuits.stage import intervene
+from factrecall.experiments.circuits.tables import BY, CURVES, NODES, QUESTIONS, STEPS
+from factrecall.experiments.grafting.grafted_model import Grafted, open_grafted
+from factrecall.experiments.grafting.grafter import OUTCOMES, fitted_people, looked_at
+from factrecall.experiments.grafting.settings import DualAveraging, GraftingSettings
+from factrecall.experiments.grafting.stage import graft
+from factrecall.models.loading import load_model, save_model
+from factrecall.parameters.nodes import Nodes
+from factrecall.parameters.sets import ParameterSet, read_sets, write_sets
+from factrecall.parameters.space import ParameterSpace
+from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.seeds import generator
+from factrecall.runtime.storage import read_table, write_table
 from factrecall.training.examples import training_set
 from factrecall.training.loop import train
-from tests.conftest import Tiny, recipe, scratch, tokenizer_for
-from tests.unit.test_compose import naive, weights_of
+from factrecall.vocabulary import RELATIONS
+from tests.conftest import Tiny, recipe
+
+CPU = torch.device("cpu")
+PEOPLE = 4
+GRAFTING = GraftingSettings(
+    alphas=[0.1, 0.4],
+    fit_individuals=PEOPLE,
+    exclude_embeddings=False,
+    target_recovery=0.5,
+    optimiser=DualAveraging(method="dual_averaging", updates=4, batch_size=24),
+)
 
 
-@dataclass
-class Case:
-    """Two sets of weights between which answers change, a mask and questions."""
-
-    model: torch.nn.Module
-    bare: torch.nn.Module
-    pre: dict[str, torch.Tensor]
-    task: dict[str, torch.Tensor]
-    texts: list[Encoded]
-    shared: ParameterSet
-    mask: ParameterSet
-
-    @contextmanager
-    def circuit(self, kind: Kind, memory: float = 1e9) -> Iterator[Circuit]:
-        nodes = Nodes.of(self.model, kind)
-        layers = architecture_of(self.model.config).layers_of(self.model)
-        asked_ = EarlyExit(self.texts, 400)
-        with (
-            PatchedWeights(self.model, self.pre) as weights,
-            IncrementalForward(self.model, layers, asked_, memory) as asked,
-        ):
-            yield Circuit(weights, asked, nodes, self.mask)
-
-    def naive(self, on: ParameterSet) -> np.ndarray:
-        """Compose a model anew and ask it text by text, everything computed everywhere."""
-        model = copy.deepcopy(self.bare)  # which nothing else touches
-        dense = naive(on.space, on, self.pre, self.task)
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                parameter.copy_(dense[name])
-            right = []
-            for text in self.texts:
-                said = model(torch.from_numpy(text.tokens)[None]).logits[0].argmax(-1)
-                for first, last in text.answers:
-                    gold = torch.from_numpy(text.tokens[first:last])
-                    right.append(bool((said[first - 1 : last - 1] == gold).all()))
-        return np.array(right)
+@pytest.fixture
+def folder(tiny: Tiny, tmp_path: Path) -> Path:
+    return prepared(tiny, tmp_path)
 
 
-@pytest.fixture(scope="module", params=["llama", "gpt_neox"])
-def case(request: pytest.FixtureRequest) -> Case:
-    """A model of three layers, trained until it is right at times, its MLP the more."""
-    from factrecall.config.facts import Facts
-    from factrecall.data.tables import make_facts
-    from factrecall.models.scratch import build_model
-    from tests.conftest import SMALL_POOLS
-
-    facts = make_facts(Facts(people=16, pretrain_people=4, pools=SMALL_POOLS), seed=3)
-    tokenizer = tokenizer_for(facts)
-    model = build_model(scratch(request.param, layers=3), tokenizer, seed=1)
-    pre = weights_of(model)
-    settings = recipe(updates=120, batch_size=16, learning_rate=6e-3)
-    train(model, training_set("mix", settings, facts.bio, facts.qa, tokenizer), settings, 0)
-    model.eval()
-    qa = facts.qa[facts.qa["split"] == "in"]
-    spans = zip(qa["attribute_start"], qa["terminator_end"], strict=True)
-    texts = encode(tokenizer, list(qa["text"]), [[s] for s in spans])
-    with PatchedWeights(model, pre) as weights:
-        shared = weights.largest_change(weights.space.size // 4)
-        # Most of the parameters, so that answers are right and nodes matter.
-        mask = shared | (~shared).sample(weights.space.size // 2, generator(0))
-    return Case(model, copy.deepcopy(model), pre, weights_of(model), texts, shared, mask)
-
-
-def test_the_case_tells_right_from_wrong(case: Case) -> None:
-    whole = case.naive(case.mask)
-    assert whole.mean() > 0.1
-    assert not (case.naive(ParameterSet.empty(case.mask.space)) == whole).all()
+def prepared(tiny: Tiny, folder: Path) -> Path:
+    """Make θpre, two fine-tuned models with their shared sets, and both grafted on QA out."""
+    save_model(folder / "base", tiny.model, tiny.tokenizer)
+    facts = tiny.facts
+    # What is asked out of distribution is trained on here, so that there is recall to look into.
+    qa = facts.qa.assign(split=facts.qa["split"].replace({"out": "in"}))
+    write_table(folder / "qa.parquet", facts.qa, QA_COLUMNS)
+    write_table(folder / "bio.parquet", facts.bio, BIO_COLUMNS)
+    for seed, (tuning, updates) in enumerate({"mix": 90, "stage": 40}.items()):
+        model = copy.deepcopy(tiny.model)
+        lessons = recipe(updates=updates, batch_size=24, learning_rate=1e-2)
+        train(model, training_set("mix", lessons, facts.bio, qa, tiny.tokenizer), lessons, seed)
+        save_model(folder / tuning, model, tiny.tokenizer)
+        everything = ~ParameterSet.empty(ParameterSpace.of(model))
+        shared = everything.sample(4000, generator(seed))
+        write_sets(folder / f"{tuning}.sets", {"S": shared})
+        graft(
+            GRAFTING, 512, 7, False, base=folder / "base", tuned=folder / tuning, seed=0,
+            split="out", qa=folder / "qa.parquet", out=folder / f"{tuning}.masks",
+            table=folder / f"{tuning}.outcomes", examples=folder / "examples",
+            checks=folder / "checks", state=folder / "state", device=CPU, checkpoint_interval_s=1e9,
+            provenance={},
+        )  # fmt: skip
+    return folder
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("direction", DIRECTIONS)
-def test_every_step_is_a_fresh_model_per_question(
-    case: Case, kind: Kind, direction: Direction
-) -> None:
-    seen = []
-    with case.circuit(kind) as circuit:
-        nodes = circuit.nodes
-        by = orders(nodes, {"shared": case.shared, "grafted": case.mask}, 1, generator(1))
-        chunk = 1 if kind == "attention" else len(nodes) // 12
-        steps = [*range(0, len(nodes), chunk), len(nodes)]
-        for order in by.values():
-            sweep = circuit.sweep(order, direction)
-            found = [sweep.at(step) for step in steps]
-            for step, right in zip(steps, found, strict=True):
-                gone = order[:step] if direction == "backward" else order[step:]
-                lost = [
-                    starts + local[np.isin(node, gone)]
-                    for starts, (_, local, node) in _placed(nodes, case.mask)
-                ]
-                on = case.mask - ParameterSet.of(nodes.space, np.concatenate(lost))
-                expected = case.naive(on)
-                # Verdicts, not logits: equal unless two tokens tie to the last place.
-                assert right.tolist() == expected.tolist(), (kind, direction, step)
-                seen.append(right.sum())
-    assert len(set(seen)) > 3  # or there would be nothing to compare
+def run(
+    folder: Path,
+    kind: str,
+    by: str,
+    size: NodesPerStep,
+    steps: AllSteps | AdaptiveSteps,
+    individuals: int | None = None,
+    *,
+    name: str = "circuits",
+    checkpoint_interval_s: float = 1e9,
+) -> tables.Intervention:
+    """Run one job; its tables are in the folder of that name."""
+    files = {
+        part: folder / name / f"{kind}.{by}.{part}.parquet"
+        for part in ("steps", "curves", "nodes", "questions")
+    }
+    intervene(
+        kind, size, steps, int(by == "baseline"), individuals, PEOPLE, 512, 7,
+        base=folder / "base", tuned=folder / "mix", seed=0,
+        sets=folder / "mix.sets" if by == "shared" else None, masks=folder / "mix.masks",
+        outcomes=folder / "mix.outcomes", qa=folder / "qa.parquet", out=files["steps"],
+        curves=files["curves"], nodes=files["nodes"], questions=files["questions"],
+        state=folder / "state", cache_gb=1.0, device=CPU, provenance={},
+        checkpoint_interval_s=checkpoint_interval_s,
+    )  # fmt: skip
+    return tables.Intervention("m", "mix", 0, kind, by, *files.values())
 
 
-def _placed(
-    nodes: Nodes, mask: ParameterSet
-) -> Iterator[tuple[int, tuple[str, np.ndarray, np.ndarray]]]:
-    starts = dict(nodes.space.offsets())
-    for member in nodes.members(mask):
-        yield starts[member[0]], member
+def both(*arguments: Any, **more: Any) -> list[tables.Intervention]:
+    """Run the job by shared parameters and that of its controls."""
+    folder, kind, *others = arguments
+    return [run(folder, kind, by, *others, **more) for by in BY]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_ends_are_the_grafted_model_and_pre(case: Case, kind: Kind) -> None:
-    whole = case.naive(case.mask)
-    with case.circuit(kind) as circuit:
-        floor = case.naive(case.mask - circuit.nodes.everything())
-        order = generator(5).permutation(len(circuit.nodes))
-        forward = circuit.sweep(order, "forward")
-        assert (forward.at(0) == floor).all() and (forward.at(len(order)) == whole).all()
-        backward = circuit.sweep(order, "backward")
-        assert (backward.at(0) == whole).all() and (backward.at(len(order)) == floor).all()
-    assert not (floor == whole).all()
+def open_mix(folder: Path) -> Grafted:
+    files = (folder / f"mix.{name}" for name in ("masks", "outcomes"))
+    return open_grafted(folder / "base", folder / "mix", *files, CPU)
 
 
-def test_a_sweep_ends_when_another_begins(case: Case) -> None:
-    with case.circuit("attention") as circuit:
-        order = np.arange(len(circuit.nodes))
-        first = circuit.sweep(order, "forward")
-        first.at(3)
-        circuit.sweep(order, "backward")
-        with pytest.raises(RuntimeError, match="another sweep"):
-            first.at(4)
+def summarised(folder: Path, interventions: list[tables.Intervention]) -> dict[str, pd.DataFrame]:
+    schemas = {
+        "out": tables.INTERVENTIONS,
+        "by_relation": tables.BY_RELATION,
+        "continuity": CONTINUITY,
+        "heads": tables.HEADS,
+        "sweeps": tables.SWEEPS,
+        "circuits": tables.CIRCUITS,
+    }
+    paths = {name: folder / f"summary.{name}.parquet" for name in schemas}
+    tables.summarise_circuits(7, interventions=interventions, **paths, provenance={})
+    return {name: read_table(paths[name], schema) for name, schema in schemas.items()}
 
 
-def test_steps_may_be_asked_in_any_order(case: Case) -> None:
-    with case.circuit("attention") as circuit:
-        order = generator(2).permutation(len(circuit.nodes))
-        sweep = circuit.sweep(order, "forward")
-        every = [sweep.at(n).copy() for n in range(len(order) + 1)]
-        for n in generator(3).permutation(len(order) + 1).tolist():
-            assert (sweep.at(n) == every[n]).all()
-
-
-@pytest.mark.parametrize(("memory", "every"), [(0.0, 3), (1e9, 1), (None, 2)])
-def test_less_memory_keeps_fewer_layers_and_no_verdict_changes(
-    case: Case, memory: float | None, every: int
-) -> None:
-    with case.circuit("attention") as circuit:
-        one = circuit.asked.asked.answers.tokens * 32 * 4
-        order = generator(2).permutation(len(circuit.nodes))
-        expected = [circuit.sweep(order, "backward").at(n) for n in range(0, len(order), 5)]
-    with case.circuit("attention", float(one) if memory is None else memory) as circuit:
-        assert circuit.asked.every == every
-        sweep = circuit.sweep(order, "backward")
-        found = [sweep.at(n) for n in range(0, len(order), 5)]
-    assert np.array_equal(found, expected)
-
-
-def test_layers_below_are_not_run(case: Case) -> None:
-    ran: list[int] = []
-    layers = architecture_of(case.model.config).layers_of(case.model)
-    handles = [
-        layer.register_forward_hook(lambda *_, i=i: ran.append(i)) for i, layer in enumerate(layers)
-    ]
-    inner = [
-        layer.get_submodule(architecture_of(case.model.config).mlp["down"]).register_forward_hook(
-            lambda *_, i=i: ran.append(10 + i)
+def test_sweeps_go_from_pre_to_the_grafted_model_and_back(folder: Path) -> None:
+    done = both(folder, "attention", NodesPerStep(forward=1, backward=4), AllSteps(method="all"))
+    questions, others = (read_table(one.questions, QUESTIONS) for one in done)
+    assert questions.equals(others)
+    found = summarised(folder, done)
+    steps, nodes = found["out"], found["heads"]
+    keys = ["direction", "ranking", "random_order", "step"]
+    right = pd.concat(read_table(one.steps, STEPS) for one in done).set_index(keys)["right"]
+    assert len(questions) == PEOPLE * len(RELATIONS)
+    grafted = open_mix(folder)
+    judge = grafted.questions(folder / "qa.parquet", PEOPLE, None, 7, 512)
+    assert judge.rows["individual"].tolist() == questions["individual"].tolist()
+    whole = grafted.right(judge)
+    assert questions["grafted"].tolist() == whole.tolist() and whole.mean() > 0
+    # The model that grafting judged is the one that is taken apart here.
+    outcome = looked_at(read_table(folder / "mix.outcomes", OUTCOMES), [])
+    assert outcome["accuracy"].item() == whole.mean()
+    names = {"forward": len(nodes), "backward": -(-len(nodes) // 4)}
+    floors = set()
+    for (direction, ranking, number), rows in steps.groupby(
+        ["direction", "ranking", "random_order"]
+    ):
+        assert rows["step"].tolist() == list(range(names[direction] + 1))
+        first, last = (
+            right[direction, ranking, number, step].tolist() for step in (0, names[direction])
         )
-        for i, layer in enumerate(layers)
+        everything, nothing = (last, first) if direction == "forward" else (first, last)
+        assert everything == np.flatnonzero(whole).tolist()
+        floors.add(tuple(nothing))
+        assert rows["nodes"].iloc[-1] == len(nodes)
+        for column in ("shared_fraction", "grafted_fraction"):
+            assert rows[column].is_monotonic_increasing
+            assert (rows[column].iloc[0], rows[column].iloc[-1]) == (0.0, 1.0)
+        if ranking != "random":
+            gains = np.diff(rows[f"{ranking}_fraction"])
+            ranked = nodes.sort_values(f"{ranking}_rank")[ranking].to_numpy()
+            if direction == "forward":
+                assert sorted(gains * ranked.sum()) == pytest.approx(sorted(ranked))
+    assert len(floors) == 1 and floors != {tuple(np.flatnonzero(whole))}
+    assert set(steps["ranking"]) == {"shared", "grafted", "random"}
+
+
+def test_the_tables_of_a_study(folder: Path) -> None:
+    each, bent = (
+        AllSteps(method="all", stride=3),
+        AdaptiveSteps(method="adaptive", intervals=3, held_out=2),
+    )
+    done = [
+        *both(folder, "attention", NodesPerStep(forward=2, backward=2), each),
+        *both(folder, "unit", NodesPerStep(forward=4, backward=8), bent),
+        *both(folder, "column", NodesPerStep(forward=16, backward=16), each, individuals=2),
     ]
-    with case.circuit("attention") as circuit:
-        circuit.asked.right(0)
-        batches = len(circuit.asked.asked.answers.batches)
-        assert sorted(set(ran)) == [0, 1, 2, 10, 11, 12]
-        ran.clear()
-        circuit.asked.right(2)
-        assert [ran.count(10 + i) for i in range(3)] == [0, 0, batches]
-        table, sweep = circuit.nodes.table, None
-        order = np.argsort(-table["layer"].to_numpy(), kind="stable")  # from the top
-        sweep = circuit.sweep(order, "forward")
-        sweep.at(0)
-        ran.clear()
-        top = int((table["layer"] == 2).sum())
-        for n in range(1, top + 1):
-            sweep.at(n)
-        # Only answers that begin rightly after all, or a cut anew, take a whole pass.
-        assert ran.count(10) == ran.count(11) < ran.count(12) / 3
-    for handle in (*handles, *inner):
-        handle.remove()
-    assert all("forward" not in vars(layer) for layer in layers)
+    found = summarised(folder, done)
+    whole = {d.kind: read_table(d.questions, QUESTIONS)["grafted"].mean() for d in done}
+    steps = found["out"]
+    assert set(steps["kind"]) == {"attention", "unit", "column"}
+    assert (steps["completeness"] == steps["accuracy"] / steps["kind"].map(whole)).all()
+    asked = {(d.kind, d.by): read_table(d.steps, STEPS) for d in done}
+    assert len(steps) == sum(map(len, asked.values()))
+    sums = found["by_relation"].groupby([*tables.KEYS, "step"], sort=False)[["correct", "n"]].sum()
+    total = steps.set_index([*tables.KEYS, "step"])["accuracy"]
+    assert (sums["correct"] / sums["n"]).reindex(total.index).tolist() == pytest.approx(
+        total.tolist()
+    )
+    assert set(found["by_relation"]["n"]) == {PEOPLE, 2}
+    assert len(found["heads"]) == len(read_table(done[0].nodes, NODES))
+    curves = found["sweeps"].set_index("kind")
+    assert curves.loc["attention", "worst"].isna().all()
+    assert (curves.loc["unit", "evaluated"] <= curves.loc["unit", "steps"] + 1).all()
+    assert (curves.loc["unit", "held_out"] <= 2).all()
+    lasting = found["continuity"]
+    assert set(lasting["shuffled"]) == {True, False} and (lasting["right"] > 0).all()
+    forward = asked["column", "shared"].query("direction == 'forward'")
+    ever = set().union(*map(set, forward["right"]))
+    assert len(lasting.query("kind == 'column' and not shuffled")) == len(ever)
 
 
-def test_passes_are_counted_until_a_sweep_forgets(case: Case) -> None:
-    with case.circuit("attention") as circuit:
-        order = np.argsort(-circuit.nodes.table["layer"].to_numpy(), kind="stable")
-        sweep = circuit.sweep(order, "forward")
-        assert sweep.passes == 0.0
-        first = sweep.at(0).copy()
-        whole = sweep.passes
-        assert whole == 1.0
-        sweep.at(1)  # of the last of three layers
-        assert 0.0 < sweep.passes - whole < 0.5
-        sweep.forget()
-        assert sweep.passes == 0.0
-        assert (sweep.at(0) == first).all() and sweep.passes == whole
+def test_controls_hold_nothing_of_what_is_shared(folder: Path) -> None:
+    """Another S is another job by it, and leaves its controls and their draws as they are."""
+    done = both(
+        folder, "unit", NodesPerStep(forward=8, backward=8), AllSteps(method="all", stride=2)
+    )
+    shared, controls = done
+    before = {path: path.read_bytes() for path in files_of(controls)}
+    orders = read_table(shared.curves, CURVES)["order"]
+    with pytest.raises(FactRecallError, match="it is given for: shared"):
+        summarised(folder, [shared])
+    first = summarised(folder, done)["out"].set_index("ranking")
+
+    space = ParameterSpace.of(load_model(folder / "mix"))
+    others = (~ParameterSet.empty(space)).sample(3000, generator(99))
+    write_sets(folder / "mix.sets", {"S": others})
+    done = both(
+        folder, "unit", NodesPerStep(forward=8, backward=8), AllSteps(method="all", stride=2)
+    )
+    assert before == {path: path.read_bytes() for path in before}
+    assert not orders.equals(read_table(shared.curves, CURVES)["order"])
+    second = summarised(folder, done)["out"].set_index("ranking")
+    for ranking in ("grafted", "random"):
+        same = second.loc[ranking, "grafted_fraction"] == first.loc[ranking, "grafted_fraction"]
+        assert same.all()
+        # Of S there is as much in their nodes as in any: it is S that has changed.
+        assert not second.loc[ranking, "shared_fraction"].equals(
+            first.loc[ranking, "shared_fraction"]
+        )
 
 
-def test_nothing_is_left_after_an_error(case: Case) -> None:
-    layers = architecture_of(case.model.config).layers_of(case.model)
-    with pytest.raises(KeyboardInterrupt), case.circuit("attention") as circuit:
-        circuit.asked.right(0)
-        handle = layers[2].register_forward_pre_hook(_interrupt)
-        try:
-            circuit.asked.right(1)
-        finally:
-            handle.remove()
-    assert all("forward" not in vars(layer) and not layer._forward_pre_hooks for layer in layers)
-    for name, parameter in case.model.named_parameters():
-        assert torch.equal(parameter, case.task[name])
-    with pytest.raises(RuntimeError, match="with"):
-        circuit.asked.right(0)
+def files_of(job: tables.Intervention) -> list[Path]:
+    return [job.steps, job.curves, job.nodes, job.questions]
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+def test_fractions_are_counted_in_the_order_of_each_sweep(folder: Path) -> None:
+    done = both(
+        folder, "column", NodesPerStep(forward=8, backward=16), AllSteps(method="all", stride=3)
+    )
+    steps = summarised(folder, done)["out"]
+    model = load_model(folder / "mix")
+    nodes = Nodes.of(model, "column")
+    grafted = open_mix(folder)
+    sets = {
+        "shared": read_sets(folder / "mix.sets")["S"],
+        "grafted": ParameterSet(nodes.space, grafted.mask.index),
+    }
+    orders = pd.concat(read_table(one.curves, CURVES) for one in done)
+    orders = orders.set_index(["direction", "ranking", "random_order"])["order"]
+    for row in steps.itertuples():
+        gone = orders[row.direction, row.ranking, row.random_order][: row.nodes]
+        for name, chosen in sets.items():
+            counts = nodes.counts(chosen)
+            expected = counts[gone].sum() / counts.sum()
+            assert getattr(row, f"{name}_fraction") == pytest.approx(expected)
 
 
-def test_a_node_without_grafted_parameters_asks_nothing(case: Case) -> None:
-    space = case.mask.space
-    nodes = Nodes.of(case.model, "attention")
-    top = [name for name in nodes.lines if ".2." in name]
-    few = replace(case, mask=ParameterSet.tensors(space, top))
-    with few.circuit("attention") as circuit:
-        order = np.arange(len(nodes))  # the lower layers' nodes first
-        sweep = circuit.sweep(order, "forward")
-        first = sweep.at(0)
-        assert sweep.at(5) is first
-        last = int((nodes.table["layer"] < 2).sum())
-        assert sweep.at(last + 1) is not first
+def test_numbers_are_read_off_the_curves() -> None:
+    rows = [
+        {"direction": d, "ranking": "shared", "random_order": 0, "nodes": n, "completeness": c,
+         "shared_fraction": f}
+        for d, curve in {
+            "forward": [(0, 0.2, 0.0), (1, 0.6, 0.7), (5, 1.0, 0.9), (10, 1.0, 1.0)],
+            "backward": [(0, 1.0, 0.0), (1, 0.3, 0.7), (5, 0.1, 0.9), (10, 0.2, 1.0)],
+        }.items()
+        for n, c, f in curve
+    ]  # fmt: skip
+    shared = np.array([70, 10, 5, 5, 0, 0, 10, 0, 0, 0])
+    nodes = pd.DataFrame({"shared": shared, "grafted": shared[::-1], "weight": 1.0})
+    found = pd.DataFrame(tables.curve_measures(pd.DataFrame(rows), "attention", nodes))
+    value = found.set_index(["measure", "at"])["value"]
+    assert value["needed", 0.8] == pytest.approx(0.3)  # halfway from 1 to 5 of 10 nodes
+    assert value["reached", 0.1] == pytest.approx(0.6) and value["reached", 0.6] == 1.0
+    assert value["held", 0.1] == pytest.approx(0.7) and value["held", 0.6] == 1.0
+    assert value["lost", 0.1] == pytest.approx(0.7)
+    area = found.set_index("measure")["value"]
+    assert area["area"] == pytest.approx(0.1 * 0.4 + 0.4 * 0.8 + 0.5)
+    assert area["area_lost"] == pytest.approx(0.1 * 0.35 + 0.4 * 0.8 + 0.5 * 0.85)
+    assert area["floor"] == 0.2
+    # A curve that never reaches what is enough, and a share of less than a node.
+    low = pd.DataFrame(rows).assign(completeness=0.5)
+    found = pd.DataFrame(tables.curve_measures(low, "column", nodes)).set_index(["measure", "at"])
+    assert np.isnan(found["value"]["needed", 0.8])
+    assert found["value"]["held", 320 / 401_408] == pytest.approx(0.7)  # of the first node
+    # By grafted parameters others come first.
+    other = pd.DataFrame(rows).assign(ranking="grafted")
+    found = pd.DataFrame(tables.curve_measures(other, "attention", nodes)).set_index(
+        ["measure", "at"]
+    )
+    assert found["value"]["held", 0.1] == 0.0
 
 
-def test_orders_put_most_first_and_break_ties_by_chance(tiny: Tiny) -> None:
-    nodes = Nodes.of(tiny.model, "attention")
-    everything = ~ParameterSet.empty(nodes.space)
-    shared, grafted = (everything.sample(n, generator(n)) for n in (3000, 40))
-    counted = {"shared": shared, "grafted": grafted}
-    by = orders(nodes, counted, 3, generator(0))
-    assert list(by) == [("shared", 0), ("grafted", 0), *(("random", d) for d in range(3))]
-    weight = nodes.table["weight"].to_numpy()
-    for name, chosen in counted.items():
-        score = (nodes.counts(chosen) * weight)[by[name, 0]]
-        assert (np.diff(score) <= 0).all()
-    assert all(sorted(order.tolist()) == list(range(len(nodes))) for order in by.values())
-    assert len({order.tobytes() for order in by.values()}) == 5
-    again = orders(nodes, counted, 3, generator(0))
-    assert all(np.array_equal(by[key], again[key]) for key in by)
-    # Without any count all orders are chance: equal nodes are not in the order of layers.
-    nothing = ParameterSet.empty(nodes.space)
-    tied = orders(nodes, {"shared": nothing}, 0, generator(0))
-    assert tied["shared", 0].tolist() != list(range(len(nodes)))
-    if tiny.architecture == "llama":  # two key and value heads for four query heads
-        assert set(weight.tolist()) == {1.0, 2.0}
+def test_fitted_people_are_those_of_grafting(tiny: Tiny) -> None:
+    asked = tiny.facts.qa[tiny.facts.qa["split"] == "out"]
+    everyone = fitted_people(asked, None, 7, "out")
+    assert sorted(everyone) == sorted(asked["individual"].unique())
+    assert sorted(fitted_people(asked, 999, 7, "out")) == sorted(everyone)
+    some = fitted_people(asked, 3, 7, "out")
+    assert len(set(some)) == 3 and set(some) <= set(everyone)
+    assert set(some) != set(fitted_people(asked, 3, 8, "out"))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from factrecall.experiments.circuits.continuity import exchanged, lasting
+from factrecall.experiments.circuits.continuity import measure_continuity, shuffle_outcomes
 from factrecall.runtime.seeds import generator
 
 
@@ -21,10 +21,10 @@ def questions(count: int) -> pd.DataFrame:
 
 def test_by_hand() -> None:
     right = np.array([[0, 1, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [1, 1, 0, 0], [1, 1, 0, 0]], bool)
-    table = lasting(right, questions(4)).set_index(["individual", "relation"])
+    table = measure_continuity(right, questions(4)).set_index(["individual", "relation"])
     assert table.index.tolist() == [(0, "job"), (0, "city"), (1, "job")]  # never right: left out
     row = table.loc[(0, "job")]
-    assert row[["asked", "right", "first", "last", "streak"]].tolist() == [5, 3, 1, 4, 2]
+    assert row[["evaluated", "right", "first", "last", "streak"]].tolist() == [5, 3, 1, 4, 2]
     assert row["overall"] == pytest.approx(3 / 4) and row["longest"] == pytest.approx(2 / 4)
     assert row["retained"]
     assert table["overall"].tolist()[1:] == [1.0, 1.0]
@@ -33,7 +33,7 @@ def test_by_hand() -> None:
 
 @given(right=arrays(bool, st.tuples(st.integers(1, 12), st.just(6))))
 def test_against_a_loop(right: np.ndarray) -> None:
-    found = lasting(right, questions(6))
+    found = measure_continuity(right, questions(6))
     rows = iter(found.itertuples())
     for column in right.T:
         times = np.flatnonzero(column)
@@ -53,10 +53,10 @@ def test_exchanging_keeps_the_curves_of_relations_and_loses_who_is_right() -> No
     people = rng.random(40) < 0.5
     right = np.tile(people, (30, 1))  # who is right stays right
     asked = questions(40)
-    mixed = exchanged(right, asked, generator(1))
+    mixed = shuffle_outcomes(right, asked, generator(1))
     for relation in ("job", "city"):
         columns = (asked["relation"] == relation).to_numpy()
         assert np.array_equal(right[:, columns].sum(1), mixed[:, columns].sum(1))
-    assert lasting(right, asked)["overall"].mean() == 1.0
-    assert lasting(mixed, asked)["longest"].mean() < 0.5
+    assert measure_continuity(right, asked)["overall"].mean() == 1.0
+    assert measure_continuity(mixed, asked)["longest"].mean() < 0.5
     assert (right == np.tile(people, (30, 1))).all()  # the outcomes themselves are untouched

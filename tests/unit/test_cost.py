@@ -158,7 +158,7 @@ def test_examples_and_traced_ones_are_counted(paper: Study) -> None:
 
 def test_sweeps_ask_all_steps_or_where_the_curve_bends(paper: Study) -> None:
     shape = model_info(paper, "llama-3.2-3b").shape
-    column = Job("intervene", "llama-3.2-3b", "mix", 0, kind="column", by="controls")
+    column = Job("intervene", "llama-3.2-3b", "mix", 0, kind="column", by="baseline")
     steps, share, orders = asked_steps(paper, shape, column)
     forward = -(-401_408 // 8192) + 1  # fewer than adaptive steps would be
     assert orders == 4 and 4 * 2 * forward < steps < 4 * (forward + 200) and share > 0.9

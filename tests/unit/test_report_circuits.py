@@ -16,7 +16,13 @@ import pytest
 from factrecall.experiments.case_study.claims import case_claims
 from factrecall.experiments.case_study.data import SHOWN, Case, CaseFiles, read_case
 from factrecall.experiments.case_study.figures import CASE_DATA, LOOKS_DATA, draw_case, draw_looks
-from factrecall.experiments.case_study.stage import ATTENTION, CASE, LENS, LOOKS, TOKENS
+from factrecall.experiments.case_study.tables import (
+    ATTENTION,
+    CASE,
+    LENS,
+    ROLES_ATTENDED,
+    TOKENS,
+)
 from factrecall.experiments.circuits.caveats import (
     case_cautions,
     continuity_cautions,
@@ -41,14 +47,14 @@ from factrecall.experiments.circuits.numbers import (
     sweeps_table,
 )
 from factrecall.experiments.circuits.section import alternatives, circuits
-from factrecall.experiments.circuits.stage import QUESTIONS, STEPS
 from factrecall.experiments.circuits.summary import (
     CIRCUITS,
     HEADS,
     INTERVENTIONS,
     SWEEPS,
-    numbers,
+    curve_measures,
 )
+from factrecall.experiments.circuits.tables import QUESTIONS, STEPS
 from factrecall.experiments.common.prompts import ROLES
 from factrecall.report.claim import Claim
 from factrecall.report.measures import TableFiles, read_measures
@@ -99,7 +105,8 @@ def intervention_rows(
                 parts.append(
                     table.assign(
                         model="m", tuning=tuning, seed=seed, kind=kind, direction=direction,
-                        priority=priority, draw=draw, completeness=floor + (1 - floor) * part,
+                        ranking=priority, random_order=draw,
+                        completeness=floor + (1 - floor) * part,
                         accuracy=0.4 * part, shared_fraction=held, grafted_fraction=share,
                     )
                 )  # fmt: skip
@@ -110,7 +117,7 @@ def circuit_rows(interventions: pd.DataFrame) -> pd.DataFrame:
     """Read the numbers off sweeps, as the experiment does."""
     run = ["model", "tuning", "seed", "kind"]
     parts = [
-        pd.DataFrame(numbers(rows, str(key[3]), node_rows(rows, NODES[str(key[3])]))).assign(
+        pd.DataFrame(curve_measures(rows, str(key[3]), node_rows(rows, NODES[str(key[3])]))).assign(
             **dict(zip(run, key, strict=True))
         )
         for key, rows in interventions.groupby(run, sort=False)
@@ -120,7 +127,7 @@ def circuit_rows(interventions: pd.DataFrame) -> pd.DataFrame:
 
 def node_rows(interventions: pd.DataFrame, count: int) -> pd.DataFrame:
     """Make nodes that hold as much of S, one by one, as the steps say."""
-    rows = interventions[interventions["priority"] == "shared"].sort_values("nodes")
+    rows = interventions[interventions["ranking"] == "shared"].sort_values("nodes")
     rows = rows.drop_duplicates("nodes")
     held = np.interp(np.arange(count + 1), rows["nodes"], rows["shared_fraction"])
     shared = np.rint(1e6 * np.diff(held)).astype(int)
@@ -162,8 +169,8 @@ def continuity_rows(
 
 def sweep_rows(interventions: pd.DataFrame, worst: float = 0.004) -> pd.DataFrame:
     """Make sweeps of which not all steps were asked."""
-    keys = ["model", "tuning", "seed", "kind", "direction", "priority", "draw"]
-    table = interventions.groupby(keys, sort=False).size().rename("asked").reset_index()
+    keys = ["model", "tuning", "seed", "kind", "direction", "ranking", "random_order"]
+    table = interventions.groupby(keys, sort=False).size().rename("evaluated").reset_index()
     return table.assign(steps=4000, held_out=5, worst=worst)[list(SWEEPS)]
 
 
@@ -248,7 +255,7 @@ def write_case(
                     for role in ROLES:
                         key = (tuning, form, person, relation, True, role)
                         looks.append((*key, weights.get(role, 0.0)))
-    write_table(files.looks, pd.DataFrame(looks, columns=list(LOOKS)), LOOKS)
+    write_table(files.looks, pd.DataFrame(looks, columns=list(ROLES_ATTENDED)), ROLES_ATTENDED)
     return files
 
 
@@ -294,7 +301,7 @@ def test_curves_of_seeds_are_laid_on_one_another(measures: CircuitMeasures) -> N
     line = curves[
         (curves["tuning"] == "mix")
         & (curves["direction"] == "forward")
-        & (curves["priority"] == "random")
+        & (curves["ranking"] == "random")
         & (curves["quantity"] == "completeness")
     ].set_index("nodes")
     # Random curves are straight here, so that steps which a seed lacks are on its lines.
@@ -466,7 +473,7 @@ def test_s_in_one_tensor_and_its_end_are_told(tmp_path: Path) -> None:
     one = (heads["layer"] == 0) & (heads["projection"] == "V")
     heads.loc[~one, "shared"] = 1
     rows = intervention_rows()
-    rows.loc[(rows["nodes"] >= 10) & (rows["priority"] == "shared"), "shared_fraction"] = 1.0
+    rows.loc[(rows["nodes"] >= 10) & (rows["ranking"] == "shared"), "shared_fraction"] = 1.0
     placed = measures_of(tmp_path, frames(rows, heads=heads))
     said = " ".join(kind_cautions(placed, "attention"))
     assert "V of layer 0, which has 8.3 % of the nodes" in said
@@ -547,7 +554,7 @@ def test_a_seed_that_never_gets_there_is_counted(tmp_path: Path) -> None:
 
 def test_sweeps_asked_at_every_step_need_no_table(tmp_path: Path) -> None:
     rows = intervention_rows()
-    every = sweep_rows(rows).assign(steps=7, asked=8)
+    every = sweep_rows(rows).assign(steps=7, evaluated=8)
     assert sweeps_table(measures_of(tmp_path, frames(rows, sweeps=every))) is None
 
 
@@ -596,7 +603,7 @@ def test_data_of_figures_are_what_is_drawn(measures: CircuitMeasures, tmp_path: 
     folder = tmp_path / "figures"
     curves = read_table(folder / "circuits_mlp.parquet", CURVES)
     assert set(curves["kind"]) == {"column"}
-    assert len(curves.drop_duplicates(["tuning", "direction", "priority", "quantity"])) == 36
+    assert len(curves.drop_duplicates(["tuning", "direction", "ranking", "quantity"])) == 36
     parts = read_table(folder / "heads.parquet", HEADS_DATA)
     sums = parts.groupby(["tuning", "chosen"])["part"].sum()
     assert sums.tolist() == pytest.approx([1.0] * 4)

@@ -56,7 +56,7 @@ def wildcards(stage: str) -> dict[str, str]:
     if stage == "graft":
         return {"seed": "1"}
     if stage == "intervene":
-        return {"kind": "attention", "by": "controls"}
+        return {"kind": "attention", "by": "baseline"}
     return {"model": MODEL} if stage in ("pretrain", "fetch-model", "draw-figures") else {}
 
 
@@ -181,7 +181,7 @@ def test_draws_are_of_the_controls_alone(study: Study) -> None:
         return parameters(of, "intervene", kind="attention", by=by)
 
     assert told(study, "shared") == told(edited, "shared")
-    assert told(study, "controls") != told(edited, "controls")
+    assert told(study, "baseline") != told(edited, "baseline")
 
 
 def test_where_the_study_runs_is_not_in_the_report(study: Study) -> None:

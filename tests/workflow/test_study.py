@@ -117,7 +117,7 @@ def test_shared_tables_have_every_row(results: Path, study: Study) -> None:
 
 def test_circuits_have_every_sweep_and_agree_with_grafting(results: Path, study: Study) -> None:
     steps = read_table(results / "tables/interventions.parquet", INTERVENTIONS)
-    keys = ["model", "tuning", "seed", "kind", "direction", "priority", "draw"]
+    keys = ["model", "tuning", "seed", "kind", "direction", "ranking", "random_order"]
     draws = [
         ("shared", 0),
         ("grafted", 0),

@@ -21,7 +21,7 @@ rule intervene:
     wildcard_constraints:
         tuning="stage|mix",
         kind=one_of(KINDS),
-        by="shared|controls",
+        by="shared|baseline",
     conda:
         ENVIRONMENT
     threads: STUDY.compute.threads

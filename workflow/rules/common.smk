@@ -153,7 +153,7 @@ CIRCUITS = [
     {**history, "kind": kind, "by": by}
     for history in HISTORIES
     for kind in KINDS
-    for by in ["shared", "controls"]
+    for by in ["shared", "baseline"]
 ]
 # The models of the case study: both tunings of the first seed.
 CASES = [

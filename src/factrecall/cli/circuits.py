@@ -51,7 +51,7 @@ def add(commands: Any) -> None:
     circuits.each(
         "--intervention",
         (*RUN, "KIND", "BY", "STEPS", "CURVES", "NODES", "QUESTIONS"),
-        "the files of one job; for each kind once by shared and once by controls",
+        "the files of one job; for each kind once by shared and once by baseline",
     )
     for name, text in TABLES.items():
         circuits.output(f"--{name}", f"the table of {text} to write")
@@ -73,7 +73,7 @@ def add(commands: Any) -> None:
 
 
 def _intervene(options: argparse.Namespace) -> None:
-    by = "controls" if options.sets is None else "shared"
+    by = "baseline" if options.sets is None else "shared"
     study, settings, provenance = open_study(options, kind=options.kind, by=by)
     device = device_of(study)
     from factrecall.experiments.circuits.stage import intervene

@@ -44,7 +44,7 @@ class Job:
     seed: int = 0
     split: str = ""
     kind: Literal["attention", "column", "unit", ""] = ""
-    by: Literal["shared", "controls", ""] = ""
+    by: Literal["shared", "baseline", ""] = ""
 
     @property
     def rule(self) -> str:
@@ -81,7 +81,7 @@ def _of_history(study: Study, name: str, tuning: str, seed: int) -> Iterator[Job
         yield Job("graft-without-shared", *known, split)
     for kind in kinds_of(study):
         yield Job("intervene", *known, kind=kind, by="shared")
-        yield Job("intervene", *known, kind=kind, by="controls")
+        yield Job("intervene", *known, kind=kind, by="baseline")
 
 
 def kinds_of(study: Study) -> list[Literal["attention", "column", "unit"]]:

@@ -114,7 +114,7 @@ def _jobs(study: Study, stage: str, name: str, tuning: str) -> list[Job]:
     if stage in ("graft", "graft-without-shared"):
         return [replace(job, split=split) for split in ("in", "out")]
     if stage == "intervene":
-        return [replace(job, kind=kind, by="controls") for kind in kinds_of(study)]
+        return [replace(job, kind=kind, by="baseline") for kind in kinds_of(study)]
     return [job]
 
 

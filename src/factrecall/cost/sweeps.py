@@ -93,7 +93,7 @@ def asked_steps(study: Study, shape: Shape, job: Job) -> tuple[float, float, int
     """
     circuits = study.circuits
     size = getattr(circuits, job.kind)
-    orders = 1 + (circuits.random_orders if job.by == "controls" else 0)
+    orders = 1 + (circuits.random_orders if job.by == "baseline" else 0)
     nodes, steps, share = nodes_of(shape, job.kind), 0.0, 0.0
     for each in (size.forward, size.backward):
         count = -(-nodes // each)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from factrecall.data.files import FactFiles
 from factrecall.experiments.case_study.data import CaseFiles
-from factrecall.experiments.circuits.sweep import BY
+from factrecall.experiments.circuits.tables import BY
 from factrecall.parameters.nodes import KINDS
 from factrecall.report.measures import COMPARED, SPLIT_NAMES, TableFiles
 from factrecall.report.page import write_report

@@ -110,7 +110,7 @@ def _intervene(study: Study, kind: str, by: str) -> Settings:
         "kind": kind,
         "size": getattr(study.circuits, kind),
         "steps": study.circuits.steps,
-        "draws": study.circuits.random_orders if by == "controls" else 0,
+        "draws": study.circuits.random_orders if by == "baseline" else 0,
         "individuals": study.circuits.individuals,
         "grafted_individuals": study.grafting.fit_individuals,
         "max_eval_tokens": study.recall.max_eval_tokens,

@@ -1,4 +1,4 @@
-"""What one attention head does: where it looks, and what its output says as logits."""
+"""One attention head: its attention pattern, its output, and the logit lens of the output."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def telling(model: PreTrainedModel) -> Iterator[None]:
-    """Let a model tell its attention weights, which its fast kernels do not."""
+def eager_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Make a model return its attention weights, which its fast kernels do not."""
     usual = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:
@@ -27,15 +27,15 @@ def telling(model: PreTrainedModel) -> Iterator[None]:
         model.set_attn_implementation(usual)
 
 
-def look(
+def run_head(
     model: PreTrainedModel, tokens: torch.Tensor, layer: int, head: int
 ) -> tuple[np.ndarray, torch.Tensor]:
-    """Run a prompt and watch one head.
+    """Run a prompt and return what one head does.
 
     Parameters
     ----------
     model : PreTrainedModel
-        Inside `telling`.
+        Inside `eager_attention`.
     tokens : int64 tensor, shape (length,)
         The prompt.
     layer, head : int
@@ -43,14 +43,14 @@ def look(
 
     Returns
     -------
-    weights : float32 ndarray, shape (length, length)
+    pattern : float32 ndarray, shape (length, length)
         How much each token (first axis) attends to each.
     output : tensor, shape (width,)
-        What the head adds to the attention output at the last token; a norm that a model puts
-        behind its attention, as OLMo 2 and Gemma 2 do, is not applied.
+        What the head adds to the attention output at the last token, before any norm behind the
+        attention (OLMo 2, Gemma 2).
     """
-    anatomy = architecture_of(model.config)
-    project = anatomy.output_of(anatomy.layers_of(model)[layer])
+    spec = architecture_of(model.config)
+    project = spec.output_of(spec.layers_of(model)[layer])
     taken: list[torch.Tensor] = []
     handle = project.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0]))
     try:
@@ -61,25 +61,27 @@ def look(
     heads = taken[0][0, -1].view(model.config.num_attention_heads, -1)
     alone = torch.zeros_like(heads)
     with torch.inference_mode():
-        nothing = project(alone.view(1, -1))  # the bias, which is no head's
+        bias = project(alone.view(1, -1))  # of no head
         alone[head] = heads[head]
-        output = project(alone.view(1, -1)) - nothing
+        output = project(alone.view(1, -1)) - bias
     return result.attentions[layer][0, head].float().cpu().numpy(), output[0]
 
 
-def lens(model: PreTrainedModel, state: torch.Tensor, kept: int, also: list[int]) -> pd.DataFrame:
-    """Read a state through the last norm and the output head (the logit lens).
+def logit_lens(
+    model: PreTrainedModel, state: torch.Tensor, top: int, also: list[int]
+) -> pd.DataFrame:
+    """Apply the last norm and the output head to a state.
 
     Parameters
     ----------
     model : PreTrainedModel
-        Whose norm and output head.
+        Its norm and output head are applied.
     state : tensor, shape (width,)
-        What is read.
-    kept : int
-        How many of the likeliest tokens are wanted.
+        Of the residual stream, or a part of it.
+    top : int
+        How many of the likeliest tokens are returned.
     also : list of int
-        Tokens that are wanted whatever their rank.
+        Tokens that are returned whatever their rank.
 
     Returns
     -------
@@ -92,6 +94,6 @@ def lens(model: PreTrainedModel, state: torch.Tensor, kept: int, also: list[int]
     order = logits.argsort(descending=True, stable=True)
     rank = torch.empty_like(order)
     rank[order] = torch.arange(1, len(order) + 1)
-    wanted = list(dict.fromkeys([*order[:kept].tolist(), *also]))
-    table = pd.DataFrame({"id": wanted, "rank": rank[wanted], "logit": logits[wanted]})
+    tokens = list(dict.fromkeys([*order[:top].tolist(), *also]))
+    table = pd.DataFrame({"id": tokens, "rank": rank[tokens], "logit": logits[tokens]})
     return table.sort_values("rank", ignore_index=True)

@@ -8,12 +8,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from factrecall.experiments.case_study.stage import ATTENTION, CASE, LENS, LOOKS, TOKENS
+from factrecall.experiments.case_study.tables import (
+    ATTENTION,
+    CASE,
+    LENS,
+    ROLES_ATTENDED,
+    TOKENS,
+)
 from factrecall.experiments.common.prompts import ROLES
 from factrecall.report.measures import COMPARED
 from factrecall.runtime.storage import read_table
 
-FORMAT_NAMES = {"bio": "told", "qa": "asked"}
+FORMAT_NAMES = {"bio": "told", "qa": "evaluated"}
 
 SHOWN = 32
 """So many places of a prompt are shown; see `Case.shown_tokens`."""
@@ -168,5 +174,5 @@ def read_case(files: CaseFiles) -> Case:
         tokens=read_table(files.tokens, TOKENS),
         attention=read_table(files.attention, ATTENTION),
         logits=read_table(files.logits, LENS),
-        looks=read_table(files.looks, LOOKS),
+        looks=read_table(files.looks, ROLES_ATTENDED),
     )

@@ -1,8 +1,7 @@
-"""Which steps of a sweep are asked: every one, each n-th, or those where the curve bends.
+"""Which steps of a sweep are evaluated: every n-th one, or more of them where the curve bends.
 
-Where a step is dear, a curve need not be asked everywhere: steps are halved where the middle of
-two is not on the line between them, and steps that were held out then test every line. A curve is
-done only when as many fresh steps as are to be held out all lie within the tolerance.
+The adaptive grid halves an interval while its middle is not on the line between its ends. Steps
+drawn at random then test the lines: the grid is done when a fresh draw lies within the tolerance.
 """
 
 from __future__ import annotations
@@ -10,22 +9,29 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from factrecall.experiments.circuits.settings import AdaptiveSteps, AllSteps
+
+Evaluate = Callable[[int], float]
+"""From a step to the curve's value there."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A curve as it was asked.
+    """An evaluated curve.
 
     Attributes
     ----------
     values : dict of int to float
-        By step; the first and the last are always there.
+        By step; the first and the last step are always there.
     held_out : int
         How many steps tested the lines between the others and were then added to them.
     worst : float
-        The largest distance of one of these from its line; NaN if there were none.
+        The largest distance of a tested step from its line; NaN if none was tested.
     """
 
     values: dict[int, float]
@@ -33,84 +39,90 @@ class Curve:
     worst: float
 
 
-def each(ask: Callable[[int], float], steps: int, stride: int) -> Curve:
-    """Ask every `stride`-th step of 0 to `steps`, and the last."""
+def evaluate_curve(
+    evaluate: Evaluate, steps: int, settings: AllSteps | AdaptiveSteps, rng: np.random.Generator
+) -> Curve:
+    """Evaluate a curve from step 0 to `steps`, as configured by `circuits.steps`."""
+    if settings.method == "all":
+        return regular_grid(evaluate, steps, settings.stride)
+    bounds = settings.intervals, settings.tolerance, settings.held_out
+    return adaptive_grid(evaluate, steps, *bounds, rng)
+
+
+def regular_grid(evaluate: Evaluate, steps: int, stride: int) -> Curve:
+    """Evaluate every `stride`-th step of 0 to `steps`, and the last."""
     chosen = sorted({*range(0, steps + 1, stride), steps})
-    return Curve({step: ask(step) for step in chosen}, 0, float("nan"))
+    return Curve({step: evaluate(step) for step in chosen}, 0, float("nan"))
 
 
-def adaptive(
-    ask: Callable[[int], float],
+def adaptive_grid(
+    evaluate: Evaluate,
     steps: int,
-    first: int,
+    intervals: int,
     tolerance: float,
     held_out: int,
     rng: np.random.Generator,
 ) -> Curve:
-    """Ask where the curve bends.
+    """Evaluate more steps where the curve bends.
 
     Parameters
     ----------
-    ask : callable
+    evaluate : callable
         From a step to the curve's value there.
     steps : int
         The last step; the first is 0.
-    first : int
+    intervals : int
         How many intervals to begin with.
     tolerance : float
-        How far a step may lie from the line between the asked steps around it.
+        How far a step may lie from the line between the evaluated steps around it.
     held_out : int
-        How many steps test the lines. They are drawn among those not asked; while one of them is
-        too far off, its surroundings are asked more closely and as many are drawn anew.
+        How many steps test the lines. They are drawn from those not evaluated; while one of them
+        is too far off, its intervals are refined and as many are drawn anew.
     rng : Generator
         Draws them.
 
     Returns
     -------
     Curve
-        Steps that were not asked are on the lines between those that were. The tested ones, which
-        are drawn evenly, are within `tolerance` of theirs; if no steps are left to test, all were
-        asked.
+        The tested steps are within `tolerance` of their lines; if no steps are left to test, all
+        were evaluated.
     """
     known: dict[int, float] = {}
 
     def value(step: int) -> float:
         if step not in known:
-            known[step] = ask(step)
+            known[step] = evaluate(step)
         return known[step]
 
-    def halve(low: int, high: int) -> None:
+    def refine(low: int, high: int) -> None:
         if high - low < 2:
             return
         middle = (low + high) // 2
-        expected = _between(known, (low, high), middle)
-        if abs(value(middle) - expected) > tolerance:
-            halve(low, middle)
-            halve(middle, high)
+        if abs(value(middle) - _on_line(known, (low, high), middle)) > tolerance:
+            refine(low, middle)
+            refine(middle, high)
 
-    grid = sorted({round(i * steps / first) for i in range(first + 1)})
+    grid = sorted({round(i * steps / intervals) for i in range(intervals + 1)})
     for step in grid:
         value(step)
     for low, high in pairwise(grid):
-        halve(low, high)
+        refine(low, high)
     while True:
-        asked = sorted(known)
-        rest = np.setdiff1d(np.arange(steps + 1), asked)
-        drawn = np.sort(rng.choice(rest, min(held_out, len(rest)), replace=False)).tolist()
-        if not drawn:
-            return Curve(dict(sorted(known.items())), 0, float("nan"))
-        off = {}
-        for step in drawn:
-            around = _around(asked, step)
-            off[step] = abs(value(step) - _between(known, around, step))
-        worst = max(off.values())
-        if worst <= tolerance:
-            return Curve(dict(sorted(known.items())), len(drawn), worst)
-        for step in drawn:
+        evaluated = sorted(known)
+        rest = np.setdiff1d(np.arange(steps + 1), evaluated)
+        tested = np.sort(rng.choice(rest, min(held_out, len(rest)), replace=False)).tolist()
+        off = {
+            step: abs(value(step) - _on_line(known, _around(evaluated, step), step))
+            for step in tested
+        }
+        worst = max(off.values(), default=float("nan"))
+        if not worst > tolerance:
+            return Curve(dict(sorted(known.items())), len(tested), worst)
+        for step in tested:
             if off[step] > tolerance:
                 low, high = _around(sorted(known.keys() - {step}), step)
-                halve(low, step)
-                halve(step, high)
+                refine(low, step)
+                refine(step, high)
 
 
 def _around(steps: Sequence[int], step: int) -> tuple[int, int]:
@@ -118,6 +130,6 @@ def _around(steps: Sequence[int], step: int) -> tuple[int, int]:
     return steps[place - 1], steps[place]
 
 
-def _between(known: dict[int, float], ends: tuple[int, int], step: int) -> float:
+def _on_line(known: dict[int, float], ends: tuple[int, int], step: int) -> float:
     low, high = ends
     return known[low] + (known[high] - known[low]) * (step - low) / (high - low)

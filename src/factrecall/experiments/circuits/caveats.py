@@ -106,7 +106,7 @@ def _order(measures: CircuitMeasures, kind: str) -> str:
     curves = measures.curves(kind)
     line = curves[
         (curves["tuning"] == "mix")
-        & (curves["priority"] == "shared")
+        & (curves["ranking"] == "shared")
         & (curves["quantity"] == "shared_fraction")
     ]
     full = line[line["mean"] >= ALL]
@@ -145,7 +145,7 @@ def _coarse(measures: CircuitMeasures) -> str:
 def continuity_cautions(measures: CircuitMeasures, kind: str) -> list[str]:
     """Say where most of what lasts was there before any node was."""
     rows = measures.continuous(kind, "mix", shuffled=False)
-    always = rows["right"] == rows["asked"]
+    always = rows["right"] == rows["evaluated"]
     if not len(rows) or not always.mean() > MOSTLY:
         return []
     return [

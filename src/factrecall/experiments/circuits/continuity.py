@@ -1,9 +1,9 @@
-"""Continuity: whether what a circuit answers rightly stays right as more nodes are grafted.
+"""Continuity: whether an attribute that is right stays right as more nodes are grafted.
 
-If the MLP is a base of knowledge, an attribute that is once there stays while nodes are added
-(paper, appendix A.6.1 and table 4; method, section 8). Nothing in the measures tells staying from
-coming and going often, so they are also taken of outcomes exchanged, step by step, between the
-people asked for one relation: those have the same curves and no one's continuity.
+If the MLP stores facts, an attribute that is once right stays so while nodes are grafted (paper,
+appendix A.6.1 and table 4; docs/method.md). The ratios need a baseline: they are also taken of
+outcomes shuffled, step by step, between the people of one relation. These have the same curves,
+and no attribute of theirs stays right by itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CONTINUITY = {
     "shuffled": "bool",
     "individual": "int32",
     "relation": "string",
-    "asked": "int32",
+    "evaluated": "int32",
     "right": "int32",
     "first": "int32",
     "last": "int32",
@@ -30,14 +30,14 @@ CONTINUITY = {
 }
 """Columns of ``tables/continuity.parquet``: a row an attribute that is right at any step.
 
-Of forward sweeps by shared parameters. `asked` steps, of which `right` many are right, the `first`
-and the `last` of them counted from 0, `streak` the most in a row; `overall` and `longest` are right
-and streak over the steps from first to last, `retained` says whether the last step of all is
-right. `shuffled` rows are of outcomes exchanged between people.
+Of forward sweeps ranked by S. Of the `evaluated` steps `right` are right, `first` and `last` are
+the ends of these, counted from 0, and `streak` the most in a row. `overall` and `longest` are right
+and streak over the steps from first to last; `retained`: the last step of all is right. `shuffled`
+rows are of outcomes shuffled between people.
 """
 
 
-def lasting(right: np.ndarray, questions: pd.DataFrame) -> pd.DataFrame:
+def measure_continuity(right: np.ndarray, questions: pd.DataFrame) -> pd.DataFrame:
     """Measure every attribute that is right at any step.
 
     Parameters
@@ -50,7 +50,7 @@ def lasting(right: np.ndarray, questions: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        The columns of ``CONTINUITY`` that tell of one attribute.
+        Columns of ``CONTINUITY`` from `individual` on.
     """
     steps = len(right)
     times = right.sum(0)
@@ -63,7 +63,7 @@ def lasting(right: np.ndarray, questions: pd.DataFrame) -> pd.DataFrame:
         np.maximum(streak, run, out=streak)
     window = np.maximum(last - first + 1, 1)
     table = questions[["individual", "relation"]].assign(
-        asked=steps,
+        evaluated=steps,
         right=times,
         first=first,
         last=last,
@@ -75,8 +75,10 @@ def lasting(right: np.ndarray, questions: pd.DataFrame) -> pd.DataFrame:
     return table[times > 0]
 
 
-def exchanged(right: np.ndarray, questions: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
-    """Exchange outcomes between people, anew at every step, within each relation."""
+def shuffle_outcomes(
+    right: np.ndarray, questions: pd.DataFrame, rng: np.random.Generator
+) -> np.ndarray:
+    """Shuffle outcomes between people, anew at every step, within each relation."""
     result = right.copy()
     for columns in questions.groupby("relation").indices.values():
         for row in result:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MultipleLocator
 
-from factrecall.experiments.circuits.stage import QUESTIONS, STEPS
+from factrecall.experiments.circuits.tables import QUESTIONS, STEPS
 from factrecall.report.style import COLOURS, KIND_LABELS, RELATION_LABELS, new_figure, save_figure
 from factrecall.runtime.storage import read_table
 from factrecall.vocabulary import RELATIONS
@@ -45,7 +45,7 @@ class SweepFiles(NamedTuple):
 def strip(files: SweepFiles) -> pd.DataFrame:
     """Return what is drawn: the forward sweep by shared parameters; columns `CONTINUITY_DATA`."""
     steps, questions = read_table(files.steps, STEPS), read_table(files.questions, QUESTIONS)
-    steps = steps[(steps["direction"] == "forward") & (steps["priority"] == "shared")]
+    steps = steps[(steps["direction"] == "forward") & (steps["ranking"] == "shared")]
     ever = sorted({int(number) for right in steps["right"] for number in right})
     people = questions.loc[questions["question"].isin(ever), "individual"].drop_duplicates()
     chosen = questions[questions["individual"].isin(people.head(PEOPLE))]

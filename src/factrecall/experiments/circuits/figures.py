@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MultipleLocator
 
 from factrecall.experiments.circuits.measures import CURVES, CircuitMeasures
-from factrecall.experiments.circuits.sweep import PRIORITIES
+from factrecall.experiments.circuits.tables import RANKINGS
 from factrecall.models.architectures import PROJECTIONS
 from factrecall.report.measures import COMPARED
 from factrecall.report.style import (
@@ -76,7 +76,7 @@ def draw_circuits(measures: CircuitMeasures, kinds: tuple[str, ...], stem: Path)
             )  # fmt: skip
             _draw_kind(part.subplots(3, 2, sharex=True, sharey="row"), curves, kind)
         if there:
-            handles = _legend(set(data["priority"]))
+            handles = _legend(set(data["ranking"]))
             figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8)
         save_figure(figure, data, stem, CURVES)
 
@@ -109,8 +109,8 @@ def _draw_completeness(axes: Axes, rows: pd.DataFrame, every: pd.DataFrame) -> N
     if rows.empty:
         axes.text(0.5, 0.5, "nothing recalled", transform=axes.transAxes, ha="center", fontsize=8)
         return
-    for priority in PRIORITIES:
-        line = rows[rows["priority"] == priority]
+    for priority in RANKINGS:
+        line = rows[rows["ranking"] == priority]
         colour = PRIORITY_COLOURS[priority]
         axes.fill_between(
             100 * line["share"], 100 * line["low"], 100 * line["high"],
@@ -126,7 +126,7 @@ def _draw_completeness(axes: Axes, rows: pd.DataFrame, every: pd.DataFrame) -> N
 
 
 def _draw_held(axes: Axes, rows: pd.DataFrame) -> None:
-    rows = rows[rows["priority"] == "shared"]
+    rows = rows[rows["ranking"] == "shared"]
     for quantity, look in (("shared_fraction", _LINES["shared"]), ("grafted_fraction", _GRAFTED)):
         line = rows[rows["quantity"] == quantity]
         axes.plot(100 * line["share"], 100 * line["mean"], color=PRIORITY_COLOURS["shared"], **look)
@@ -138,7 +138,7 @@ def _draw_held(axes: Axes, rows: pd.DataFrame) -> None:
 def _legend(there: set[str]) -> list[Line2D | Patch]:
     orders = [
         Line2D([], [], color=PRIORITY_COLOURS[p], label=PRIORITY_LABELS[p], **_LINES[p])
-        for p in PRIORITIES
+        for p in RANKINGS
         if p in there
     ]
     colour = PRIORITY_COLOURS["shared"]

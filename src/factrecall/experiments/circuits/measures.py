@@ -28,7 +28,7 @@ CURVES = {
     "kind": "string",
     "tuning": "string",
     "direction": "string",
-    "priority": "string",
+    "ranking": "string",
     "quantity": "string",
     "nodes": "int32",
     "share": "float64",
@@ -78,12 +78,12 @@ class CircuitMeasures:
     @property
     def random(self) -> bool:
         """Whether there are random orders to compare with."""
-        return bool((self.interventions["priority"] == "random").any())
+        return bool((self.interventions["ranking"] == "random").any())
 
     def first_step(self, kind: str, tuning: str, priority: str, direction: str) -> int:
         """Return the fewest nodes that every sweep was asked at, but none; 0 without a sweep."""
         rows = self._sweeps(kind, tuning, priority, direction)
-        least = rows[rows["nodes"] > 0].groupby(["seed", "draw"])["nodes"].min()
+        least = rows[rows["nodes"] > 0].groupby(["seed", "random_order"])["nodes"].min()
         return int(least.max()) if len(least) else 0
 
     def number(
@@ -94,7 +94,7 @@ class CircuitMeasures:
         A seed of which it is not known has NaN.
         """
         rows = self.circuits
-        wanted = {"kind": kind, "tuning": tuning, "priority": priority, "measure": measure}
+        wanted = {"kind": kind, "tuning": tuning, "ranking": priority, "measure": measure}
         for column, value in wanted.items():
             rows = rows[rows[column] == value]
         if at is not None:
@@ -124,13 +124,13 @@ class CircuitMeasures:
         place = max(share * self.nodes(kind), 1)
         found = {
             key: float(np.interp(place, sweep["nodes"], sweep[quantity]))
-            for key, sweep in rows.sort_values("nodes").groupby(["seed", "draw"])
+            for key, sweep in rows.sort_values("nodes").groupby(["seed", "random_order"])
         }
         return _by_seed(pd.Series(found).groupby(level=0).agg(_mean))
 
     def _sweeps(self, kind: str, tuning: str, priority: str, *directions: str) -> pd.DataFrame:
         rows = self.interventions[self.interventions["direction"].isin(directions)]
-        for column, value in {"kind": kind, "tuning": tuning, "priority": priority}.items():
+        for column, value in {"kind": kind, "tuning": tuning, "ranking": priority}.items():
             rows = rows[rows[column] == value]
         return rows
 
@@ -193,7 +193,7 @@ class CircuitMeasures:
     def curves(self, kind: str) -> pd.DataFrame:
         """Return the sweeps over a kind, condensed over seeds and draws; columns ``CURVES``."""
         rows = self.interventions[self.interventions["kind"] == kind]
-        keys = ["tuning", "direction", "priority"]
+        keys = ["tuning", "direction", "ranking"]
         parts = [
             condensed.assign(**dict(zip(keys, key, strict=True)), quantity=quantity)
             for key, sweeps in rows.groupby(keys, sort=False)
@@ -272,7 +272,7 @@ def _condensed(sweeps: pd.DataFrame, quantity: str) -> pd.DataFrame:
         grid = grid[np.linspace(0, len(grid) - 1, POINTS).round().astype(int)]
     lines = [
         np.interp(grid, line["nodes"], line[quantity])
-        for _, line in sweeps.groupby(["seed", "draw"], sort=False)
+        for _, line in sweeps.groupby(["seed", "random_order"], sort=False)
     ]
     if not lines:
         return pd.DataFrame()

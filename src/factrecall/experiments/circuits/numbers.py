@@ -12,7 +12,7 @@ import pandas as pd
 from factrecall.experiments.case_study.data import FORMAT_NAMES, Case
 from factrecall.experiments.circuits.measures import RATIOS, CircuitMeasures
 from factrecall.experiments.circuits.summary import ENOUGH, SHARES
-from factrecall.experiments.circuits.sweep import PRIORITIES
+from factrecall.experiments.circuits.tables import RANKINGS
 from factrecall.experiments.shared_parameters.report_tables import Groups
 from factrecall.report.measures import COMPARED
 from factrecall.report.published import COLUMNS, CONTINUITY, CONTINUITY_SOURCE, HEADS, TOP_HEADS
@@ -64,18 +64,18 @@ def numbers_table(measures: CircuitMeasures, kind: str, paper: str) -> View:
         floor = pd.Series(measures.floor(kind, tuning))
         rows = [
             [p, *(_cell(c.read(kind, tuning, p)) for c in columns)]
-            for p in PRIORITIES
+            for p in RANKINGS
             if measures.number(kind, tuning, p, "area")
         ]
         if tuning == "mix":
             rows += [
                 [f"paper: {p}", *(c.paper.get(p, MISSING) for c in columns)]
-                for p in PRIORITIES[:2]
+                for p in RANKINGS[:2]
                 if any(p in c.paper for c in columns)
             ]
         groups.append((f"{TUNING_LABELS[tuning]}, floor {mean_sd(floor)}", rows))
     steps = (
-        max(measures.first_step(kind, t, p, d) for t in COMPARED for p in PRIORITIES)
+        max(measures.first_step(kind, t, p, d) for t in COMPARED for p in RANKINGS)
         for d in ("forward", "backward")
     )
     drawn = ", of which each is the mean of its random orders" if measures.random else ""
@@ -203,7 +203,7 @@ def continuity_table(measures: CircuitMeasures, paper: str) -> View:
 def sweeps_table(measures: CircuitMeasures) -> View | None:
     """Return how closely sweeps were asked, if any step was left out."""
     rows = measures.sweeps
-    if not (rows["asked"] <= rows["steps"]).any():
+    if not (rows["evaluated"] <= rows["steps"]).any():
         return None
     groups: Groups = []
     for kind in measures.kinds:
@@ -212,7 +212,7 @@ def sweeps_table(measures: CircuitMeasures) -> View | None:
             [
                 f"{TUNING_LABELS[str(tuning)]}, {direction}",
                 f"{part['steps'].max() + 1:,}",
-                f"{part['asked'].mean():,.0f}",
+                f"{part['evaluated'].mean():,.0f}",
                 f"{part['held_out'].mean():.0f}",
                 percent(float(part["worst"].max())),
             ]
@@ -223,7 +223,7 @@ def sweeps_table(measures: CircuitMeasures) -> View | None:
         "How closely sweeps were asked: steps there are, steps asked and, of these, steps held out "
         "to test the lines between the others, all as means over seeds and orders; and how far the "
         "worst of the tested ones was off its line, in points of accuracy.",
-        ["Sweeps", "steps", "asked", "held out", "worst, points"],
+        ["Sweeps", "steps", "evaluated", "held out", "worst, points"],
         groups,
     )
 

@@ -176,7 +176,7 @@ def _sweeps_text(measures: CircuitMeasures, kinds: list[str]) -> str:
     for kind in kinds:
         curves = measures.curves(kind)
         rows = curves[(curves["tuning"] == "mix") & (curves["quantity"] == "completeness")]
-        for (direction, priority), line in rows.groupby(["direction", "priority"], sort=False):
+        for (direction, priority), line in rows.groupby(["direction", "ranking"], sort=False):
             middle = line.iloc[(line["share"] - 0.5).abs().argmin()]
             said.append(
                 f"{KIND_LABELS[kind]}, {direction}, {PRIORITY_LABELS[str(priority)]}: "

@@ -1,4 +1,4 @@
-"""All sweeps of a study together: their tables, and the numbers that the paper makes claims of."""
+"""The study's tables of circuits, and the quantities that the paper makes claims of."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from factrecall.experiments.circuits.continuity import CONTINUITY, exchanged, lasting
-from factrecall.experiments.circuits.stage import CURVES, NODES, QUESTIONS, STEPS, SWEEP
-from factrecall.experiments.circuits.sweep import BY
+from factrecall.experiments.circuits.continuity import (
+    CONTINUITY,
+    measure_continuity,
+    shuffle_outcomes,
+)
+from factrecall.experiments.circuits.tables import BY, CURVES, NODES, QUESTIONS, STEPS, SWEEP
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.storage import read_table, write_table
 
 RUN = {"model": "string", "tuning": "string", "seed": "int32"}
-KEYS = [*RUN, "kind", *SWEEP]
+KEYS = {**RUN, "kind": "string", **SWEEP}
 
 INTERVENTIONS = {
-    **RUN,
-    "kind": "string",
-    "direction": "string",
-    "priority": "string",
-    "draw": "int32",
+    **KEYS,
     "step": "int32",
     "nodes": "int32",
     "completeness": "float64",
@@ -35,12 +34,14 @@ INTERVENTIONS = {
 }
 """Columns of ``tables/interventions.parquet``: a row a step of a sweep.
 
-`completeness` is the accuracy as a share of the whole grafted model's, missing if that knows
-nothing. The fractions are those of the kind's S and γ in the nodes intervened on.
+`completeness` is accuracy over that of the whole grafted model, missing if that is 0. The fractions
+are those of the kind's S and γ in the nodes intervened on.
 """
 
 BY_RELATION = {
-    **{column: INTERVENTIONS[column] for column in [*KEYS, "step", "nodes"]},
+    **KEYS,
+    "step": "int32",
+    "nodes": "int32",
     "relation": "string",
     "n": "int32",
     "correct": "int32",
@@ -48,38 +49,40 @@ BY_RELATION = {
 }
 """Columns of ``tables/interventions_by_relation.parquet``."""
 
-SWEEPS = {
-    **{column: INTERVENTIONS[column] for column in KEYS},
-    **{column: kind for column, kind in CURVES.items() if column != "order"},
-}
-"""Columns of ``tables/sweeps.parquet``: how closely each sweep was asked (`intervene.CURVES`)."""
+SWEEPS = {**KEYS, **{column: kind for column, kind in CURVES.items() if column != "order"}}
+"""Columns of ``tables/sweeps.parquet``: how finely each sweep was evaluated (see ``CURVES``)."""
 
-_COUNTED = {"shared": "int64", "grafted": "int64", "shared_rank": "int32", "grafted_rank": "int32"}
 HEADS = {
     **RUN,
     **{column: kind for column, kind in NODES.items() if column not in ("members", "rank")},
-    **_COUNTED,
+    "shared": "int64",
+    "grafted": "int64",
+    "shared_rank": "int32",
+    "grafted_rank": "int32",
 }
-"""Columns of ``tables/heads.parquet``: a row an attention node (`intervene.NODES`), its parameters
-in S and in γ, and its ranks by these."""
+"""Columns of ``tables/heads.parquet``: a row an attention node (see ``NODES``), its parameters in S
+and in γ, and its ranks by these."""
 
 CIRCUITS = {
-    **{column: INTERVENTIONS[column] for column in [*RUN, "kind", "priority", "draw"]},
+    **RUN,
+    "kind": "string",
+    "ranking": "string",
+    "random_order": "int32",
     "measure": "string",
     "at": "float64",
     "value": "float64",
 }
-"""Columns of ``tables/circuits.parquet``: what the paper says of circuits, in numbers.
+"""Columns of ``tables/circuits.parquet``: a row a quantity that the paper makes claims of.
 
-``needed``: the share of nodes with which completeness first reaches `at`, forward.
+``needed``: the share of nodes at which completeness first reaches `at`, forward.
 ``reached``: the completeness of a share `at` of all nodes, forward.
-``lost``: one minus the completeness left when a share `at` of the nodes is put back.
+``lost``: one minus the completeness when a share `at` of the nodes is reset to θpre.
 ``held``: the share of the kind's S in a share `at` of the nodes, counted node by node (not of
 random orders).
 ``area``: the mean completeness over all shares of nodes, forward; `at` is missing.
 ``area_lost``: the mean of ``lost``, backward.
-``floor``: the completeness with no node of the kind grafted: what all else gives.
-Between steps that were asked, curves are read off straight lines.
+``floor``: the completeness with no node of the kind grafted.
+Between evaluated steps, curves are straight lines.
 """
 
 ENOUGH = 0.8
@@ -95,7 +98,7 @@ SHARES = {
 
 @dataclass(frozen=True)
 class Intervention:
-    """The files of one job (see `intervene`)."""
+    """The files of one job (see `stage.intervene`)."""
 
     model: str
     tuning: str
@@ -135,7 +138,7 @@ def summarise_circuits(
     Parameters
     ----------
     seed : int
-        The study's; exchanges outcomes between people.
+        The study's; shuffles outcomes between people.
     interventions : sequence of Intervention
         All jobs.
     out, by_relation, continuity, heads, sweeps, circuits : Path
@@ -147,34 +150,12 @@ def summarise_circuits(
     Raises
     ------
     FactRecallError
-        When a job by shared parameters is without its controls, or they without it.
+        When a job by S is without its baseline, or the baseline without it.
     """
     parts: dict[str, list[pd.DataFrame]] = {}
-
-    def add(name: str, table: pd.DataFrame, **labels: object) -> None:
-        parts.setdefault(name, []).append(table.assign(**labels))
-
-    for shared, controls in _pairs(interventions):
-        of = shared.of
-        nodes = _nodes(shared, controls)
-        if shared.kind == "attention":
-            add("heads", nodes, **shared.run)
-        for one in (shared, controls):
-            steps = read_table(one.steps, STEPS)
-            curves = read_table(one.curves, CURVES)
-            questions = read_table(one.questions, QUESTIONS)
-            right = _right(steps, len(questions))
-            curve = _fractions(_accuracy(steps, right, questions), curves, nodes)
-            add("interventions", curve, **of)
-            add("by_relation", _by_relation(steps, right, questions), **of)
-            add("sweeps", curves, **of)
-            add("circuits", pd.DataFrame(numbers(curve, one.kind, nodes)), **of)
-            if one is shared:
-                forward = right[(steps["direction"] == "forward").to_numpy()]
-                rng = generator(seed, "continuity", *map(str, of.values()))
-                chance = exchanged(forward, questions, rng)
-                add("continuity", lasting(forward, questions), shuffled=False, **of)
-                add("continuity", lasting(chance, questions), shuffled=True, **of)
+    for jobs in _pairs(interventions):
+        for name, table in _tables(jobs, seed):
+            parts.setdefault(name, []).append(table)
     targets = {
         "interventions": (out, INTERVENTIONS),
         "by_relation": (by_relation, BY_RELATION),
@@ -184,33 +165,65 @@ def summarise_circuits(
         "circuits": (circuits, CIRCUITS),
     }
     for name, (path, schema) in targets.items():
-        empty = pd.DataFrame(columns=list(schema))
-        table = pd.concat(parts[name], ignore_index=True) if name in parts else empty
+        found = parts.get(name, [pd.DataFrame(columns=list(schema))])
+        table = pd.concat(found, ignore_index=True)
         write_table(path, table[list(schema)], schema, provenance)
 
 
-def _pairs(interventions: Sequence[Intervention]) -> Iterator[list[Intervention]]:
-    """Yield, of each run and kind, the job by shared parameters and that of its controls."""
-    jobs: dict[tuple[object, ...], dict[str, Intervention]] = {}
+def _pairs(interventions: Sequence[Intervention]) -> Iterator[dict[str, Intervention]]:
+    """Yield the jobs of each run and kind, in the order of ``BY``."""
+    found: dict[tuple[object, ...], dict[str, Intervention]] = {}
     for one in interventions:
-        jobs.setdefault(tuple(one.of.values()), {})[one.by] = one
-    for of, found in jobs.items():
-        if set(found) != set(BY):
+        found.setdefault(tuple(one.of.values()), {})[one.by] = one
+    for of, jobs in found.items():
+        if set(jobs) != set(BY):
             raise FactRecallError(
                 f"--intervention {' '.join(map(str, of))}",
-                f"it is given for: {', '.join(found)}",
+                f"it is given for: {', '.join(jobs)}",
                 f"give it once for each of: {', '.join(BY)}",
             )
-        yield [found[by] for by in BY]
+        yield {by: jobs[by] for by in BY}
 
 
-def _nodes(shared: Intervention, controls: Intervention) -> pd.DataFrame:
+def _tables(jobs: Mapping[str, Intervention], seed: int) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield the parts of the study's tables that one run and kind of nodes add."""
+    shared = jobs["shared"]
+    nodes = _nodes(*jobs.values())
+    if shared.kind == "attention":
+        yield "heads", nodes.assign(**shared.run)
+    for by, job in jobs.items():
+        curves, questions = read_table(job.curves, CURVES), read_table(job.questions, QUESTIONS)
+        steps = read_table(job.steps, STEPS)
+        right = np.zeros((len(steps), len(questions)), dtype=bool)
+        for row, numbers in zip(right, steps.pop("right"), strict=True):
+            row[np.asarray(numbers, dtype=np.int64)] = True
+        curve = _fractions(_accuracy(steps, right, questions), curves, nodes)
+        yield "interventions", curve.assign(**job.of)
+        yield "by_relation", _by_relation(steps, right, questions).assign(**job.of)
+        yield "sweeps", curves.assign(**job.of)
+        yield "circuits", pd.DataFrame(curve_measures(curve, job.kind, nodes)).assign(**job.of)
+        if by == "shared":
+            forward = right[(steps["direction"] == "forward").to_numpy()]
+            rng = generator(seed, "continuity", *map(str, job.of.values()))
+            for chance in (False, True):
+                outcomes = shuffle_outcomes(forward, questions, rng) if chance else forward
+                found = measure_continuity(outcomes, questions)
+                yield "continuity", found.assign(shuffled=chance, **job.of)
+
+
+def _nodes(shared: Intervention, baseline: Intervention) -> pd.DataFrame:
     """Return nodes with their parameters in S and in γ; columns of ``HEADS`` without the run."""
-    nodes = read_table(shared.nodes, NODES)
-    both = {"shared": nodes, "grafted": read_table(controls.nodes, NODES)}
-    for name, table in both.items():
+    nodes = read_table(shared.nodes, NODES).drop(columns=["members", "rank"])
+    for name, job in (("shared", shared), ("grafted", baseline)):
+        table = read_table(job.nodes, NODES)
         nodes = nodes.assign(**{name: table["members"], f"{name}_rank": table["rank"]})
-    return nodes.drop(columns=["members", "rank"])
+    return nodes
+
+
+def _accuracy(steps: pd.DataFrame, right: np.ndarray, questions: pd.DataFrame) -> pd.DataFrame:
+    accuracy = right.mean(1)
+    whole = questions["grafted"].mean()
+    return steps.assign(accuracy=accuracy, completeness=accuracy / whole if whole else np.nan)
 
 
 def _fractions(steps: pd.DataFrame, curves: pd.DataFrame, nodes: pd.DataFrame) -> pd.DataFrame:
@@ -226,55 +239,43 @@ def _fractions(steps: pd.DataFrame, curves: pd.DataFrame, nodes: pd.DataFrame) -
     return steps
 
 
-def _right(steps: pd.DataFrame, questions: int) -> np.ndarray:
-    right = np.zeros((len(steps), questions), dtype=bool)
-    for row, numbers_ in zip(right, steps["right"], strict=True):
-        row[np.asarray(numbers_, dtype=np.int64)] = True
-    return right
-
-
-def _accuracy(steps: pd.DataFrame, right: np.ndarray, questions: pd.DataFrame) -> pd.DataFrame:
-    accuracy = right.mean(1)
-    whole = questions["grafted"].mean()
-    completeness = accuracy / whole if whole else np.nan
-    return steps.drop(columns="right").assign(accuracy=accuracy, completeness=completeness)
-
-
 def _by_relation(steps: pd.DataFrame, right: np.ndarray, questions: pd.DataFrame) -> pd.DataFrame:
-    columns = [*SWEEP, "step", "nodes"]
     found = []
     for relation, members in questions.groupby("relation", sort=False).indices.items():
         correct = right[:, members].sum(1)
         counts = {"n": len(members), "correct": correct, "accuracy": correct / len(members)}
-        found.append(steps[columns].assign(relation=relation, **counts))
+        found.append(steps[[*SWEEP, "step", "nodes"]].assign(relation=relation, **counts))
     return pd.concat(found, ignore_index=True)
 
 
-def numbers(curve: pd.DataFrame, kind: str, nodes: pd.DataFrame) -> Iterator[dict[str, object]]:
-    """Read the numbers of one job off its curves; the last columns of ``CIRCUITS``.
+def curve_measures(
+    curve: pd.DataFrame, kind: str, nodes: pd.DataFrame
+) -> Iterator[dict[str, object]]:
+    """Yield the quantities of one job's curves: rows of ``CIRCUITS`` without run and kind.
 
     Parameters
     ----------
     curve : DataFrame
-        Columns of ``INTERVENTIONS`` but for those that tell which run and kind it is.
+        Columns of ``INTERVENTIONS`` from `direction` on.
     kind : str
         Kind of nodes.
     nodes : DataFrame
-        Columns of ``NODES``.
+        Columns of ``HEADS`` without the run.
     """
     count = len(nodes)
-    # Of less than one node nothing can be said; the first is then what is looked at.
-    at = {wanted: max(wanted, 1 / count) for wanted in SHARES[kind]}
-    for (direction, priority, draw), rows in curve.groupby(list(SWEEP), sort=False):
+    # A share of less than one node is read at the first node.
+    at = {share: max(share, 1 / count) for share in SHARES[kind]}
+    for (direction, ranking, number), rows in curve.groupby(list(SWEEP), sort=False):
         rows = rows.sort_values("nodes")
         share = rows["nodes"].to_numpy() / count
         complete = rows["completeness"].to_numpy()
+        lost = 1 - complete
         found: list[tuple[str, float, float]] = []
         if direction == "forward":
             found.append(("needed", ENOUGH, _first(share, complete, ENOUGH)))
             found += [("reached", a, np.interp(place, share, complete)) for a, place in at.items()]
-            if priority != "random":
-                score = nodes[str(priority)] * nodes["weight"]
+            if ranking != "random":
+                score = nodes[str(ranking)] * nodes["weight"]
                 held = nodes["shared"].iloc[np.argsort(-score, kind="stable")].cumsum()
                 first = np.rint(np.array(list(at.values())) * count).astype(int) - 1
                 parts = held.to_numpy()[first] / max(1, held.iloc[-1])
@@ -282,17 +283,11 @@ def numbers(curve: pd.DataFrame, kind: str, nodes: pd.DataFrame) -> Iterator[dic
             found.append(("area", np.nan, np.trapezoid(complete, share)))
             found.append(("floor", np.nan, complete[0]))
         else:
-            lost = 1 - complete
             found += [("lost", a, np.interp(place, share, lost)) for a, place in at.items()]
             found.append(("area_lost", np.nan, np.trapezoid(lost, share)))
         for measure, where, value in found:
-            yield {
-                "priority": priority,
-                "draw": draw,
-                "measure": measure,
-                "at": where,
-                "value": float(value),
-            }
+            key = {"ranking": ranking, "random_order": number, "measure": measure}
+            yield {**key, "at": where, "value": float(value)}
 
 
 def _first(share: np.ndarray, complete: np.ndarray, least: float) -> float:

@@ -1,10 +1,10 @@
-"""The steps of a job's sweeps, asked and kept, so that an interrupted job ends with the same bytes.
+"""The sweeps of a job, resumable: an interrupted job ends with the same bytes.
 
-In near ties a verdict may hang on what was asked before it: residual streams are kept, and rows
-packed anew (see `models.restart`). So a sweep forgets all that before its first step, and again
-whenever `AFRESH` passes have been made since, whether it is ever interrupted or not. From there on
-its verdicts are a function of the steps asked from there on. The state holds what was found up to
-the last of these points, and whoever takes it up asks on as a job does that never stopped.
+Near ties, an outcome may depend on the steps evaluated before it: residual streams are cached, and
+rows are packed anew (see `incremental_forward`). So a sweep drops its cache before its first step
+and again after every `AFRESH` passes, whether it is interrupted or not. From such a restart point
+on, outcomes depend only on the steps evaluated from there on. The checkpoint holds the outcomes up
+to the last restart point, and a resumed job continues from there.
 """
 
 from __future__ import annotations
@@ -19,31 +19,30 @@ from factrecall.experiments.circuits.sweep import Sweep
 from factrecall.runtime.checkpoint import Checkpoint, State
 
 AFRESH = 60
-"""How many whole passes' worth of steps a sweep asks before it forgets what came before.
+"""A sweep drops its cache after steps worth this many whole passes.
 
-To begin afresh costs about one pass more, so less than 2 % of the time. A job that is to leave
-does so after the step it is at; what was asked since the last point is asked again, these passes at
-most.
+A restart costs about one pass, so less than 2 % of the time. A job that is interrupted stops after
+its present step, and repeats at most this many passes when it is resumed.
 """
 
-Found = dict[int, np.ndarray]
-"""Verdicts by step, bool of shape (answers,), in the order in which steps were asked."""
+Outcomes = dict[int, np.ndarray]
+"""By step, bool of shape (answers,), in the order of evaluation."""
 
 
 class SweepRunner:
-    """Asks one sweep after the other, each step once.
+    """Evaluates one sweep after the other, each step once.
 
     Parameters
     ----------
     checkpoint : Checkpoint
-        Of the job, inside its block; what it holds is not asked again.
+        Of the job, inside its block; steps that it holds are not evaluated again.
     watch : callable
-        Called before a step is asked, with the number of steps done.
+        Called before a step is evaluated, with the number of steps done.
 
     Attributes
     ----------
-    found : dict of int to ndarray of bool, shape (answers,)
-        What the present sweep has found, by step, in the order in which steps were asked.
+    outcomes : dict of int to ndarray of bool, shape (answers,)
+        Of the present sweep, by step, in the order of evaluation.
     """
 
     def __init__(self, checkpoint: Checkpoint, watch: Callable[[int], None]) -> None:
@@ -67,53 +66,55 @@ class SweepRunner:
         self._present += 1
         if self._present == len(self._sweeps):
             self._sweeps.append({})
-        self.found = self._sweeps[self._present]
-        self._safe = len(self.found)
+        self.outcomes = self._sweeps[self._present]
+        self._safe = len(self.outcomes)
         self._sweep, self._per_step, self._done = cache(sweep), per_step, done
 
     def __call__(self, step: int) -> float:
-        """Return the share of answers that are right at a step of the present sweep.
+        """Return the accuracy at a step of the present sweep.
 
         Raises
         ------
         Interrupted
-            When the command is to leave; the state is safe then.
+            When a shutdown was requested; the checkpoint is saved then.
         """
-        if step not in self.found:
-            self._watch(self._done + len(self.found))
+        if step not in self.outcomes:
+            self._watch(self._done + len(self.outcomes))
             sweep = self._sweep()
             if sweep.passes >= AFRESH:
                 sweep.forget()
-                self._safe = len(self.found)
-            self.found[step] = sweep.at(min(step * self._per_step, sweep.nodes))
+                self._safe = len(self.outcomes)
+            self.outcomes[step] = sweep.at(min(step * self._per_step, sweep.nodes))
             if self._checkpoint.due():
                 self._save()
-        return float(self.found[step].mean())
+        return float(self.outcomes[step].mean())
 
     def end(self) -> None:
         """Save everything, after the last sweep."""
-        self._safe = len(self.found)
+        self._safe = len(self.outcomes)
         self._save()
 
     def _save(self) -> None:
-        """Save the sweeps before the present one, and this one up to the last point."""
+        """Save the sweeps before the present one, and this one up to the last restart point."""
         rows = [
             (number, step, right)
-            for number, found in enumerate(self._sweeps)
-            for step, right in list(found.items())[: self._safe if found is self.found else None]
+            for number, outcomes in enumerate(self._sweeps)
+            for step, right in list(outcomes.items())[
+                : self._safe if outcomes is self.outcomes else None
+            ]
         ]
-        sweeps, steps, verdicts = zip(*rows, strict=True) if rows else ((), (), ())
+        sweeps, steps, right = zip(*rows, strict=True) if rows else ((), (), ())
         tensors = {
             "sweep": torch.tensor(sweeps, dtype=torch.int32),
             "step": torch.tensor(steps, dtype=torch.int32),
-            "right": torch.from_numpy(np.array(verdicts, dtype=bool)),
+            "right": torch.from_numpy(np.array(right, dtype=bool)),
         }
         self._checkpoint.save(tensors, {})
 
 
-def _sweeps(state: State) -> list[Found]:
+def _sweeps(state: State) -> list[Outcomes]:
     tensors, _ = state
-    sweeps: list[Found] = []
+    sweeps: list[Outcomes] = []
     columns = (tensors[name].numpy() for name in ("sweep", "step", "right"))
     for sweep, step, right in zip(*columns, strict=True):
         if sweep == len(sweeps):

@@ -19,14 +19,14 @@ from factrecall.experiments.circuits.sweep_runner import SweepRunner
 from factrecall.runtime import signals
 from factrecall.runtime.signals import Interrupted
 from tests.conftest import ARCHITECTURES, tiny_of
-from tests.unit.test_intervene import files_of, prepared, run
+from tests.unit.test_circuits import files_of, prepared, run
 
 AFRESH = 4
 EACH = AllSteps(method="all")
 BENT = AdaptiveSteps(method="adaptive", intervals=3, tolerance=0.01, held_out=3)
 JOBS = {
     "each": ("attention", "shared", NodesPerStep(forward=1, backward=2), EACH),
-    "adaptive": ("unit", "controls", NodesPerStep(forward=2, backward=3), BENT),
+    "adaptive": ("unit", "baseline", NodesPerStep(forward=2, backward=3), BENT),
 }
 
 
@@ -56,7 +56,7 @@ class Watch:
         patch.setattr(Batch, "logits", lambda batch, model: self._said(batch, model))
 
     def _called(self, asker: SweepRunner, step: int) -> float:
-        if step in asker.found:
+        if step in asker.outcomes:
             return self._ask(asker, step)
         self._hash = hashlib.sha256()
         if len(self.asked) + 1 == self.stop:
@@ -65,7 +65,7 @@ class Watch:
             return self._ask(asker, step)
         finally:
             self.asked[asker._present, step] = self._hash.hexdigest()
-            self.lost = len(asker.found) - asker._safe
+            self.lost = len(asker.outcomes) - asker._safe
             self.points.add((asker._present, asker._safe))
 
     def _said(self, batch: Batch, model: Any) -> torch.Tensor:
@@ -153,7 +153,7 @@ def test_another_job_does_not_take_up_the_state(folder: Path, watch: Watch) -> N
     known = 20 - watch.lost
     kind, by, size, steps = JOBS["each"]
     others: list[tuple[Any, ...]] = [
-        (kind, "controls", size, steps),
+        (kind, "baseline", size, steps),
         (kind, by, NodesPerStep(forward=1, backward=3), steps),
         (kind, by, size, BENT),
         (kind, by, size, steps, 2),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factrecall.experiments.circuits.adaptive_grid import adaptive, each
+from factrecall.experiments.circuits.adaptive_grid import adaptive_grid, regular_grid
 from factrecall.runtime.seeds import generator
 
 
@@ -18,14 +18,14 @@ def test_each_asks_every_nth_step_and_the_last() -> None:
         asked.append(step)
         return step / 2
 
-    assert each(ask, 7, 3).values == {0: 0.0, 3: 1.5, 6: 3.0, 7: 3.5}
+    assert regular_grid(ask, 7, 3).values == {0: 0.0, 3: 1.5, 6: 3.0, 7: 3.5}
     assert asked == [0, 3, 6, 7]
-    assert list(each(ask, 4, 1).values) == [0, 1, 2, 3, 4]
-    assert list(each(ask, 1, 5).values) == [0, 1]
+    assert list(regular_grid(ask, 4, 1).values) == [0, 1, 2, 3, 4]
+    assert list(regular_grid(ask, 1, 5).values) == [0, 1]
 
 
 def test_a_line_is_asked_at_its_first_steps_and_the_held_out_ones() -> None:
-    curve = adaptive(lambda step: step / 1000, 1000, 4, 0.01, 10, generator(0))
+    curve = adaptive_grid(lambda step: step / 1000, 1000, 4, 0.01, 10, generator(0))
     assert curve.held_out == 10 and curve.worst < 1e-9
     assert len(curve.values) == 5 + 4 + 10  # ends of intervals, their middles, held out
 
@@ -34,7 +34,7 @@ def test_a_bend_is_found_and_followed() -> None:
     def ask(step: int) -> float:
         return float(step >= 317)
 
-    curve = adaptive(ask, 1000, 4, 0.01, 10, generator(0))
+    curve = adaptive_grid(ask, 1000, 4, 0.01, 10, generator(0))
     assert {316, 317} <= set(curve.values)
     assert curve.worst == 0.0 and len(curve.values) < 60
 
@@ -55,7 +55,7 @@ def test_held_out_steps_lie_within_the_tolerance(
         return values[step]
 
     steps = len(values) - 1
-    curve = adaptive(ask, steps, first, 0.05, 5, generator(seed))
+    curve = adaptive_grid(ask, steps, first, 0.05, 5, generator(seed))
     assert len(asked) == len(set(asked)) == len(curve.values)  # no step is asked twice
     assert list(curve.values) == sorted(curve.values)
     assert all(values[step] == value for step, value in curve.values.items())
@@ -72,7 +72,7 @@ def test_the_promise_holds_for_steps_never_asked() -> None:
     far = total = 0
     for run in range(30):
         values = np.clip(np.cumsum(rng.normal(size=800)) / 80 + 0.5, 0, 1)
-        curve = adaptive(lambda step, v=values: float(v[step]), 799, 16, 0.05, 20, generator(run))
+        curve = adaptive_grid(lambda i, v=values: float(v[i]), 799, 16, 0.05, 20, generator(run))
         line = np.interp(np.arange(800), list(curve.values), list(curve.values.values()))
         far += int((abs(line - values) > 0.05).sum())
         total += 800 - len(curve.values)
@@ -81,5 +81,5 @@ def test_the_promise_holds_for_steps_never_asked() -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_short_curves_are_asked_whole(steps: int) -> None:
-    curve = adaptive(lambda step: float(step % 2), steps, 8, 0.01, 20, generator(0))
+    curve = adaptive_grid(lambda step: float(step % 2), steps, 8, 0.01, 20, generator(0))
     assert list(curve.values) == list(range(steps + 1))
