@@ -18,7 +18,8 @@ from factrecall.training.batches import IGNORED, Example, batch_indices, micro_b
 from factrecall.training.fine_tuning import traced_individuals
 from factrecall.training.loop import train
 from factrecall.training.losses import example_loss
-from factrecall.training.trace import TASKS, GradientTrace
+from factrecall.training.trace import GradientTrace
+from factrecall.vocabulary import TASKS
 from tests.benchmarks.common import MODEL, STUDY, examples, ratios, recipe, setting
 from tests.benchmarks.table import Row
 

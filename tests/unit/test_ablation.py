@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from factrecall.evaluation.exact_match import SPLITS, Evaluation
+from factrecall.evaluation.exact_match import Evaluation
 from factrecall.experiments.ablation.stage import (
     ABLATED,
     ABLATION,
@@ -27,7 +27,7 @@ from factrecall.parameters.sets import ParameterSet
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.statistics import paired_interval
 from factrecall.runtime.storage import read_table, write_table
-from factrecall.vocabulary import RELATIONS
+from factrecall.vocabulary import RELATIONS, SPLITS
 from tests.conftest import Tiny
 
 RIGHT = {NONE: 0.9, "shared": 0.2, "random": 0.9, "random_by_tensor": 0.5, "most_moved": 0.7}

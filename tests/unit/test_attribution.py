@@ -30,10 +30,10 @@ from factrecall.experiments.attribution.integrated_gradients import integrated_g
 from factrecall.experiments.attribution.settings import AttributionSettings
 from factrecall.experiments.attribution.tokenised_prompts import TokenisedPrompt, tokenise
 from factrecall.experiments.common.model_facts import ModelFacts
-from factrecall.experiments.common.prompts import FORMATS, ROLES, Prompt, compose, prompts
+from factrecall.experiments.common.prompts import ROLES, Prompt, compose, prompts
 from factrecall.runtime.statistics import TOGETHER
 from factrecall.runtime.storage import read_table, write_table
-from factrecall.vocabulary import RELATIONS
+from factrecall.vocabulary import FORMATS, RELATIONS
 from tests.conftest import ARCHITECTURES, Tiny, tokenizer_for
 from tests.taught import DRAWN, FACTS, TEXTS, taught
 

@@ -23,7 +23,6 @@ from factrecall.evaluation.batching import Answers
 from factrecall.evaluation.hidden_states import hidden_states
 from factrecall.experiments.common.model_facts import ModelFacts
 from factrecall.experiments.representations.capture import (
-    FORMATS,
     capture_states,
     first_tokens,
     probed_people,
@@ -32,7 +31,7 @@ from factrecall.experiments.representations.settings import RepresentationSettin
 from factrecall.models.architectures import architecture_of
 from factrecall.models.forward import Encoded
 from factrecall.runtime.errors import FactRecallError
-from factrecall.vocabulary import RELATIONS
+from factrecall.vocabulary import RELATIONS, STATE_FORMATS
 from tests.conftest import Tiny
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
@@ -149,18 +148,18 @@ def test_captured_tensors(tiny: Tiny) -> None:
 
     found = write(settings)
     _, qa = facts_of(tiny)
-    assert set(found) == {*FORMATS, "individual", "relation", "in", "first", "layers"}
+    assert set(found) == {*STATE_FORMATS, "individual", "relation", "in", "first", "layers"}
     assert found["layers"].tolist() == [1]
     assert found["individual"].tolist() == qa["individual"].tolist()
     assert [RELATIONS[i] for i in found["relation"]] == qa["relation"].tolist()
     assert found["in"].tolist() == (qa["split"] == "in").tolist()
     whole = write(RepresentationSettings())
-    for name in FORMATS:
+    for name in STATE_FORMATS:
         assert found[name].dtype == torch.bfloat16
         assert whole[name].shape == (2, len(qa), 32) and whole[name].dtype == torch.float32
         torch.testing.assert_close(found[name][0], whole[name][1].bfloat16())
     small = write(RepresentationSettings(), batch=64)
-    for name in FORMATS:
+    for name in STATE_FORMATS:
         torch.testing.assert_close(small[name], whole[name], **CLOSE)
     with pytest.raises(FactRecallError, match="2 layers, counted from 0"):
         write(RepresentationSettings.model_validate({"layers": [0, 2]}))

@@ -15,11 +15,12 @@ from factrecall.evaluation.early_exit import EarlyExit
 from factrecall.evaluation.incremental_forward import IncrementalForward
 from factrecall.models.architectures import ARCHITECTURES, PROJECTIONS, architecture_of, heads_of
 from factrecall.models.forward import Encoded
-from factrecall.parameters.nodes import KINDS, Kind, Nodes
+from factrecall.parameters.nodes import Nodes
 from factrecall.parameters.sets import ParameterSet
 from factrecall.parameters.space import ParameterSpace
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.seeds import generator
+from factrecall.vocabulary import NODE_KINDS, NodeKind
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,8 +71,8 @@ def node_set(nodes: Nodes, node: int) -> ParameterSet:
     return ParameterSet.of(nodes.space, np.concatenate(parts))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_nodes_are_disjoint_and_cover_their_tensors(model: PreTrainedModel, kind: Kind) -> None:
+@pytest.mark.parametrize("kind", NODE_KINDS)
+def test_nodes_are_disjoint_and_cover_their_tensors(model: PreTrainedModel, kind: NodeKind) -> None:
     nodes = Nodes.of(model, kind)
     sets = [node_set(nodes, i) for i in range(len(nodes))]
     assert sum(map(len, sets)) == len(nodes.everything())
@@ -83,7 +84,7 @@ def test_nodes_are_disjoint_and_cover_their_tensors(model: PreTrainedModel, kind
 
 
 def test_what_is_no_node_is_no_heads_and_no_neurons(model: PreTrainedModel) -> None:
-    lines = {name for kind in KINDS for name in Nodes.of(model, kind).lines}
+    lines = {name for kind in NODE_KINDS for name in Nodes.of(model, kind).lines}
     left = {name for name in dict(model.named_parameters()) if name not in lines}
     # Embeddings, norms over whole states, and biases that are added to what all heads or units say.
     ends = ("o_proj.bias", "attention.dense.bias", "c_proj.bias", "dense_4h_to_h.bias")
@@ -191,7 +192,9 @@ def test_a_unit_is_a_hidden_unit_and_a_column_one_input(model: PreTrainedModel) 
 def test_an_unknown_architecture_is_refused_with_the_known_ones() -> None:
     with pytest.raises(FactRecallError) as error:
         architecture_of(BloomConfig())
-    assert all(name in str(error.value) for name in ("bloom", "gpt_neox", "llama", "anatomy.py"))
+    assert all(
+        name in str(error.value) for name in ("bloom", "gpt_neox", "llama", "architectures.py")
+    )
 
 
 def test_members_of_a_complement_are_not_listed() -> None:

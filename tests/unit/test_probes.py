@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from factrecall.experiments.representations import probes as module
-from factrecall.experiments.representations.capture import FORMATS
 from factrecall.experiments.representations.probe_summary import (
     ALL,
     BIO_FORMATS,
@@ -31,7 +30,7 @@ from factrecall.runtime.safetensors_writer import write_tensors
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.statistics import TOGETHER
 from factrecall.runtime.storage import read_table, write_table
-from factrecall.vocabulary import RELATIONS
+from factrecall.vocabulary import RELATIONS, STATE_FORMATS
 
 CPU = torch.device("cpu")
 SIX = len(RELATIONS)
@@ -47,7 +46,7 @@ def planted(seed: int = 0, noise: float = 0.05) -> dict[str, torch.Tensor]:
     rng = generator(seed, "planted")
     people = IN + OUT
     first = np.stack([rng.integers(c, size=people) for c in CLASSES], 1)
-    code = {name: rng.normal(size=(SIX, max(CLASSES), WIDTH)) for name in FORMATS}
+    code = {name: rng.normal(size=(SIX, max(CLASSES), WIDTH)) for name in STATE_FORMATS}
     code["bio_short"] = code["qa"]
     tensors = {
         "individual": torch.arange(people, dtype=torch.int32).repeat_interleave(SIX) + 7,
@@ -56,7 +55,7 @@ def planted(seed: int = 0, noise: float = 0.05) -> dict[str, torch.Tensor]:
         "first": torch.from_numpy(first.ravel() * 10),
         "layers": torch.tensor([3, 5], dtype=torch.int32),
     }
-    for name in FORMATS:
+    for name in STATE_FORMATS:
         states = rng.normal(size=(2, people, SIX, WIDTH))
         states[1] = noise * states[1] + 2 + code[name][np.arange(SIX), first]
         tensors[name] = torch.from_numpy(states.reshape(2, -1, WIDTH)).float()
@@ -86,7 +85,7 @@ def test_a_planted_code_is_read_exactly(found: tuple[pd.DataFrame, pd.DataFrame]
     examples, _ = found
     told = examples[(examples["layer"] == 5) & (examples["labels"] == "true")]
     right = told.groupby(["trained", "tested"])["right"].mean()
-    for trained, tested in itertools.product(FORMATS, FORMATS):
+    for trained, tested in itertools.product(STATE_FORMATS, STATE_FORMATS):
         same = "bio_long" not in (trained, tested) or trained == tested
         if same:
             assert right[trained, tested] == 1
@@ -146,7 +145,7 @@ def test_test_rows_change_nothing_in_the_fits(
     tensors = planted()
     test = torch.from_numpy(np.isin(tensors["individual"], examples["individual"].unique()))
     tensors["first"][test] = 10 * torch.randint(3, tensors["first"][test].shape)
-    for name in FORMATS:
+    for name in STATE_FORMATS:
         tensors[name][:, test] = 5 * torch.randn_like(tensors[name][:, test])
     other, again = run(tmp_path, tensors)
     same = ["layer", "relation", "trained", "labels", "penalty", "rows", "classes"]
@@ -161,7 +160,7 @@ def test_a_test_row_is_judged_by_itself(
     tensors = planted()
     person = examples["individual"].max()
     row = tensors["individual"] == person
-    for name in FORMATS:
+    for name in STATE_FORMATS:
         tensors[name][:, row] = 0
     other, _ = run(tmp_path, tensors)
     rest = examples["individual"] != person
@@ -177,7 +176,7 @@ def test_rows_may_come_in_any_order_and_in_parts(
     order = torch.from_numpy(generator(0).permutation((IN + OUT) * SIX))
     for name in ("individual", "relation", "in", "first"):
         tensors[name] = tensors[name][order]
-    for name in FORMATS:
+    for name in STATE_FORMATS:
         tensors[name] = tensors[name][:, order]
     monkeypatch.setitem(module.NUMBERS, "cpu", 1)
     other, again = run(tmp_path, tensors)
@@ -195,7 +194,7 @@ def test_half_precision_and_few_people(tmp_path: Path) -> None:
     keep = (few < 2) | (few == IN)
     for name in ("individual", "relation", "in", "first"):
         tensors[name] = tensors[name][keep]
-    for name in FORMATS:
+    for name in STATE_FORMATS:
         tensors[name] = tensors[name][:, keep].bfloat16()
     examples, fits = run(tmp_path, tensors)
     assert (fits["rows"] == 1).all() and (fits["classes"] == 1).all()
@@ -230,7 +229,7 @@ def test_probing_loads_no_transformers() -> None:
 
 def written(folder: Path, right: np.ndarray, tuning: str, seed: int) -> Probed:
     """Write verdicts [person, layer, relation, trained, tested], the first person held out."""
-    axes = [range(len(right)), [0, 4], RELATIONS, FORMATS, FORMATS]
+    axes = [range(len(right)), [0, 4], RELATIONS, STATE_FORMATS, STATE_FORMATS]
     keys = ["individual", "layer", "relation", "trained", "tested"]
     table = pd.DataFrame(itertools.product(*axes), columns=keys).assign(right=right.ravel() > 0)
     table["split"] = np.where(table["individual"] == 0, "held", "out")
@@ -273,7 +272,7 @@ def test_accuracies_by_hand(
     assert len(table) == 4 * 2 * 7 * 9 * 2 and not table.duplicated(keys).any()
     for row in table.itertuples():
         right = verdicts[row.tuning, row.seed][:, [0, 4].index(row.layer)]
-        right = right[:, :, FORMATS.index(row.trained), FORMATS.index(row.tested)]
+        right = right[:, :, STATE_FORMATS.index(row.trained), STATE_FORMATS.index(row.tested)]
         right = right[:1] if row.split == "held" else right[1:]
         one = slice(None) if row.relation == ALL else RELATIONS.index(row.relation)
         assert row.accuracy == pytest.approx(right[:, one].mean())
@@ -290,7 +289,7 @@ def test_differences_by_hand(
     _, table = tables
     keys = [c for c in CONSISTENCY if c not in ("value", "signed", "low", "high", "people")]
     assert len(table) == 2 * 3 * 3 * 3 * 7 * 2 * 3 and not table.duplicated(keys).any()
-    qa = FORMATS.index("qa")
+    qa = STATE_FORMATS.index("qa")
 
     def signed(row, tuning: str) -> float:  # type: ignore[no-untyped-def]
         seeds = (0, 1) if row.seed == TOGETHER else (row.seed,)
@@ -300,7 +299,7 @@ def test_differences_by_hand(
             right = right[:, :, [[0, 4].index(row.layer)]]
         if row.relation != ALL:
             right = right[:, :, :, [RELATIONS.index(row.relation)]]
-        bio = FORMATS.index(row.bio)
+        bio = STATE_FORMATS.index(row.bio)
         (trained, tested), other = {
             "rep": ((qa, qa), (qa, bio)),
             "mech": ((qa, qa), (bio, qa)),
@@ -328,7 +327,7 @@ def test_intervals_are_those_of_drawn_people(
     tables: tuple[pd.DataFrame, pd.DataFrame], verdicts: dict[tuple[str, int], np.ndarray]
 ) -> None:
     _, table = tables
-    qa, told = FORMATS.index("qa"), FORMATS.index("bio_long")
+    qa, told = STATE_FORMATS.index("qa"), STATE_FORMATS.index("bio_long")
     whole = table[(table["seed"] == TOGETHER) & (table["layer"] == TOGETHER)]
     whole = whole[(whole["relation"] == ALL) & (whole["bio"] == "bio_long")]
     whole = whole[(whole["split"] == "out") & (whole["measure"] == "rep")].set_index("tuning")

@@ -27,7 +27,7 @@ from factrecall.experiments.attribution.figures import (
     draw_signature,
 )
 from factrecall.experiments.attribution.tokenised_prompts import POSITIONS
-from factrecall.experiments.common.prompts import FORMATS, ROLES
+from factrecall.experiments.common.prompts import ROLES
 from factrecall.experiments.gradient_similarity.figures import GRADIENTS_DATA, draw_gradients
 from factrecall.experiments.gradient_similarity.summary import GRADIENT_SUMMARY as GRADIENTS
 from factrecall.experiments.representations.caveats import (
@@ -61,7 +61,7 @@ from factrecall.report.style import DOTS_PER_INCH, WIDTH
 from factrecall.report.tables import MISSING, points
 from factrecall.runtime.statistics import TOGETHER
 from factrecall.runtime.storage import read_table, write_table
-from factrecall.vocabulary import RELATIONS
+from factrecall.vocabulary import FORMATS, RELATIONS
 
 SEEDS = (0, 1, 2)
 EVERY = (*SEEDS, TOGETHER)

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from factrecall.evaluation.exact_match import SPLITS
 from factrecall.experiments.ablation.stage import ABLATED, ABLATION, CONTROLS, INTERVALS, NONE
 from factrecall.experiments.grafting.figures import RECOVERY_DATA, draw_grafting, draw_grafting_size
 from factrecall.experiments.grafting.grafter import GRAFTING, MOVEMENT, WHOLE
@@ -48,6 +47,7 @@ from factrecall.report.published import (
 from factrecall.report.sections import PARTIALS, parameters
 from factrecall.report.style import DOTS_PER_INCH, WIDTH
 from factrecall.runtime.storage import read_table, write_table
+from factrecall.vocabulary import SPLITS
 
 SEEDS = (0, 1, 2)
 ALPHAS = (0.01, 0.05, 0.2)

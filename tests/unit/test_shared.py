@@ -37,7 +37,7 @@ from factrecall.runtime.errors import DamagedFile, FactRecallError
 from factrecall.runtime.safetensors_writer import write_tensors
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.storage import read_table
-from factrecall.training.trace import INFLUENCES
+from factrecall.vocabulary import INFLUENCES
 from tests.benchmarks.scale import bench_scale
 from tests.unit.test_storage import flip
 

@@ -17,12 +17,13 @@ from factrecall.experiments.circuits.sweep import Circuit, rank_nodes
 from factrecall.experiments.circuits.tables import DIRECTIONS, Direction
 from factrecall.models.architectures import architecture_of
 from factrecall.models.forward import Encoded, encode
-from factrecall.parameters.nodes import KINDS, Kind, Nodes
+from factrecall.parameters.nodes import Nodes
 from factrecall.parameters.patched_weights import PatchedWeights
 from factrecall.parameters.sets import ParameterSet
 from factrecall.runtime.seeds import generator
 from factrecall.training.examples import training_set
 from factrecall.training.loop import train
+from factrecall.vocabulary import NODE_KINDS, NodeKind
 from tests.conftest import Tiny, recipe, scratch, tokenizer_for
 from tests.unit.test_compose import naive, weights_of
 
@@ -40,7 +41,7 @@ class Case:
     mask: ParameterSet
 
     @contextmanager
-    def circuit(self, kind: Kind, memory: float = 1e9) -> Iterator[Circuit]:
+    def circuit(self, kind: NodeKind, memory: float = 1e9) -> Iterator[Circuit]:
         nodes = Nodes.of(self.model, kind)
         layers = architecture_of(self.model.config).layers_of(self.model)
         asked_ = EarlyExit(self.texts, 400)
@@ -97,10 +98,10 @@ def test_the_case_tells_right_from_wrong(case: Case) -> None:
     assert not (case.naive(ParameterSet.empty(case.mask.space)) == whole).all()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", NODE_KINDS)
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_every_step_is_a_fresh_model_per_question(
-    case: Case, kind: Kind, direction: Direction
+    case: Case, kind: NodeKind, direction: Direction
 ) -> None:
     seen = []
     with case.circuit(kind) as circuit:
@@ -133,8 +134,8 @@ def _placed(
         yield starts[member[0]], member
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_ends_are_the_grafted_model_and_pre(case: Case, kind: Kind) -> None:
+@pytest.mark.parametrize("kind", NODE_KINDS)
+def test_the_ends_are_the_grafted_model_and_pre(case: Case, kind: NodeKind) -> None:
     whole = case.naive(case.mask)
     with case.circuit(kind) as circuit:
         floor = case.naive(case.mask - circuit.nodes.everything())

@@ -18,7 +18,8 @@ from factrecall.training.batches import batch_indices
 from factrecall.training.fine_tuning import traced_individuals, write_trace
 from factrecall.training.loop import train
 from factrecall.training.optimisers import learning_rate
-from factrecall.training.trace import INFLUENCES, GradientTrace
+from factrecall.training.trace import GradientTrace
+from factrecall.vocabulary import INFLUENCES
 from tests.conftest import Tiny, recipe
 from tests.unit.test_training import example_loss, mix_of
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from factrecall.config.study import Study
-from factrecall.evaluation.exact_match import PER_EXAMPLE, SPLITS, SUMMARY
+from factrecall.evaluation.exact_match import PER_EXAMPLE, SUMMARY
 from factrecall.experiments.ablation.stage import ABLATED, ABLATION
 from factrecall.experiments.circuits.continuity import CONTINUITY
 from factrecall.experiments.circuits.summary import HEADS, INTERVENTIONS, SWEEPS
@@ -18,8 +18,7 @@ from factrecall.experiments.shared_parameters.stage import SHARED as SHARED_TABL
 from factrecall.parameters.sets import read_sets
 from factrecall.runtime.safetensors_writer import read_tensors
 from factrecall.runtime.storage import read_provenance, read_table
-from factrecall.training.trace import INFLUENCES
-from factrecall.vocabulary import RELATIONS
+from factrecall.vocabulary import INFLUENCES, RELATIONS, SPLITS
 from tests.workflow.running import PRESET, snakemake
 
 

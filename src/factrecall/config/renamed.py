@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from factrecall.vocabulary import TUNINGS
+
 _KEYS: dict[tuple[object, ...], str] = {
     ("trace", "keep"): "top_fraction",
     ("trace", "snapshots"): "checkpoints",
@@ -16,7 +18,7 @@ _KEYS: dict[tuple[object, ...], str] = {
     ("compute", "save_seconds"): "checkpoint_interval_s",
     ("recall", "batch_tokens"): "max_eval_tokens",
     **dict.fromkeys(
-        ((recipe, "questions") for recipe in ("bio", "stage", "mix", "pretrain")),
+        ((recipe, "questions") for recipe in (*TUNINGS, "pretrain")),
         "questions_per_example",
     ),
 }

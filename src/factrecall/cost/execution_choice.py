@@ -13,9 +13,9 @@ from dataclasses import asdict, replace
 from itertools import product
 from typing import TYPE_CHECKING, Literal
 
-from factrecall.cost.jobs import TASKS
 from factrecall.cost.memory import training_memory
 from factrecall.training.execution import Execution
+from factrecall.vocabulary import TRACED_TASKS
 
 if TYPE_CHECKING:
     import torch
@@ -86,7 +86,7 @@ def settle(
     precision = training.precision
     if precision == "auto":
         precision = "float32" if memory is None else "bfloat16"
-    tokens, tasks = recipe.micro_batch_tokens, TASKS[tuning]
+    tokens, tasks = recipe.micro_batch_tokens, len(TRACED_TASKS[tuning])
     mode = choose(training.mode, shape, tokens, tasks, memory, precision)
     # Models built from scratch are small.
     return (replace(mode, gpus=1) if tuning == "base" else mode), precision
@@ -105,7 +105,7 @@ def resolve(
     memory = torch.cuda.get_device_properties(device).total_memory if cuda else None
     chosen, precision = settle(study.training, shape, recipe, tuning, memory)
     if memory is not None:
-        tokens, tasks = recipe.micro_batch_tokens, TASKS[tuning]
+        tokens, tasks = recipe.micro_batch_tokens, len(TRACED_TASKS[tuning])
         need = training_memory(shape, chosen, tokens, tasks, precision).device
         if not fits(need, memory):
             print(

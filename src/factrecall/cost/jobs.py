@@ -9,15 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from factrecall.vocabulary import COMPARED, NODE_KINDS, SIDES, TUNINGS, NodeKind
+
 if TYPE_CHECKING:
     from factrecall.config.study import Study
 
-TUNINGS = ("bio", "stage", "mix")
-HISTORIES = ("stage", "mix")
-"""Tunings that end a training history, whose traces have both tasks."""
-
-TASKS = {"base": 0, "bio": 2, "stage": 1, "mix": 3}
-"""Traced tasks of each tuning."""
 
 SUMMARIES = (
     *("summarise-recall", "summarise-shared", "summarise-ablation", "summarise-grafting"),
@@ -43,7 +39,7 @@ class Job:
     tuning: str = ""
     seed: int = 0
     split: str = ""
-    kind: Literal["attention", "column", "unit", ""] = ""
+    kind: NodeKind | Literal[""] = ""
     by: Literal["shared", "baseline", ""] = ""
 
     @property
@@ -63,7 +59,7 @@ def jobs_of(study: Study) -> Iterator[Job]:
             for seed in seeds:
                 yield Job("fine-tune", name, tuning, seed)
                 yield Job("recall", name, tuning, seed)
-        for tuning in HISTORIES:
+        for tuning in COMPARED:
             for seed in seeds:
                 yield from _of_history(study, name, tuning, seed)
         yield Job("study-case", name)
@@ -76,7 +72,7 @@ def _of_history(study: Study, name: str, tuning: str, seed: int) -> Iterator[Job
     known = (name, tuning, seed)
     for stage in ("select-shared", "ablate", "represent", "probe", "compare-gradients"):
         yield Job(stage, *known)
-    for split in ("in", "out"):
+    for split in SIDES:
         yield Job("graft", *known, split)
         yield Job("graft-without-shared", *known, split)
     for kind in kinds_of(study):
@@ -84,7 +80,6 @@ def _of_history(study: Study, name: str, tuning: str, seed: int) -> Iterator[Job
         yield Job("intervene", *known, kind=kind, by="baseline")
 
 
-def kinds_of(study: Study) -> list[Literal["attention", "column", "unit"]]:
+def kinds_of(study: Study) -> list[NodeKind]:
     """Return the kinds of nodes that are intervened on."""
-    kinds: tuple[Literal["attention", "column", "unit"], ...] = ("attention", "column", "unit")
-    return [kind for kind in kinds if getattr(study.circuits, kind)]
+    return [kind for kind in NODE_KINDS if getattr(study.circuits, kind)]

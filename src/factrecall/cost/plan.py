@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from factrecall.cost import analysis, evaluation, sweeps
 from factrecall.cost.execution_choice import fits
 from factrecall.cost.job_cost import EFFICIENCY, JobCost
-from factrecall.cost.jobs import SUMMARIES, TUNINGS, Job, jobs_of
+from factrecall.cost.jobs import SUMMARIES, Job, jobs_of
 from factrecall.cost.models import ModelInfo, model_info
 from factrecall.cost.training import TrainingPlan, planned, training_cost
+from factrecall.vocabulary import TUNINGS
 
 if TYPE_CHECKING:
     from factrecall.config.study import Study

@@ -19,6 +19,7 @@ from factrecall.cost.jobs import Job, kinds_of
 from factrecall.cost.models import model_info
 from factrecall.cost.plan import cost_of
 from factrecall.runtime.errors import FactRecallError
+from factrecall.vocabulary import SIDES
 
 if TYPE_CHECKING:
     from factrecall.config.study import Study
@@ -112,7 +113,7 @@ def _jobs(study: Study, stage: str, name: str, tuning: str) -> list[Job]:
     """Return the jobs among which is the one that takes most; of the first seed, as a rule."""
     job = Job(stage, name, tuning, study.training.seeds[0])
     if stage in ("graft", "graft-without-shared"):
-        return [replace(job, split=split) for split in ("in", "out")]
+        return [replace(job, split=split) for split in SIDES]
     if stage == "intervene":
         return [replace(job, kind=kind, by="baseline") for kind in kinds_of(study)]
     return [job]

@@ -11,7 +11,6 @@ import numpy as np
 from factrecall.config.model import Scratch
 from factrecall.cost.execution_choice import settle
 from factrecall.cost.job_cost import EFFICIENCY, SELECTED, JobCost, Kind, Passes
-from factrecall.cost.jobs import TASKS
 from factrecall.cost.memory import (
     MOMENTS,
     PROCESS,
@@ -21,6 +20,7 @@ from factrecall.cost.memory import (
     training_memory,
 )
 from factrecall.training.execution import Execution
+from factrecall.vocabulary import TRACED_TASKS
 
 if TYPE_CHECKING:
     from factrecall.config.study import Study
@@ -118,7 +118,7 @@ def planned(study: Study, known: ModelInfo, tuning: str, device: Device) -> Trai
         tokens = batch / passes
     else:
         passes, tokens = grouped(lengths, recipe.batch_size, recipe.micro_batch_tokens)
-    tasks = TASKS[tuning]
+    tasks = len(TRACED_TASKS[tuning])
     return TrainingPlan(recipe, mode, lengths, examples, traced, tasks, tokens, passes, precision)
 
 

@@ -15,14 +15,13 @@ import pandas as pd
 from factrecall.data.people import GENDERS, draw_genders, draw_split, with_pretrain_people
 from factrecall.data.pools import make_pools
 from factrecall.runtime.errors import FactRecallError
-from factrecall.vocabulary import RELATIONS
+from factrecall.vocabulary import RELATIONS, SIDES
 
 if TYPE_CHECKING:
     from factrecall.config.facts import Facts
 
 REQUIRED = ("name", *RELATIONS)
 OPTIONAL = ("gender", "split")
-SPLITS = ("in", "out")
 
 # Control characters, and the separators of lines and paragraphs.
 _LINE_BREAKING = frozenset({"Cc", "Cs", "Zl", "Zp"})
@@ -62,8 +61,8 @@ def read_people(path: Path, settings: Facts, seed: int) -> pd.DataFrame:
     _check_choices(people, "gender", GENDERS, where)
     if "split" not in people:
         people["split"] = draw_split(len(people), settings.in_distribution, seed)
-    _check_choices(people, "split", SPLITS, where)
-    if people["split"].nunique() != len(SPLITS):
+    _check_choices(people, "split", SIDES, where)
+    if people["split"].nunique() != len(SIDES):
         raise FactRecallError(
             f"{where}, column split",
             "all people are in the same split, the study compares both",

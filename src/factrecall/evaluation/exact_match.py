@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-SPLITS = ("bio", "qa_in", "qa_out")
 
 PER_EXAMPLE = {
     "split": "string",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,12 +19,10 @@ import pandas as pd
 from factrecall.models.architectures import PROJECTIONS, ArchitectureSpec, architecture_of, heads_of
 from factrecall.parameters.sets import ParameterSet
 from factrecall.parameters.space import ParameterSpace
+from factrecall.vocabulary import NodeKind
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-Kind = Literal["attention", "column", "unit"]
-KINDS: tuple[Kind, ...] = ("attention", "column", "unit")
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Nodes:
     lines: Mapping[str, tuple[int, np.ndarray]]
 
     @classmethod
-    def of(cls, model: PreTrainedModel, kind: Kind) -> Nodes:
+    def of(cls, model: PreTrainedModel, kind: NodeKind) -> Nodes:
         """Find the nodes of a model.
 
         Raises

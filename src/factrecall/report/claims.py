@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from factrecall.report.style import COMPARED
 from factrecall.report.tables import NO_BREAK, percent, points
+from factrecall.vocabulary import COMPARED
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from factrecall.vocabulary import COMPARED, TUNINGS
+
 Study = Mapping[str, Any]
 
 _PAPER_POOLS = {"cities": 200, "universities": 300, "jobs": 100, "companies": 263}
@@ -32,7 +34,7 @@ def _recipes(study: Study) -> Iterator[Mapping[str, Any]]:
 
 
 def _updates(model: Mapping[str, Any]) -> tuple[int, ...]:
-    return tuple(model["training"][tuning]["updates"] for tuning in ("bio", "stage", "mix"))
+    return tuple(model["training"][tuning]["updates"] for tuning in TUNINGS)
 
 
 CONDITIONS: dict[str, Callable[[Study], bool]] = {
@@ -45,7 +47,7 @@ CONDITIONS: dict[str, Callable[[Study], bool]] = {
     "one_question": lambda study: any(
         model["training"][tuning]["questions_per_example"] == "one"
         for model in study["models"].values()
-        for tuning in ("stage", "mix")
+        for tuning in COMPARED
     ),
     "learning_rate": lambda study: any(r["learning_rate"] > 1e-4 for r in _recipes(study)),
     "updates": lambda study: any(

@@ -18,11 +18,11 @@ from factrecall.experiments.grafting.grafter import GRAFTING, UNFITTED, looked_a
 from factrecall.experiments.grafting.mask_checks import CHECKS
 from factrecall.experiments.shared_parameters.stage import SHARED, SHARED_PLACES, absolute_k
 from factrecall.report.claims import by_seed_difference
-from factrecall.report.style import COMPARED, SPLIT_NAMES
+from factrecall.report.style import SPLIT_NAMES
 from factrecall.runtime.storage import arrow_schema, read_table
+from factrecall.vocabulary import COMPARED
 
 __all__ = [
-    "COMPARED",
     "SPLIT_NAMES",
     "Measures",
     "TableFiles",

@@ -21,10 +21,11 @@ from factrecall.report.deviations import deviations
 from factrecall.report.measures import TableFiles
 from factrecall.report.render import environment
 from factrecall.report.sections import PARTIALS
-from factrecall.report.shown import FINE_TUNED, ModelFiles, count, show, traced_table
+from factrecall.report.shown import ModelFiles, count, show, traced_table
 from factrecall.report.style import TUNING_LABELS
 from factrecall.runtime.statistics import DRAWS
 from factrecall.runtime.storage import write_text
+from factrecall.vocabulary import TUNINGS
 
 if TYPE_CHECKING:
     from factrecall.data.files import FactFiles
@@ -115,7 +116,7 @@ def _examples(
     answers = {
         (f"{m.name}: " if len(models) > 1 else "") + TUNING_LABELS[tuning]: path
         for m in models
-        for tuning in FINE_TUNED
+        for tuning in TUNINGS
         if (path := m.per_example.get((tuning, seed))) is not None
     }
     counts = individuals["split"].value_counts()

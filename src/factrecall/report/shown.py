@@ -35,8 +35,7 @@ from factrecall.report.style import RELATION_LABELS, TUNING_LABELS
 from factrecall.report.summaries import by_seed, read_recall, spread
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.storage import read_table
-
-FINE_TUNED = ("bio", "stage", "mix")
+from factrecall.vocabulary import TUNINGS
 
 _COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -244,7 +243,7 @@ def traced_table(
     """Return a model's size, if known, and the table of where its gradients gathered."""
     size = None
     gatherings: dict[str, list[Gathering]] = {}
-    for tuning in FINE_TUNED:
+    for tuning in TUNINGS:
         if (path := files.traces.get((tuning, seed))) is not None:
             size, gatherings[tuning] = read_gatherings(path, influence)
     return size, tables.gathering_table(gatherings) if gatherings else None

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from factrecall.data.files import FactFiles
 from factrecall.experiments.case_study.data import CaseFiles
 from factrecall.experiments.circuits.tables import BY
-from factrecall.parameters.nodes import KINDS
-from factrecall.report.measures import COMPARED, SPLIT_NAMES, TableFiles
+from factrecall.report.measures import SPLIT_NAMES, TableFiles
 from factrecall.report.page import write_report
-from factrecall.report.shown import FINE_TUNED, ModelFiles
+from factrecall.report.shown import ModelFiles
 from factrecall.report.timings import Timing
+from factrecall.vocabulary import COMPARED, NODE_KINDS, TUNINGS
 
 if TYPE_CHECKING:
     from factrecall.config.study import Study
@@ -34,7 +34,7 @@ def report_study(study: Study, *, results: Path, out: Path, provenance: Mapping[
     provenance : mapping
         Code and versions, shown at the end.
     """
-    runs = [(tuning, seed) for tuning in FINE_TUNED for seed in study.training.seeds]
+    runs = [(tuning, seed) for tuning in TUNINGS for seed in study.training.seeds]
     models = [
         ModelFiles(
             name=name,
@@ -64,12 +64,12 @@ def report_study(study: Study, *, results: Path, out: Path, provenance: Mapping[
 def _timings(study: Study, folder: Path) -> Iterator[Timing]:
     """Yield the benchmarks the workflow left; a stage run by hand has none."""
     found = [Timing("make_facts", None, None, None, folder / "make_facts.tsv")]
-    kinds = [kind for kind in KINDS if getattr(study.circuits, kind) is not None]
+    kinds = [kind for kind in NODE_KINDS if getattr(study.circuits, kind) is not None]
     for model in study.models:
         for stage in ("pretrain", "fetch_model"):
             found.append(Timing(stage, model, None, None, folder / stage / f"{model}.tsv"))
         for stage in ("fine_tune", "recall"):
-            for tuning in FINE_TUNED:
+            for tuning in TUNINGS:
                 for seed in study.training.seeds:
                     file = folder / stage / model / f"{tuning}-seed{seed}.tsv"
                     found.append(Timing(stage, model, tuning, seed, file))

@@ -25,9 +25,6 @@ WIDTH = 4.0
 DOTS_PER_INCH = 200
 FORMATS = (".png", ".svg")
 
-COMPARED = ("stage", "mix")
-"""The tunings that are compared, in the order in which they are shown."""
-
 COLOURS = {
     "base": "#7f7f7f",
     "bio": "#009e73",

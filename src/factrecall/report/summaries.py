@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from factrecall.evaluation.exact_match import SPLITS, SUMMARY
+from factrecall import vocabulary
+from factrecall.evaluation.exact_match import SUMMARY
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.storage import read_table
-from factrecall.vocabulary import RELATIONS
+from factrecall.vocabulary import RELATIONS, SPLITS
 
-TUNINGS = ("base", "bio", "stage", "mix", "majority")
+TUNINGS = ("base", *vocabulary.TUNINGS, "majority")
 """In the order in which they are shown."""
 
 AVERAGE = "average"

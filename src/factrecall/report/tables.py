@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from factrecall.report.published import published
-from factrecall.report.style import COMPARED, LABELS, SPLIT_LABELS, TUNING_LABELS
+from factrecall.report.style import LABELS, SPLIT_LABELS, TUNING_LABELS
 from factrecall.report.timings import Timing, duration, summarise
+from factrecall.vocabulary import COMPARED, TUNINGS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -219,10 +220,7 @@ def run_table(study: Mapping[str, Any], sizes: Mapping[str, int]) -> View:
     rows = []
     for name, model in study["models"].items():
         recipes = model["training"]
-        trained = [
-            f"{recipes[t]['updates']:,} {TIMES} {recipes[t]['batch_size']}"
-            for t in ("bio", "stage", "mix")
-        ]
+        trained = [f"{recipes[t]['updates']:,} {TIMES} {recipes[t]['batch_size']}" for t in TUNINGS]
         size = f"{sizes[name]:,}" if name in sizes else MISSING
         rows.append([name, _shape(model), size, *trained])
     return View(

@@ -18,12 +18,11 @@ from factrecall.models.backward import gradients
 from factrecall.parameters.space import ParameterSpace
 from factrecall.parameters.streaming_topk import argsort_descending, top_k
 from factrecall.training.distributed import DistributedStrategy
+from factrecall.vocabulary import INFLUENCES
 
 if TYPE_CHECKING:
     from torch import nn
 
-INFLUENCES = ("absolute", "magnitude", "signed")
-TASKS = ("BIO_in", "BIO_out", "QA_in")
 
 Use = Callable[[torch.Tensor], object]
 

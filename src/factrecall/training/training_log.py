@@ -20,6 +20,7 @@ import torch
 
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.storage import write_table
+from factrecall.vocabulary import FORMATS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +40,6 @@ HISTORY = {
 }
 """Columns of a training history: one row an update; a loss of a kind not in the batch is NaN."""
 
-KINDS = ("bio", "qa")
 
 EVERY = 20
 """After how many updates numbers are fetched from a GPU."""
@@ -118,11 +118,12 @@ class TrainingLog:
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise _diverged(update, loss, norm)
             counts = {
-                kind: sum(e.predicted for e in update.examples if e.kind == kind) for kind in KINDS
+                kind: sum(e.predicted for e in update.examples if e.kind == kind)
+                for kind in FORMATS
             }
             means = [
                 total / counts[kind] if counts[kind] else math.nan
-                for kind, total in zip(KINDS, (bio, qa), strict=True)
+                for kind, total in zip(FORMATS, (bio, qa), strict=True)
             ]
             tokens = sum(len(e.tokens) for e in update.examples)
             self.rows.append([update.number, update.rate, loss, *means, norm, tokens])
@@ -130,12 +131,12 @@ class TrainingLog:
 
 def _sums(batches: Sequence[MicroBatch], losses: Sequence[torch.Tensor]) -> list[float]:
     """Add up the losses of each kind, example by example."""
-    sums = dict.fromkeys(KINDS, 0.0)
+    sums = dict.fromkeys(FORMATS, 0.0)
     for batch, found in zip(batches, losses, strict=True):
         sizes = [e.predicted for e in batch.members]
         for member, values in zip(batch.members, found.split(sizes), strict=True):
             sums[member.kind] += float(values.sum())
-    return [sums[kind] for kind in KINDS]
+    return [sums[kind] for kind in FORMATS]
 
 
 def _diverged(update: Update, loss: float, norm: float) -> FactRecallError:

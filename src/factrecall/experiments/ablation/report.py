@@ -18,8 +18,9 @@ from factrecall.report.marks import Bars, Reference
 from factrecall.report.plots import Axis, Figure, Panel
 from factrecall.report.published import published, published_ablation
 from factrecall.report.section import Caveats, Section, Source, Text
-from factrecall.report.style import COMPARED, SPLIT_LABELS
+from factrecall.report.style import SPLIT_LABELS
 from factrecall.report.tables import MISSING, Column, Table, mean_sd, percent, points
+from factrecall.vocabulary import COMPARED
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from factrecall.data.files import BIO_COLUMNS, QA_COLUMNS
-from factrecall.evaluation.exact_match import PER_EXAMPLE, SPLITS, Evaluation, Evaluator, summarise
+from factrecall.evaluation.exact_match import PER_EXAMPLE, Evaluation, Evaluator, summarise
 from factrecall.experiments.common.model_pair import open_pair
 from factrecall.parameters.sets import ParameterSet, read_set
 from factrecall.runtime.progress import progress
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.statistics import paired_interval
 from factrecall.runtime.storage import read_table, write_table
+from factrecall.vocabulary import SPLITS
 
 if TYPE_CHECKING:
     import numpy as np

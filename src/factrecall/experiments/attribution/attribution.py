@@ -24,9 +24,10 @@ from factrecall.experiments.attribution.counterfactual_prompts import (
 )
 from factrecall.experiments.attribution.integrated_gradients import integrated_gradients
 from factrecall.experiments.attribution.tokenised_prompts import TokenisedPrompt, tokenise
-from factrecall.experiments.common.prompts import FORMATS, ROLES, compose
+from factrecall.experiments.common.prompts import ROLES, compose
 from factrecall.models.forward import Encoded
 from factrecall.runtime.progress import progress
+from factrecall.vocabulary import FORMATS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -21,11 +21,11 @@ from factrecall.experiments.common.runs import read_runs
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.statistics import TOGETHER, draw_people, mean_bounds, ratio
 from factrecall.runtime.storage import Schema, write_table
+from factrecall.vocabulary import COMPARED
 
 DRAWS = 2000
 """Samples of people; there are thousands of numbers, each of them shown as a band."""
 
-COMPARED = ("mix", "stage")
 """Tunings; the difference is a row of its own, "mix - stage"."""
 
 _RUN = {"model": "string", "tuning": "string", "seed": "int32", "split": "string"}
@@ -116,7 +116,7 @@ def summarise_attribution(
         replaced=replaced.astype(float),
         tokens=table["tokens"].astype(float),
     )
-    table = _with_difference(table, "tuning", COMPARED, [*fact, "role"], ATTRIBUTION_MEASURES)
+    table = _with_difference(table, "tuning", COMPARED[::-1], [*fact, "role"], ATTRIBUTION_MEASURES)
     table = pd.concat([table, table.assign(relation="all")])
     means = _means(table, ATTRIBUTION_SUMMARY, ATTRIBUTION_MEASURES, seed)
     write_table(out, means, ATTRIBUTION_SUMMARY, provenance)
@@ -142,7 +142,7 @@ def summarise_patching(
     keys += ["source", "target", "layer", "position", "source_fact"]
     values = (*PATCHING_MEASURES, "accuracy", "unpatched")
     table = _with_difference(table, "source_fact", SOURCE_FACTS, keys, values)
-    table = _with_difference(table, "tuning", COMPARED, keys, values)
+    table = _with_difference(table, "tuning", COMPARED[::-1], keys, values)
     means = _means(table, PATCHING_SUMMARY, PATCHING_MEASURES, seed)
     write_table(out, means, PATCHING_SUMMARY, provenance)
 

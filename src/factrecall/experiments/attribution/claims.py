@@ -26,8 +26,8 @@ from factrecall.report.claim import (
     with_sign,
     word,
 )
-from factrecall.report.measures import COMPARED
 from factrecall.report.tables import points
+from factrecall.vocabulary import COMPARED
 
 ANCHORS = ("subject", "relation")
 """What mixed training is said to read a fact off."""

@@ -10,7 +10,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from factrecall.experiments.common.prompts import FORMATS
 from factrecall.experiments.representations.figures import FEW, layer_axis, nothing, trail
 from factrecall.experiments.representations.measures import (
     RESTORED,
@@ -18,9 +17,9 @@ from factrecall.experiments.representations.measures import (
     Represented,
     chosen,
 )
-from factrecall.report.measures import COMPARED
 from factrecall.report.style import COLOURS, TUNING_LABELS, new_figure, save_figure
 from factrecall.runtime.statistics import TOGETHER
+from factrecall.vocabulary import COMPARED, FORMATS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,9 +9,9 @@ import pandas as pd
 
 from factrecall.experiments.case_study.data import Case
 from factrecall.report.claim import NAMES, NOT_MEASURED, Claim, with_sign, word
-from factrecall.report.measures import COMPARED
 from factrecall.report.tables import points
 from factrecall.runtime.statistics import paired_interval
+from factrecall.vocabulary import COMPARED
 
 
 def case_claims(

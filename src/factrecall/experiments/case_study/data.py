@@ -16,8 +16,8 @@ from factrecall.experiments.case_study.tables import (
     TOKENS,
 )
 from factrecall.experiments.common.prompts import ROLES
-from factrecall.report.measures import COMPARED
 from factrecall.runtime.storage import read_table
+from factrecall.vocabulary import COMPARED
 
 FORMAT_NAMES = {"bio": "told", "qa": "evaluated"}
 

@@ -12,8 +12,6 @@ from matplotlib.colors import PowerNorm
 from matplotlib.patches import Patch
 
 from factrecall.experiments.case_study.data import FORMAT_NAMES, Case
-from factrecall.experiments.common.prompts import FORMATS
-from factrecall.report.measures import COMPARED
 from factrecall.report.style import (
     COLOURS,
     ROLE_COLOURS,
@@ -22,6 +20,7 @@ from factrecall.report.style import (
     plain,
     save_figure,
 )
+from factrecall.vocabulary import COMPARED, FORMATS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

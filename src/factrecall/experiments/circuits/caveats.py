@@ -13,10 +13,11 @@ from factrecall.experiments.circuits.measures import CircuitMeasures
 from factrecall.experiments.circuits.summary import ENOUGH
 from factrecall.experiments.shared_parameters.caveats import GAINED, MOSTLY
 from factrecall.report.claim import NAMES, with_sign
-from factrecall.report.measures import COMPARED, Measures
+from factrecall.report.measures import Measures
 from factrecall.report.published import COLUMNS
 from factrecall.report.style import KIND_LABELS
 from factrecall.report.tables import NO_BREAK, percent
+from factrecall.vocabulary import COMPARED
 
 FEW = 100
 """Of fewer nodes one is more than a per cent."""

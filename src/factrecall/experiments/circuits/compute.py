@@ -17,10 +17,11 @@ from factrecall.experiments.circuits.sweep import Circuit, rank_nodes
 from factrecall.experiments.circuits.sweep_runner import SweepRunner
 from factrecall.experiments.circuits.tables import DIRECTIONS
 from factrecall.models.architectures import architecture_of
-from factrecall.parameters.nodes import Kind, Nodes
+from factrecall.parameters.nodes import Nodes
 from factrecall.parameters.sets import ParameterSet
 from factrecall.runtime.checkpoint import Checkpoint
 from factrecall.runtime.progress import progress
+from factrecall.vocabulary import NodeKind
 
 if TYPE_CHECKING:
     from factrecall.evaluation.exact_match import Evaluator
@@ -48,7 +49,7 @@ class SweepPlan:
         Memory for cached residual streams.
     """
 
-    kind: Kind
+    kind: NodeKind
     size: NodesPerStep
     steps: AllSteps | AdaptiveSteps
     random_orders: int

@@ -15,7 +15,6 @@ from matplotlib.ticker import MultipleLocator
 from factrecall.experiments.circuits.measures import CURVES, CircuitMeasures
 from factrecall.experiments.circuits.tables import RANKINGS
 from factrecall.models.architectures import PROJECTIONS
-from factrecall.report.measures import COMPARED
 from factrecall.report.style import (
     COLOURS,
     KIND_LABELS,
@@ -25,6 +24,7 @@ from factrecall.report.style import (
     new_figure,
     save_figure,
 )
+from factrecall.vocabulary import COMPARED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,8 +15,8 @@ import pandas as pd
 
 from factrecall.experiments.circuits.continuity import CONTINUITY
 from factrecall.experiments.circuits.summary import CIRCUITS, HEADS, INTERVENTIONS, SWEEPS
-from factrecall.parameters.nodes import KINDS
 from factrecall.report.measures import rows_of
+from factrecall.vocabulary import NODE_KINDS
 
 MLP = ("column", "unit")
 """The kinds of nodes of the MLP."""
@@ -64,7 +64,7 @@ class CircuitMeasures:
     def kinds(self) -> tuple[str, ...]:
         """The kinds of nodes that were intervened on."""
         there = set(self.interventions["kind"])
-        return tuple(kind for kind in KINDS if kind in there)
+        return tuple(kind for kind in NODE_KINDS if kind in there)
 
     @property
     def lasting(self) -> str | None:

@@ -14,10 +14,10 @@ from factrecall.experiments.circuits.measures import RATIOS, CircuitMeasures
 from factrecall.experiments.circuits.summary import ENOUGH, SHARES
 from factrecall.experiments.circuits.tables import RANKINGS
 from factrecall.experiments.shared_parameters.report_tables import Groups
-from factrecall.report.measures import COMPARED
 from factrecall.report.published import COLUMNS, CONTINUITY, CONTINUITY_SOURCE, HEADS, TOP_HEADS
 from factrecall.report.style import KIND_LABELS, TUNING_LABELS
 from factrecall.report.tables import MISSING, NO_BREAK, View, mean_sd, percent
+from factrecall.vocabulary import COMPARED
 
 TOP_NODES = 10
 """So many attention nodes are listed."""

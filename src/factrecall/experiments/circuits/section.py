@@ -22,7 +22,7 @@ from factrecall.experiments.circuits.numbers import (
     numbers_table,
     sweeps_table,
 )
-from factrecall.report.measures import COMPARED, Measures
+from factrecall.report.measures import Measures
 from factrecall.report.style import (
     KIND_LABELS,
     PRIORITY_LABELS,
@@ -30,6 +30,7 @@ from factrecall.report.style import (
     TUNING_LABELS,
 )
 from factrecall.report.tables import View, percent
+from factrecall.vocabulary import COMPARED
 
 
 @dataclass(frozen=True)

@@ -16,18 +16,18 @@ from factrecall.experiments.circuits.compute import SweepPlan, run_sweeps
 from factrecall.experiments.circuits.tables import CURVES, NODES, QUESTIONS, STEPS
 from factrecall.experiments.grafting.grafted_model import open_grafted
 from factrecall.models.loading import model_files
-from factrecall.parameters.nodes import Kind
 from factrecall.parameters.sets import read_set
 from factrecall.runtime.checkpoint import Checkpoint
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.storage import remove_leftovers, write_table
+from factrecall.vocabulary import NodeKind
 
 if TYPE_CHECKING:
     from factrecall.experiments.circuits.settings import AdaptiveSteps, AllSteps, NodesPerStep
 
 
 def intervene(
-    kind: Kind,
+    kind: NodeKind,
     size: NodesPerStep,
     steps: AllSteps | AdaptiveSteps,
     draws: int,

@@ -13,9 +13,6 @@ import pandas as pd
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FORMATS = ("bio", "qa")
-"""A fact told after all the biography before it, and asked for."""
-
 ROLES = ("subject", "relation", "attribute", "start", "other")
 """The name or pronoun; the rest of the sentence that the wanted attribute belongs to; attributes
 told before it; the token that begins every text, if there is one; all else."""

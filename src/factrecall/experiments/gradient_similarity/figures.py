@@ -13,9 +13,9 @@ from matplotlib.ticker import MaxNLocator
 from factrecall.experiments.gradient_similarity.cosines import KINDS
 from factrecall.experiments.representations.figures import FEW, nothing, trail
 from factrecall.experiments.representations.measures import Represented, chosen
-from factrecall.report.measures import COMPARED
 from factrecall.report.style import COLOURS, TUNING_LABELS, new_figure, save_figure
 from factrecall.runtime.statistics import TOGETHER
+from factrecall.vocabulary import COMPARED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,8 +11,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from factrecall.experiments.grafting.grafter import MOVEMENT
-from factrecall.report.measures import COMPARED, SPLIT_NAMES, Measures
+from factrecall.report.measures import SPLIT_NAMES, Measures
 from factrecall.report.style import COLOURS, TUNING_LABELS, new_figure, save_figure
+from factrecall.vocabulary import COMPARED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

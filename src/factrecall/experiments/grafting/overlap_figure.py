@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from factrecall.report.measures import COMPARED, SPLIT_NAMES, Measures
+from factrecall.report.measures import SPLIT_NAMES, Measures
 from factrecall.report.style import COLOURS, TUNING_LABELS, new_figure, save_figure
+from factrecall.vocabulary import COMPARED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

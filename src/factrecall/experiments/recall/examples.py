@@ -16,7 +16,7 @@ import pandas as pd
 from factrecall.evaluation.exact_match import PER_EXAMPLE
 from factrecall.report.style import RELATION_LABELS
 from factrecall.runtime.storage import read_table
-from factrecall.vocabulary import RELATIONS
+from factrecall.vocabulary import RELATIONS, SIDES
 
 
 class Piece(NamedTuple):
@@ -86,7 +86,7 @@ def choose_people(
     people = individuals.assign(traced=individuals["individual"].isin(list(traced)))
     chosen = [
         (rows.iloc[0], side, is_traced)
-        for side in ("in", "out")
+        for side in SIDES
         for is_traced in (True, False)
         if not (rows := people[(people["split"] == side) & (people["traced"] == is_traced)]).empty
     ]

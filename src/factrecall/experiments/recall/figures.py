@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from factrecall.evaluation.exact_match import SPLITS
 from factrecall.report.published import published
 from factrecall.report.style import (
     COLOURS,
@@ -18,7 +17,7 @@ from factrecall.report.style import (
     save_figure,
 )
 from factrecall.report.summaries import AVERAGE, TUNINGS, by_relation, by_seed, spread
-from factrecall.vocabulary import RELATIONS
+from factrecall.vocabulary import RELATIONS, SPLITS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

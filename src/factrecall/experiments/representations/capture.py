@@ -23,16 +23,13 @@ from factrecall.models.forward import Encoded, encode
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.progress import progress
 from factrecall.runtime.seeds import generator
-from factrecall.vocabulary import RELATIONS
+from factrecall.vocabulary import RELATIONS, SIDES, STATE_FORMATS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from factrecall.experiments.common.model_facts import ModelFacts
     from factrecall.experiments.representations.settings import RepresentationSettings
-
-FORMATS = ("bio_long", "bio_short", "qa")
-SIDES = ("in", "out")
 
 
 def probed_people(qa: pd.DataFrame, individuals: int | None, study_seed: int) -> np.ndarray:
@@ -73,7 +70,7 @@ def first_tokens(
             Encoded(text.tokens, tuple((start, start + 1) for start, _ in text.answers))
             for text in encode(tokenizer, [t for t, _ in texts[name]], [s for _, s in texts[name]])
         ]
-        for name in FORMATS
+        for name in STATE_FORMATS
     }
 
 
@@ -90,7 +87,7 @@ def capture_states(opened: ModelFacts, settings: RepresentationSettings) -> dict
     Returns
     -------
     dict of str to tensor
-        For each of ``FORMATS`` the states, shape (layers, facts, width). For each fact
+        For each of ``STATE_FORMATS`` the states, shape (layers, facts, width). For each fact
         `individual` (int32), `relation` (int64, index in ``RELATIONS``), `in` (bool, whether it is
         in distribution) and `first` (int64), the attribute's first token after the question.
         Besides, `layers` (int32).

@@ -19,10 +19,9 @@ from factrecall.experiments.representations.measures import (
     together,
 )
 from factrecall.report.claim import NAMES, with_sign
-from factrecall.report.measures import COMPARED
 from factrecall.report.tables import NO_BREAK
 from factrecall.runtime.statistics import TOGETHER
-from factrecall.vocabulary import RELATIONS
+from factrecall.vocabulary import COMPARED, RELATIONS
 
 NEAR = 0.05
 """Accuracies closer than this to chance, or to all, leave differences no room."""

@@ -27,9 +27,9 @@ from factrecall.experiments.representations.measures import (
     together,
 )
 from factrecall.report.claim import NAMES, NOT_MEASURED, Claim, Interval, listed, word
-from factrecall.report.measures import COMPARED
 from factrecall.report.published import DELTA_BOUNDS, LLAMA
 from factrecall.report.tables import NO_BREAK, points
+from factrecall.vocabulary import COMPARED
 
 WHOM = {"out": "facts out", "held": "facts in, of people kept from the probes"}
 """On whom probes are judged: the short paper does not say, and the two may differ."""

@@ -12,9 +12,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from factrecall.experiments.representations.measures import BIO_LABELS, Represented, chosen
-from factrecall.report.measures import COMPARED
 from factrecall.report.style import COLOURS, TUNING_LABELS, new_figure, save_figure
 from factrecall.runtime.statistics import TOGETHER
+from factrecall.vocabulary import COMPARED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -21,8 +21,9 @@ from factrecall.experiments.attribution.attribution_summary import (
 )
 from factrecall.experiments.gradient_similarity.summary import GRADIENT_SUMMARY as GRADIENTS
 from factrecall.experiments.representations.probe_summary import CONSISTENCY, PROBES
-from factrecall.report.measures import COMPARED, rows_of
+from factrecall.report.measures import rows_of
 from factrecall.runtime.statistics import TOGETHER
+from factrecall.vocabulary import COMPARED
 
 MEAN = TOGETHER
 """Stands for the mean over layers, where a layer is named, as `TOGETHER` does for all seeds."""

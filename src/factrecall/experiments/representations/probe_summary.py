@@ -21,20 +21,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from factrecall.experiments.representations.capture import FORMATS
 from factrecall.experiments.representations.probes import FITS, PROBE_EXAMPLES, SPLITS
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.statistics import TOGETHER, draw_people
 from factrecall.runtime.storage import read_table, write_table
-from factrecall.vocabulary import RELATIONS
+from factrecall.vocabulary import COMPARED, RELATIONS, STATE_FORMATS
 
 ALL = "all"
 """The mean over relations."""
 
-PAIR = ("stage", "mix")
 MEASURES = ("rep", "mech", "mech_bio")
 """Δrep, Δmech, and Δmech of BIO states."""
-BIO_FORMATS = tuple(name for name in FORMATS if name != "qa")
+BIO_FORMATS = tuple(name for name in STATE_FORMATS if name != "qa")
 LEVEL = 0.95
 
 CELLS = 500
@@ -173,19 +171,23 @@ class _Differences:
 def _differences(run: Probed, examples: pd.DataFrame, split: str) -> _Differences:
     rows = examples[(examples["labels"] == "true") & (examples["split"] == split)]
     people, layers = (np.sort(rows[key].unique()) for key in ("individual", "layer"))
-    shape = (len(people), len(layers), len(RELATIONS), len(FORMATS), len(FORMATS))
+    shape = (len(people), len(layers), len(RELATIONS), len(STATE_FORMATS), len(STATE_FORMATS))
     right = np.full(shape, -1, dtype=np.int8)
     right[
         np.searchsorted(people, rows["individual"]),
         np.searchsorted(layers, rows["layer"]),
         *(
             pd.Categorical(rows[key], categories=names).codes
-            for key, names in (("relation", RELATIONS), ("trained", FORMATS), ("tested", FORMATS))
+            for key, names in (
+                ("relation", RELATIONS),
+                ("trained", STATE_FORMATS),
+                ("tested", STATE_FORMATS),
+            )
         ),
     ] = rows["right"]
     if (right < 0).any():
         raise ValueError(f"{run.examples}: it does not test every probe on every person")
-    qa, bio = FORMATS.index("qa"), [FORMATS.index(name) for name in BIO_FORMATS]
+    qa, bio = STATE_FORMATS.index("qa"), [STATE_FORMATS.index(name) for name in BIO_FORMATS]
     own, crossed = right[..., qa, qa, None], right[..., qa, bio]
     values = np.stack(
         [own - crossed, own - right[..., bio, qa], right[..., bio, bio] - crossed], -1
@@ -227,15 +229,16 @@ def _compared(
         low, high = _interval(drawn, values)
         columns = {"value": abs(signed), "signed": signed, "low": low, "high": high}
         tables.append(cells.assign(tuning=tuning, **columns))
-    seeds = [{part.run.seed for part in tunings.get(tuning, ())} for tuning in PAIR]
+    seeds = [{part.run.seed for part in tunings.get(tuning, ())} for tuning in COMPARED]
     if both := seeds[0] & seeds[1]:
         (cells, stage), (_, mix) = (
-            _cells([part for part in tunings[tuning] if part.run.seed in both]) for tuning in PAIR
+            _cells([part for part in tunings[tuning] if part.run.seed in both])
+            for tuning in COMPARED
         )
         ours, theirs = stage.mean(0), mix.mean(0)
         low, high = _interval(drawn, stage, mix)
         columns = {"value": abs(ours) - abs(theirs), "signed": ours - theirs}
-        tables.append(cells.assign(tuning=" - ".join(PAIR), **columns, low=low, high=high))
+        tables.append(cells.assign(tuning=" - ".join(COMPARED), **columns, low=low, high=high))
     return pd.concat(tables).assign(people=count)
 
 

@@ -19,7 +19,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from factrecall.experiments.representations.capture import FORMATS
 from factrecall.experiments.representations.logistic_regression import (
     NUMBERS,
     PrincipalAxes,
@@ -30,7 +29,7 @@ from factrecall.runtime.progress import progress
 from factrecall.runtime.safetensors_writer import read_tensors
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.storage import write_table
-from factrecall.vocabulary import RELATIONS
+from factrecall.vocabulary import RELATIONS, STATE_FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -173,7 +172,7 @@ def probe(
                 roles,
                 generator(study_seed, "probes", "shuffled labels", name),
             )
-            features = torch.stack([tensors[form][:, facts] for form in FORMATS], 1)
+            features = torch.stack([tensors[form][:, facts] for form in STATE_FORMATS], 1)
             done = 0
             for part in task.parts(features):
                 here = layers[done : done + len(part)]
@@ -260,7 +259,7 @@ class _Task:
         """Return verdicts of shape (layers, trained, tested, test people) as rows."""
         layer, trained, tested, person = (i.ravel() for i in np.indices(right.shape))
         shown = np.ones_like(layer, bool) if labels == "true" else trained == tested
-        names = np.array(FORMATS, dtype=object)
+        names = np.array(STATE_FORMATS, dtype=object)
         return pd.DataFrame(
             {
                 "layer": layer[shown],
@@ -280,7 +279,7 @@ class _Task:
         table = pd.DataFrame(
             {
                 "layer": layer,
-                "trained": np.array(FORMATS, dtype=object)[trained],
+                "trained": np.array(STATE_FORMATS, dtype=object)[trained],
                 "labels": labels,
                 "penalty": penalty.ravel(),
                 "rows": len(self._labels),

@@ -8,7 +8,6 @@ import pandas as pd
 
 from factrecall.experiments.attribution.figures import DIRECTIONS, POSITION_LABELS, SIGNATURE_LABELS
 from factrecall.experiments.attribution.tokenised_prompts import POSITIONS
-from factrecall.experiments.common.prompts import FORMATS
 from factrecall.experiments.gradient_similarity.figures import GROUP_LABELS, PAIRED_LABELS
 from factrecall.experiments.representations.figures import PAIR_LABELS
 from factrecall.experiments.representations.measures import (
@@ -23,11 +22,10 @@ from factrecall.experiments.representations.measures import (
     together,
 )
 from factrecall.experiments.shared_parameters.report_tables import Groups
-from factrecall.report.measures import COMPARED
 from factrecall.report.style import RELATION_LABELS, TUNING_LABELS
 from factrecall.report.tables import MISSING, View, percent, points
 from factrecall.runtime.statistics import TOGETHER
-from factrecall.vocabulary import RELATIONS
+from factrecall.vocabulary import COMPARED, FORMATS, RELATIONS
 
 _NAMES = [TUNING_LABELS[t].removesuffix("-tuned") for t in COMPARED]
 

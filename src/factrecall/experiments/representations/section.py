@@ -35,8 +35,8 @@ from factrecall.experiments.representations.report_tables import (
     with_interval,
 )
 from factrecall.report.claim import NAMES
-from factrecall.report.measures import COMPARED
 from factrecall.report.tables import View, percent
+from factrecall.vocabulary import COMPARED
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import PowerNorm
 
-from factrecall.report.measures import COMPARED, Measures
+from factrecall.report.measures import Measures
 from factrecall.report.style import COLOURS, TUNING_LABELS, new_figure, save_figure
+from factrecall.vocabulary import COMPARED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,7 @@ import pandas as pd
 
 from factrecall.experiments.shared_parameters.figures import INFLUENCE_LABELS
 from factrecall.experiments.shared_parameters.stage import SETS
-from factrecall.report.measures import COMPARED, SPLIT_NAMES, Measures
+from factrecall.report.measures import SPLIT_NAMES, Measures
 from factrecall.report.published import (
     MASK_CHECKS,
     RATIOS,
@@ -17,6 +17,7 @@ from factrecall.report.published import (
 )
 from factrecall.report.style import TUNING_LABELS
 from factrecall.report.tables import MISSING, NO_BREAK, View, mean_sd, percent, points
+from factrecall.vocabulary import COMPARED
 
 Groups = list[tuple[str | None, list[list[str]]]]
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from factrecall.config.section import Amount, Section
-
-Influence = Literal["absolute", "magnitude", "signed"]
+from factrecall.vocabulary import Influence
 
 
 class SharedSettings(Section):

@@ -26,7 +26,7 @@ from factrecall.parameters.space import ParameterSpace
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.safetensors_writer import open_tensors
 from factrecall.runtime.storage import read_table, write_table
-from factrecall.training.trace import INFLUENCES, TASKS
+from factrecall.vocabulary import INFLUENCES, TASKS
 
 PAIRS = {"S_I": ("BIO_in", "QA_in"), "S_II": ("BIO_out", "QA_in")}
 """The shared sets and the two tasks of each (equation 4); S is their union."""
