@@ -26,7 +26,6 @@ from factrecall.vocabulary import COMPARED
 DRAWS = 2000
 """Samples of people; there are thousands of numbers, each of them shown as a band."""
 
-"""Tunings; the difference is a row of its own, "mix - stage"."""
 
 _RUN = {"model": "string", "tuning": "string", "seed": "int32", "split": "string"}
 
