@@ -24,13 +24,13 @@ from factrecall.experiments.shared_parameters.stage import (
     PAIRS,
     PLACES,
     Rankings,
-    absolute_k,
     curves,
     places,
     read_rankings,
     select_shared,
     shared_sets,
 )
+from factrecall.parameters.amounts import absolute_count
 from factrecall.parameters.sets import read_sets, write_sets
 from factrecall.parameters.space import ParameterSpace
 from factrecall.runtime.errors import DamagedFile, FactRecallError
@@ -134,7 +134,7 @@ def test_a_log_grid_has_its_ends_and_k() -> None:
     ("amount", "count"), [(0.1, 10), (0.004, 1), (7, 7), (700, 100), (1.0, 100)]
 )
 def test_k_is_a_count_or_a_fraction(amount: float, count: int) -> None:
-    assert absolute_k(amount, 100) == count
+    assert absolute_count(amount, 100) == count
 
 
 def write_traces(folder: Path, found: Rankings) -> list[Path]:

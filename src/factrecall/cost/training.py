@@ -19,6 +19,7 @@ from factrecall.cost.memory import (
     text_bytes,
     training_memory,
 )
+from factrecall.parameters.amounts import absolute_count
 from factrecall.training.execution import Execution
 from factrecall.vocabulary import TRACED_TASKS
 
@@ -240,8 +241,7 @@ def training_cost(study: Study, known: ModelInfo, tuning: str, device: Device) -
 
 def kept(study: Study, n: int) -> int:
     """Return how many parameters each ranking keeps."""
-    keep = study.trace.top_fraction
-    return min(n, keep if isinstance(keep, int) else max(1, round(keep * n)))
+    return absolute_count(study.trace.top_fraction, n)
 
 
 def _memory(study: Study, known: ModelInfo, plan: TrainingPlan, device: Device) -> Memory:

@@ -16,7 +16,8 @@ import pandas as pd
 
 from factrecall.experiments.grafting.grafter import GRAFTING, UNFITTED, looked_at
 from factrecall.experiments.grafting.mask_checks import CHECKS
-from factrecall.experiments.shared_parameters.stage import SHARED, SHARED_PLACES, absolute_k
+from factrecall.experiments.shared_parameters.stage import SHARED, SHARED_PLACES
+from factrecall.parameters.amounts import absolute_count
 from factrecall.report.claims import by_seed_difference
 from factrecall.report.style import SPLIT_NAMES
 from factrecall.runtime.storage import arrow_schema, read_table
@@ -212,7 +213,7 @@ def read_measures(
         places=places,
         grafting=frames["grafting"],
         checks=frames["grafting_checks"],
-        k=absolute_k(k, size) if size else 0,
+        k=absolute_count(k, size) if size else 0,
         parameters=size,
         influence=influence,
         recovery=recovery,

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from factrecall.models.loading import load_model, load_tokenizer, model_files, save_model
+from factrecall.parameters.amounts import absolute_count
 from factrecall.runtime.checkpoint import Checkpoint
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.progress import progress
@@ -167,12 +168,7 @@ def write_trace(
 ) -> None:
     """Write the kept top of every ranking of a trace (see `GradientTrace.ranking`)."""
     n = trace.space.size
-    wanted = (
-        settings.top_fraction
-        if isinstance(settings.top_fraction, int)
-        else round(settings.top_fraction * n)
-    )
-    keep = min(n, max(1, wanted))
+    keep = absolute_count(settings.top_fraction, n)
     ranking = trace.ranking(keep)
     if ranking is None:
         return

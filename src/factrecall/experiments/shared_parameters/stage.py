@@ -21,6 +21,7 @@ from factrecall.experiments.shared_parameters.entry_ranks import (
     log_grid,
     sizes,
 )
+from factrecall.parameters.amounts import absolute_count
 from factrecall.parameters.sets import ParameterSet, different_spaces, write_sets
 from factrecall.parameters.space import ParameterSpace
 from factrecall.runtime.errors import FactRecallError
@@ -233,11 +234,6 @@ def _places(sets: Mapping[str, ParameterSet]) -> Iterator[dict[str, Any]]:
             }
 
 
-def absolute_k(amount: int | float, n: int) -> int:
-    """Turn a count or a fraction of n into a count, at least 1 and at most n."""
-    return min(n, max(1, amount if isinstance(amount, int) else round(amount * n)))
-
-
 def select_shared(
     k: int | float,
     influence: str,
@@ -264,7 +260,7 @@ def select_shared(
         Kept in the metadata of every file.
     """
     rankings = read_rankings(traces)
-    wanted = absolute_k(k, rankings.space.size)
+    wanted = absolute_count(k, rankings.space.size)
     if wanted > rankings.keep:
         raise FactRecallError(
             f"shared.k = {k}",
