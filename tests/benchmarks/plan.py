@@ -85,11 +85,11 @@ def lines(results: Path, configfiles: list[Path]) -> Iterator[tuple[str, bool]]:
         True,
     )
     totals = [0.0, 0.0]
-    for row in plan.rows:
-        pairs = [(p, measured(benchmark(results, p.job))) for p in row.jobs]
+    for (stage, _), jobs in plan.rows.items():
+        pairs = [(p, measured(benchmark(results, p.job))) for p in jobs]
         done = [(p, m) for p, m in pairs if m is not None]
         if not done:
-            yield f"{row.stage:26}{'0':>6}", True
+            yield f"{stage:26}{'0':>6}", True
             continue
         planned = sum(p.seconds for p, _ in done) / len(done)
         took = sum(m.time for _, m in done) / len(done)
@@ -104,7 +104,7 @@ def lines(results: Path, configfiles: list[Path]) -> Iterator[tuple[str, bool]]:
         missed = " ".join(f"{name} MISSED" for name, good in ok.items() if not good)
         yield (
             (
-                f"{row.stage:26}{len(done):>6}{planned:>9.1f}{took:>8.1f}{mark}"
+                f"{stage:26}{len(done):>6}{planned:>9.1f}{took:>8.1f}{mark}"
                 f"{planned / took:>7.2f}{memory:>9.0f}{peak:>9.0f}{memory / peak:>7.2f}  {missed}"
             ),
             not missed,

@@ -96,11 +96,12 @@ class Predictions:
 
     def descending(self, tokens: float, targets: float, length: float) -> float | None:
         """Return the seconds of forward and backward passes of questions."""
-        from factrecall.cost.evaluation import HELD, SCORED
+        from factrecall.cost.evaluation import MOVED
         from factrecall.cost.job_cost import SELECTED
+        from factrecall.experiments.grafting.cost import SCORED
 
         spent = self._seconds(1, tokens, targets, length, "train", self.asked, 1.0, True)
-        return self._moved(spent, HELD + SCORED + SELECTED)
+        return self._moved(spent, MOVED + SCORED + SELECTED)
 
     def _moved(self, seconds: float | None, each: float) -> float | None:
         """Add the time in which so many bytes a parameter move."""

@@ -14,7 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer, Trai
 from factrecall.data.files import joined
 from factrecall.evaluation.batching import Answers
 from factrecall.models.forward import Encoded, encode
-from factrecall.training.batches import IGNORED, Example, batch_indices, micro_batches, pad, padded
+from factrecall.models.passes import pad
+from factrecall.training.batches import IGNORED, Example, batch_indices, micro_batches, padded
 from factrecall.training.fine_tuning import traced_individuals
 from factrecall.training.loop import train
 from factrecall.training.losses import example_loss

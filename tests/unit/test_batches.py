@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factrecall.models.forward import logits_at
-from factrecall.training.batches import IGNORED, batch_indices, cut, micro_batches, pad
+from factrecall.models.passes import cut, pad
+from factrecall.training.batches import IGNORED, batch_indices, micro_batches
 from factrecall.training.examples import training_set
 from tests.conftest import Tiny, recipe
 

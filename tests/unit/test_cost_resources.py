@@ -13,10 +13,14 @@ import torch
 from factrecall.config.model import Folder
 from factrecall.config.reading import read_study
 from factrecall.config.study import Study
-from factrecall.cost.analysis import states_bytes
+from factrecall.cost.devices import DEVICES
+from factrecall.cost.evaluation import JobContext
+from factrecall.cost.jobs import Job
 from factrecall.cost.models import UNKNOWN, model_info, parameters_of_name
-from factrecall.cost.resources import GOES_ON, LONGEST, gpus, needs, resources
-from factrecall.cost.shapes import KNOWN
+from factrecall.cost.plan import cost_of
+from factrecall.cost.resources import LONGEST, RESUMED, gpus, needs, resources
+from factrecall.cost.shapes import PUBLISHED
+from factrecall.experiments.representations.cost import states_bytes
 from tests.conftest import scratch
 
 PRESETS = Path(__file__).parents[2] / "workflow/presets"
@@ -34,6 +38,10 @@ def paper() -> Study:
 @pytest.fixture(scope="module")
 def ci() -> Study:
     return read_study(PRESETS / "ci.yaml")
+
+
+def context(study: Study, job: Job) -> JobContext:
+    return JobContext(study, model_info(study, job.model), job, DEVICES["H200"])
 
 
 def with_model(study: Study, model: Any) -> Study:
@@ -62,11 +70,19 @@ def test_a_folder_of_another_architecture_is_counted_by_its_headers(
 def test_a_folder_is_read(paper: Study, tmp_path: Path) -> None:
     import json
 
-    config = KNOWN["EleutherAI/pythia-2.8b"]
-    (tmp_path / "config.json").write_text(json.dumps(dict(config)))
+    config = {
+        "model_type": "gpt_neox",
+        "hidden_size": 2560,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "intermediate_size": 10240,
+        "vocab_size": 50304,
+        "tie_word_embeddings": False,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
     folder = Folder(source="folder", path=tmp_path, training=scratch("llama").training)
     found = model_info(with_model(paper, folder), "it")
-    assert (found.source, found.shape.parameters) == ("config", 2_775_208_960)
+    assert (found.source, found.shape) == ("config", PUBLISHED["EleutherAI/pythia-2.8b"])
 
 
 @pytest.mark.parametrize(
@@ -94,7 +110,7 @@ def test_larger_models_and_later_attempts_ask_for_more(paper: Study, ci: Study, 
     again = needs(paper, stage, "llama-3.2-3b", "mix", attempt=2)
     assert all(small[name] <= large[name] <= again[name] for name in small)
     assert large["mem_mb"] < again["mem_mb"]
-    assert large["runtime"] < again["runtime"] or stage in GOES_ON
+    assert large["runtime"] < again["runtime"] or stage in RESUMED
     assert small["mem_mb"] < 5000 and small["runtime"] <= 30
     assert again["runtime"] <= LONGEST
 
@@ -115,9 +131,9 @@ def test_a_cpu_keeps_everything_in_main_memory(paper: Study) -> None:
 
 def test_hidden_states_are_counted(paper: Study, ci: Study) -> None:
     # Three formats, two layers, forty people, six relations, 64 numbers of four bytes.
-    assert states_bytes(ci, model_info(ci, "llama-tiny"))[0] == 3 * 2 * 40 * 6 * 64 * 4
+    assert states_bytes(context(ci, Job("probe", "llama-tiny")))[0] == 3 * 2 * 40 * 6 * 64 * 4
     real = 3 * 8 * 10_000 * 6 * 3072 * 2
-    assert states_bytes(paper, model_info(paper, "llama-3.2-3b"))[0] == real
+    assert states_bytes(context(paper, Job("probe", "llama-3.2-3b")))[0] == real
     asked = needs(paper, "probe", "llama-3.2-3b"), needs(paper, "represent", "llama-3.2-3b")
     assert all(real / 1e6 < one["mem_mb"] for one in asked)
     assert asked[1]["disk_mb"] > real / 1e6
@@ -131,15 +147,11 @@ def test_hidden_states_are_counted(paper: Study, ci: Study) -> None:
 
 
 def test_gradients_that_are_kept_are_on_the_device(paper: Study) -> None:
-    from factrecall.cost.devices import DEVICES
-    from factrecall.cost.jobs import Job
-    from factrecall.cost.plan import cost_of
-
     job = Job("compare-gradients", "llama-3.2-3b", "mix", 0)
-    work = cost_of(paper, model_info(paper, "llama-3.2-3b"), job, DEVICES["H200"])
+    cost = cost_of(context(paper, job))
     # Six facts of five people, told and asked, at 200,000 coordinates of 232 cells, in float32.
     kept = 6 * 5 * 2 * 8 * 29 * 200_000 * 4
-    assert kept < work.memory.parts["kept"] < 1.1 * kept
+    assert kept < cost.memory.parts["kept"] < 1.1 * kept
 
 
 def test_a_rule_gets_them_as_functions(ci: Study) -> None:

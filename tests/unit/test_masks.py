@@ -14,13 +14,12 @@ import torch
 
 from factrecall.evaluation.batching import Answers
 from factrecall.experiments.grafting.dual_averaging import (
-    FIRST,
-    PATH_POINTS,
     Questions,
     dual_averaging,
     gradients,
     updates_of,
 )
+from factrecall.experiments.grafting.schedule import FIRST, PATH_POINTS
 from factrecall.experiments.grafting.settings import DualAveraging, SigmoidSGD
 from factrecall.experiments.grafting.sigmoid_sgd import sigmoid_sgd
 from factrecall.models.forward import Encoded, encode

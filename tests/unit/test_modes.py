@@ -367,7 +367,7 @@ def test_numbers_fetched_late_tell_of_their_own_update(
     model.model.norm.weight.register_hook(spoil)
     one_pass = recipe(updates=20, batch_size=12, micro_batch_tokens=10**6)
     seen: list[int] = []
-    monkeypatch.setattr("factrecall.training.batches.PASS_COST", 10**6)
+    monkeypatch.setattr("factrecall.models.passes.PASS_COST", 10**6)
     monkeypatch.setattr("factrecall.training.batches.cut.__defaults__", (10**6,))
     with pytest.raises(FactRecallError) as caught:
         train(model, examples(), one_pass, 5, watch=lambda u, _: seen.append(u))

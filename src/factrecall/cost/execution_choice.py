@@ -1,7 +1,7 @@
-"""How a training is done on a device: the first mode whose memory fits.
+"""Choice of a training's execution: the first whose memory fits the device.
 
-Modes come in the order of what they cost in time; all compute the same updates. What the user set
-stays. Only `auto` is chosen, and never 8-bit moments, which are an approximation.
+Executions come in the order of what they cost in time; all compute the same updates. Only `auto` is
+chosen, and never 8-bit moments, which are an approximation.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from itertools import product
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 from factrecall.cost.memory import training_memory
 from factrecall.training.execution import Execution
@@ -29,6 +29,11 @@ FITS = 0.95
 """Share of a GPU's memory that a training may fill: the allocator's gaps take the rest."""
 
 
+def fits(need: float, memory: int | None) -> bool:
+    """Say whether so many bytes are safe on a device of so many; a CPU takes anything."""
+    return memory is None or need <= FITS * memory
+
+
 def choose(
     settings: execution.ExecutionSettings,
     shape: Shape,
@@ -37,7 +42,7 @@ def choose(
     memory: int | None,
     precision: str = "bfloat16",
 ) -> Execution:
-    """Return how a training is done.
+    """Return how a training is done: the first that fits or, where none does, the smallest.
 
     Parameters
     ----------
@@ -45,57 +50,38 @@ def choose(
         The configuration's `training.mode`.
     shape : Shape
         Of the model.
-    tokens : int
-        Tokens of one pass at most: ``recipe.micro_batch_tokens``.
-    tasks : int
-        Traced tasks of the tuning: 2 of bio, 1 of stage, 3 of mix, 0 of pre-training.
+    tokens, tasks : int
+        Tokens of one pass at most (``recipe.micro_batch_tokens``); traced tasks of the tuning.
     memory : int, optional
         Bytes of the device, as PyTorch says; None for a CPU.
     precision : {"bfloat16", "float32"}
-        What matrix products are computed in.
-
-    Returns
-    -------
-    Execution
-        The first that fits (see `fits`) or, where none does, the one that takes least.
+        Of matrix products.
     """
     possible = list(candidates(settings, gpu=memory is not None))
     if memory is None:
         return possible[0]
-    needs = [training_memory(shape, m, tokens, tasks, precision).device for m in possible]
-    fitting = (m for m, need in zip(possible, needs, strict=True) if fits(need, memory))
+    needs = [training_memory(shape, e, tokens, tasks, precision).device for e in possible]
+    fitting = (e for e, need in zip(possible, needs, strict=True) if fits(need, memory))
     return next(fitting, possible[needs.index(min(needs))])
 
 
 def settle(
     training: TrainingSettings, shape: Shape, recipe: Recipe, tuning: str, memory: int | None
 ) -> tuple[Execution, str]:
-    """Return how a training is done, and in which precision (see `choose`).
-
-    Parameters
-    ----------
-    training : Training
-        The configuration's section.
-    shape, memory
-        As in `choose`.
-    recipe : Recipe
-        What is trained by.
-    tuning : {"base", "bio", "stage", "mix"}
-        What is learnt; "base" is pre-training.
-    """
+    """Return the execution and the precision of a training by `recipe` (see `choose`)."""
     precision = training.precision
     if precision == "auto":
         precision = "float32" if memory is None else "bfloat16"
     tokens, tasks = recipe.micro_batch_tokens, len(TRACED_TASKS[tuning])
-    mode = choose(training.mode, shape, tokens, tasks, memory, precision)
+    chosen = choose(training.mode, shape, tokens, tasks, memory, precision)
     # Models built from scratch are small.
-    return (replace(mode, gpus=1) if tuning == "base" else mode), precision
+    return (replace(chosen, gpus=1) if tuning == "base" else chosen), precision
 
 
 def resolve(
     study: Study, shape: Shape, recipe: Recipe, tuning: str, device: torch.device
 ) -> Execution:
-    """Return how a training is done; say so in the log, if it is not the plain way of a CPU.
+    """Return the execution of a training on this machine; log it, unless it is a CPU's default.
 
     This is no part of a stage: what is known of devices must not train models again.
     """
@@ -113,39 +99,24 @@ def resolve(
                 f"{memory / 1e9:.0f}: lower micro_batch_tokens, or raise training.mode.gpus",
                 file=sys.stderr,
             )
-    if (cuda or chosen != type(chosen)()) and not int(os.environ.get("RANK", 0)):
-        print(
-            "trains with " + ", ".join(f"{k} {v}" for k, v in asdict(chosen).items()),
-            file=sys.stderr,
-        )
+    if (cuda or chosen != Execution()) and not int(os.environ.get("RANK", 0)):
+        settings = ", ".join(f"{k} {v}" for k, v in asdict(chosen).items())
+        print(f"trains with {settings}", file=sys.stderr)
     return chosen
 
 
-def fits(need: float, memory: int | None) -> bool:
-    """Say whether so many bytes are safe on a device of so many; a CPU takes anything."""
-    return memory is None or need <= FITS * memory
-
-
 def candidates(settings: execution.ExecutionSettings, *, gpu: bool) -> Iterator[Execution]:
-    """Yield the modes that the settings leave open, in the order in which they are tried.
+    """Yield the executions that the settings leave open, in the order in which they are tried.
 
     Sums on the host come after activations computed twice: their additions are as slow as main
     memory, and there may be none to spare. Offloading, which waits for the host at each update and
     has its gradients there anyway, comes last. On a CPU there is nothing to gain: main memory holds
     everything anyway.
     """
-    optimisers: list[Literal["adamw", "adamw_8bit", "cpu_offload"]]
-    traces: list[Literal["device", "host"]]
-    if settings.optimiser != "auto":
-        optimisers = [settings.optimiser]
-    else:
-        optimisers = ["adamw", "cpu_offload"] if gpu else ["adamw"]
-    if settings.trace != "auto":
-        traces = [settings.trace]
-    else:
-        traces = ["device", "host"] if gpu else ["device"]
     for optimiser, trace, checkpointing in product(
-        optimisers, traces, _switch(settings.checkpointing, auto=(False, True) if gpu else (False,))
+        _options(settings.optimiser, ("adamw", "cpu_offload"), gpu),
+        _options(settings.trace, ("device", "host"), gpu),
+        _options(settings.checkpointing, (False, True), gpu),
     ):
         if gpu and optimiser == "cpu_offload" and trace == "device" and settings.trace == "auto":
             continue  # where its gradients are, in main memory, are their sums
@@ -154,12 +125,15 @@ def candidates(settings: execution.ExecutionSettings, *, gpu: bool) -> Iterator[
             checkpointing=checkpointing,
             trace=trace,
             gpus=settings.gpus,
-            packing=_switch(settings.packing, auto=(gpu,))[0],
+            packing=_options(settings.packing, (gpu,), gpu)[0],
             # Kernels that PyTorch fuses would save a few per cent, by our reckoning; what it takes
             # to compile them was not measured yet.
-            compile=_switch(settings.compile, auto=(False,))[0],
+            compile=_options(settings.compile, (False,), gpu)[0],
         )
 
 
-def _switch(setting: execution.Switch, auto: tuple[bool, ...]) -> tuple[bool, ...]:
-    return auto if setting == "auto" else (setting == "always",)
+def _options(setting: str, auto: tuple[Any, ...], gpu: bool) -> tuple[Any, ...]:
+    """Return what a setting leaves open: of `auto` all on a GPU, the first on a CPU."""
+    if setting == "auto":
+        return auto if gpu else auto[:1]
+    return ({"always": True, "never": False}.get(setting, setting),)

@@ -1,14 +1,14 @@
-"""What a job does, counted in passes, bytes and numbers, and how long that takes on a device.
+"""Cost of a job: passes, bytes and numbers, and the seconds they take on a device.
 
-A job's seconds are a sum: to start; passes of its model, each as long as the slowest of its
-arithmetic, its weights' way from memory and its launches; what is limited by the memory of the
-device, by the link to the host or by the host alone; and the disk. Nothing is thought to overlap,
-but for the three parts of a pass on a GPU.
+A job's seconds are a sum: start-up; passes of its model, each as long as the slowest of its
+arithmetic, reading its weights and launching its kernels; work that is limited by the memory of the
+device, by the link to the host or by the host; and the disk. Nothing overlaps but these three
+parts of a pass on a GPU.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from factrecall.cost.memory import Memory
@@ -23,36 +23,17 @@ TIMES: dict[Kind, float] = {"forward": 1.0, "inputs": 2.0, "train": 3.0, "checkp
 """Operations of a pass over those of a forward pass: backward to the inputs only is as much again,
 with the weights' gradients twice as much; checkpointing passes forward twice."""
 
-START = 1.0
-"""Seconds in which a process starts and loads the libraries of tables."""
-
-TORCH = 1.5
-"""Seconds in which it loads PyTorch."""
-
-OPEN = 4.5
-"""Seconds in which it loads transformers and opens a model, however small (docs/benchmarks.md)."""
-
-CUDA = 8.0
-"""Seconds in which a process makes itself ready on a GPU."""
-
-DISK = 1e9
-"""Bytes a second, read and written: an NVMe drive, or one job's part of a parallel file system."""
-
-CHECKED = 1e9
-"""Bytes a second of a thread that copies and checksums (CRC-32) what is read or written."""
-
-SORTED = 1e-7
-"""Seconds in which one of many million numbers is sorted, with the order, by numpy: 1.2e8 take
-12 s."""
+# Seconds of start-up: a process and the libraries of tables; PyTorch; transformers and opening a
+# model, however small (docs/benchmarks.md); a GPU's context.
+START, TORCH, OPEN, CUDA = 1.0, 1.5, 4.5, 8.0
+# Bytes a second: an NVMe drive, or a job's part of a parallel file system; a thread that copies and
+# checksums (CRC-32) files; from the hub.
+DISK, CHECKSUM, NETWORK = 1e9, 1e9, 1e8
+SORT = 1e-7  # seconds a number, with the order, by numpy: 1.2e8 take 12 s
+TEXT = 3e-4  # seconds in which Python splits, locates and packs a text: 4,200 take 1.2 s
 
 SELECTED = 4.0
 """Bytes a parameter that selecting the largest scores reads: all of them once."""
-
-TEXT = 3e-4
-"""Seconds in which Python splits, locates and packs one text: 4,200 take 1.2 s."""
-
-NETWORK = 1e8
-"""Bytes a second from the hub."""
 
 PRODUCTS = 0.75
 """Share of a GPU's rate that large matrix products reach by themselves. What else a pass does takes
@@ -62,28 +43,18 @@ EFFICIENCY = 0.45
 """Share of the data sheet's rate in bfloat16 that passes are thought to reach: an assumption, and
 higher than the goal of docs/benchmarks.md, a share of the measured rate and of whole updates."""
 
-CPU_REACHED = 0.6
+CPU_EFFICIENCY = 0.6
 """Share of a CPU's measured matrix rate that passes of a small model reach: the rest is norms,
 activations and soft-max (2 layers of width 192: 59 of 100 GFLOP/s)."""
 
-SECOND = 0.35
+THREAD = 0.35
 """What each further thread adds to the speed of small models, on a machine that others use, too."""
 
 
 def seconds_each(device: Device, precision: str, efficiency: float) -> float:
-    """Return the seconds of one operation of a pass.
-
-    Parameters
-    ----------
-    device : Device
-        Where; on a CPU all are in float32, at a share of its own.
-    precision : str
-        Of matrix products.
-    efficiency : float
-        The share of a GPU's rate that passes reach in bfloat16.
-    """
+    """Return the seconds of one operation of a pass; on a CPU all are in float32."""
     if not device.is_gpu:
-        return 1 / (device.rates["float32"] * CPU_REACHED)
+        return 1 / (device.rates["float32"] * CPU_EFFICIENCY)
     products = max(PRODUCTS, efficiency)
     beside = (1 / efficiency - 1 / products) / device.rates["bfloat16"]
     return 1 / (device.rates[precision] * products) + beside
@@ -91,37 +62,19 @@ def seconds_each(device: Device, precision: str, efficiency: float) -> float:
 
 @dataclass(frozen=True)
 class Passes:
-    """Passes of one model, all alike.
-
-    Attributes
-    ----------
-    count : float
-        How many.
-    tokens, targets : float
-        Of each: tokens that pass, and those at which logits are wanted.
-    length : float
-        Of a text, which attention is quadratic in.
-    kind : {"forward", "inputs", "train", "checkpointed"}
-        See ``TIMES``.
-    precision : str
-        Of matrix products.
-    depth : float
-        The share of layers that compute.
-    short : bool
-        Whether the last layer computes at targets only (`ArchitectureSpec.last_of`).
-    split : int
-        Devices that share the tokens.
-    """
+    """Passes of one model, all alike."""
 
     count: float
-    tokens: float
-    targets: float
-    length: float
+    tokens: float  # of each pass
+    targets: float  # of these, the tokens at which logits are made
+    length: float  # of a text, which attention is quadratic in
     kind: Kind = "forward"
-    precision: str = "float32"
-    depth: float = 1.0
-    short: bool = False
-    split: int = 1
+    precision: str = "float32"  # of matrix products
+    depth: float = 1.0  # share of layers that compute
+    short: bool = (
+        False  # whether the last layer computes at targets only (ArchitectureSpec.last_of)
+    )
+    split: int = 1  # devices that share the tokens
 
     def operations(self, shape: Shape) -> float:
         """Return the floating-point operations of all of them together."""
@@ -160,58 +113,24 @@ class Passes:
 
 @dataclass(frozen=True)
 class JobCost:
-    """All that a job does.
-
-    Attributes
-    ----------
-    memory : Memory
-        At its peak.
-    shape : Shape or None
-        Of its model; None for jobs without one.
-    passes : tuple of Passes
-        Of the model.
-    texts : float
-        TextLengths that are split into tokens.
-    device_bytes, link_bytes : float
-        Moved between device and memory beside passes, and between device and host.
-    sorted : float
-        Numbers that the host sorts.
-    read, written : float
-        Bytes of files that stay.
-    scratch : float
-        Bytes of states that are written on the way and deleted at the end, each time counted.
-    held : float
-        The largest state that is there at a time, beside what stays.
-    fetched : float
-        Bytes from the hub.
-    more : float
-        Seconds beside all that, on any device.
-    operations_beside : float
-        Floating-point operations in float32 that are no passes.
-    models : int
-        Models that are opened.
-    light : bool
-        Whether it does without PyTorch.
-    threads : int
-        CPU threads.
-    """
+    """All that a job takes."""
 
     memory: Memory
-    shape: Shape | None = None
-    passes: tuple[Passes, ...] = field(default_factory=tuple)
-    texts: float = 0.0
-    device_bytes: float = 0.0
-    link_bytes: float = 0.0
-    sorted: float = 0.0
-    read: float = 0.0
-    written: float = 0.0
-    scratch: float = 0.0
-    held: float = 0.0
-    fetched: float = 0.0
-    more: float = 0.0
-    operations_beside: float = 0.0
-    models: int = 0
-    light: bool = False
+    shape: Shape | None = None  # of its model; None for jobs without one
+    passes: tuple[Passes, ...] = ()
+    texts: float = 0.0  # texts that are split into tokens
+    device_bytes: float = 0.0  # moved between device and its memory beside passes
+    link_bytes: float = 0.0  # moved between device and host
+    sorted: float = 0.0  # numbers that the host sorts
+    read: float = 0.0  # bytes of files
+    written: float = 0.0  # bytes of files that stay
+    scratch: float = 0.0  # bytes of states that are deleted at the end, each time counted
+    held: float = 0.0  # bytes of the largest state at a time, beside what stays
+    fetched: float = 0.0  # bytes from the hub
+    more: float = 0.0  # seconds beside all that, on any device
+    operations_beside: float = 0.0  # floating-point operations in float32 that are no passes
+    models: int = 0  # models that are opened
+    light: bool = False  # whether it does without PyTorch
     threads: int = 1
 
     @property
@@ -233,11 +152,11 @@ class JobCost:
     def seconds(self, device: Device, efficiency: float) -> float:
         """Return how long the job takes."""
         gpu = device.is_gpu and self.on_gpu
-        faster = 1.0 if gpu else 1 + SECOND * (self.threads - 1)
+        faster = 1.0 if gpu else 1 + THREAD * (self.threads - 1)
         start = START + TORCH * (not self.light) + OPEN * bool(self.models) + CUDA * gpu + self.more
         files = self.read + self.written + self.scratch
-        disk = files / DISK + files / CHECKED + self.fetched / NETWORK
-        host = TEXT * self.texts + SORTED * self.sorted
+        disk = files / DISK + files / CHECKSUM + self.fetched / NETWORK
+        host = TEXT * self.texts + SORT * self.sorted
         link = self.link_bytes / device.link if gpu else 0.0
         beside = self._beside(device, efficiency)
         passes = 0.0

@@ -1,4 +1,4 @@
-"""Memory of a training and of a model that is asked, by part, counted from what the code keeps.
+"""Peak memory of trainings and evaluations, by part, counted from what the code keeps.
 
 Every number is bytes for each parameter or token, with what it is made of beside it. Trainings
 are those of `training.loop`: weights in float32, products in bfloat16 by autocast on a GPU.
@@ -9,44 +9,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from factrecall.models.passes import LOGITS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from factrecall.cost.shapes import Shape
     from factrecall.training.execution import Execution
 
-CONTEXT = 1.0e9
-"""Bytes of a GPU that CUDA, its libraries' workspaces and loaded kernels take."""
-
-PROCESS = 5.2e8
-"""Bytes of main memory of a process with PyTorch, transformers, a tokenizer and pyarrow loaded."""
-
-BARE = 3.1e8
-"""Bytes of one that opens no model."""
-
-TABLES = 3.8e8
-"""Bytes of one that summarises tables: pyarrow and pandas work on several at a time."""
-
-FIGURES = 4.3e8
-"""Bytes of one that draws, with matplotlib and seaborn."""
-
-LIGHT = 1.4e8
-"""Bytes of one that has no PyTorch."""
-
-ALGEBRA = 1.3e8
-"""Bytes that eigenvalues of batches of matrices and the tables of probes take beside."""
-
-TOKEN_BYTES = 480.0
-"""Bytes of a token of the texts, with its offsets, in Python's lists while texts are prepared."""
-
-ROW_BYTES = 1.5e3
-"""Bytes of a text's rows in the tables of facts, in Python's strings."""
-
-CUDA = 2.0e9
-"""Bytes of main memory that CUDA and its libraries take beside, in a process that uses a GPU."""
-
-LOGITS = 2**27
-"""How many logits a training makes at a time (`models.head`, which takes PyTorch)."""
+CONTEXT = 1.0e9  # of a GPU: CUDA, its libraries' workspaces and loaded kernels
+CUDA = 2.0e9  # of main memory, in a process that uses a GPU
+PROCESS = 5.2e8  # of a process with PyTorch, transformers, a tokenizer and pyarrow
+BARE = 3.1e8  # of one that opens no model
+TABLES = 3.8e8  # of one that summarises tables: pyarrow and pandas work on several at a time
+FIGURES = 4.3e8  # of one that draws, with matplotlib and seaborn
+LIGHT = 1.4e8  # of one that has no PyTorch
+TOKEN_BYTES = 480.0  # of a token of the texts, with its offsets, in Python's lists
+TEXT_BYTES = 1.5e3  # of a text's rows in the tables of facts, in Python's strings
 
 MOMENTS = {"adamw": 8.0, "adamw_8bit": 2 + 8 / 256, "cpu_offload": 8.0}
 """Two float32; two bytes with a float32 scale for each 256 of them; two float32 on the host."""
@@ -75,10 +54,15 @@ class Memory:
         """All parts in main memory; not those of the device."""
         return sum(self.host_parts.values())
 
+    @property
+    def main_parts(self) -> Mapping[str, float]:
+        """The device's parts; those of the host where the device is a CPU."""
+        return self.parts or self.host_parts
+
 
 def text_bytes(texts: float, tokens: float) -> float:
     """Return the main memory of so many texts of so many tokens in all, while prepared."""
-    return ROW_BYTES * texts + TOKEN_BYTES * tokens
+    return TEXT_BYTES * texts + TOKEN_BYTES * tokens
 
 
 def activation_bytes(shape: Shape, precision: str) -> float:
@@ -105,27 +89,23 @@ def activation_bytes(shape: Shape, precision: str) -> float:
 
 
 def training_memory(
-    shape: Shape, mode: Execution, tokens: int, tasks: int, precision: str, *, gpu: bool = True
+    shape: Shape, execution: Execution, tokens: int, tasks: int, precision: str, *, gpu: bool = True
 ) -> Memory:
     """Return the peak memory of a training.
 
     Parameters
     ----------
-    shape : Shape
-        Of the model.
-    mode : Execution
-        How the training is done.
-    tokens : int
-        Of one pass, padding included.
-    tasks : int
-        Traced ones.
+    shape, execution
+        Of the model and of the training.
+    tokens, tasks : int
+        Tokens of one pass, padding included; traced tasks.
     precision : {"bfloat16", "float32"}
         Of matrix products.
     gpu : bool
         Whether there is a CUDA to keep.
     """
     n = shape.parameters
-    offloaded, split = mode.optimiser == "cpu_offload", mode.gpus
+    offloaded, split = execution.optimiser == "cpu_offload", execution.gpus
     # Sharded layers are gathered one after the other, the next while one computes; the ends are a
     # shard of their own.
     gathered = 4.0 * (2 * shape.layer + shape.ends) if offloaded or split > 1 else 0.0
@@ -139,36 +119,30 @@ def training_memory(
         parts["bfloat16 casts"] = 2.0 * (layers * shape.matrices + shape.embedding)
     # A traced example's own gradients are all there at once as well, before the batch's.
     parts["gradients"] = kept + (4.0 * (shape.layer + shape.ends) if gathered else 0.0)
-    parts["moments"] = 0.0 if offloaded else MOMENTS[mode.optimiser] * n / split
-    if mode.optimiser == "adamw_8bit":  # the embedding's stay in float32
+    parts["moments"] = 0.0 if offloaded else MOMENTS[execution.optimiser] * n / split
+    if execution.optimiser == "adamw_8bit":  # the embedding's stay in float32
         parts["moments"] += (MOMENTS["adamw"] - MOMENTS["adamw_8bit"]) * shape.embedding
     sums = SUMS * tasks * n / split
-    on_host = gpu and (offloaded or mode.trace == "host")  # where gradients of offloaded ones go
-    # |g| of one tensor at a time.
-    traced = sums + 4.0 * shape.largest if tasks else 0.0
+    on_host = gpu and (offloaded or execution.trace == "host")  # where offloaded gradients go
+    traced = sums + 4.0 * shape.largest if tasks else 0.0  # |g| of one tensor at a time
     parts["trace"] = 0.0 if on_host else traced
     layer = activation_bytes(shape, precision) * tokens
     # Checkpointed, each layer's input is kept and one layer is computed anew. The backward pass
     # holds gradients beside what one layer kept: of its widest tensors, so as much again at most.
-    kept_layers = (
-        (4.0 * shape.width * tokens * shape.layers + layer)
-        if mode.checkpointing
-        else (layer * shape.layers)
-    )
-    parts["activations"] = kept_layers + layer / 2
-    logits = min(tokens * shape.vocabulary, LOGITS)
+    inputs = 4.0 * shape.width * tokens * shape.layers
+    layers_kept = inputs + layer if execution.checkpointing else layer * shape.layers
+    parts["activations"] = layers_kept + layer / 2
     # In float32: logits, their log-softmax, a gradient. By autocast: bfloat16 logits and their
     # gradient, float32 ones and theirs. In chunks, the head's gradient is added up beside.
-    chunked = tokens * shape.vocabulary > LOGITS
-    parts["logits"] = 12.0 * logits + (4.0 * shape.embedding if chunked else 0.0)
+    logits = tokens * shape.vocabulary
+    chunked = 4.0 * shape.embedding if logits > LOGITS else 0.0
+    parts["logits"] = 12.0 * min(logits, LOGITS) + chunked
     host: dict[str, float] = {}
     if gpu:
-        host["CUDA"] = CUDA
-        host["reading"] = 4.0 * n  # weights come to the device by way of the host
+        host |= {"CUDA": CUDA, "reading": 4.0 * n}  # weights come by way of the host
         if offloaded:
             host["weights, gradients and moments"] = 16.0 * n / split
-        if on_host:
-            # Two tensors on their way, in page-locked memory.
+        if on_host:  # with two tensors on their way, in page-locked memory
             host["trace"] = traced + (0.0 if offloaded or not tasks else 8.0 * shape.largest)
     return Memory(parts, host)
 
@@ -185,7 +159,7 @@ def evaluation_memory(
     device_bytes: float = 0.0,
     host_bytes: float = 0.0,
 ) -> Memory:
-    """Return the peak memory of asking models in float32.
+    """Return the peak memory of evaluating models in float32.
 
     Parameters
     ----------
@@ -200,7 +174,7 @@ def evaluation_memory(
     backward : bool
         Whether gradients are taken; each is freed at once.
     prepared : float
-        Bytes of the texts that are asked (see `text_bytes`).
+        Bytes of the texts (see `text_bytes`).
     device_bytes, host_bytes : float
         What is kept beside, on the device and of sets in main memory.
     """
@@ -224,9 +198,7 @@ def evaluation_memory(
     host = {"process": PROCESS, "texts": prepared}
     if host_bytes:
         host["sets"] = host_bytes
-    if gpu:
-        host["CUDA"] = CUDA
-        # One model at a time is read there.
-        host["reading"] = 4.0 * n
-        return Memory(parts, host)
-    return Memory({}, {**host, **parts})
+    if not gpu:
+        return Memory({}, {**host, **parts})
+    # One model at a time is read there.
+    return Memory(parts, {**host, "CUDA": CUDA, "reading": 4.0 * n})

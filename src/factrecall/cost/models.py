@@ -1,4 +1,4 @@
-"""What is known of a study's models before they are there: their shapes, and how surely."""
+"""Models of a study before they are there: their shapes, and how certain these are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from factrecall.config.model import Folder, Hub
-from factrecall.cost.shapes import KNOWN, Shape
+from factrecall.cost.shapes import PUBLISHED, Shape
 from factrecall.cost.texts import PIECES, TextLengths, texts_of
 from factrecall.runtime.errors import FactRecallError
 
@@ -18,30 +18,19 @@ if TYPE_CHECKING:
     from factrecall.config.study import Study
 
 UNKNOWN = 3_200_000_000
-"""Parameters of a model whose name does not tell: the paper's."""
+"""Parameters of a model whose name does not say: the paper's."""
 
 ROUNDED = 7 / 6
 """By how much names like ``pythia-2.8b`` round parameters off at most."""
 
+# Where a shape comes from: the model's `config.json`, the package's copy of it, the study; or it is
+# guessed from its size, by its name or by its weights.
 Source = Literal["config", "package", "settings", "name", "weights"]
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model of a study.
-
-    Attributes
-    ----------
-    name : str
-        In the study.
-    shape : Shape
-        Its dimensions.
-    source : {"config", "package", "settings", "name", "weights"}
-        Where they come from: its `config.json`, the package's copy of it, the study; or they are
-        guessed from its size, by its name or by its weights.
-    texts : TextLengths
-        The study's texts in its tokenizer.
-    """
+    """A model of a study: its name there, its shape and where that is from, its texts' lengths."""
 
     name: str
     shape: Shape
@@ -63,35 +52,34 @@ def model_info(study: Study, name: str) -> ModelInfo:
         When the study's own people or sentences cannot be read.
     """
     model = study.models[name]
-    words = texts_of(study.facts, study.seed)
+    texts = texts_of(study.facts, study.seed)
     if isinstance(model, (Hub, Folder)):
         shape, source = _found(model)
-        return ModelInfo(name, shape, source, words.scaled(PIECES))
-    if model.tokenizer == "words":
-        return ModelInfo(name, Shape.of_scratch(model, words.words), "settings", words)
-    shape = Shape.of_scratch(model, model.vocabulary)
-    return ModelInfo(name, shape, "settings", words.scaled(PIECES))
+        return ModelInfo(name, shape, source, texts.scaled(PIECES))
+    words = model.tokenizer == "words"
+    shape = Shape.of_scratch(model, texts.words if words else model.vocabulary)
+    return ModelInfo(name, shape, "settings", texts if words else texts.scaled(PIECES))
 
 
 def _found(model: Hub | Folder) -> tuple[Shape, Source]:
-    if isinstance(model, Hub):
-        if config := KNOWN.get(model.repository):
-            return Shape.of_config(config), "package"
-        return Shape.guessed(parameters_of_name(model.repository)), "name"
-    return shape_of_folder(model.path)
+    if isinstance(model, Folder):
+        return shape_of_folder(model.path)
+    if shape := PUBLISHED.get(model.repository):
+        return shape, "package"
+    return Shape.guessed(parameters_of_name(model.repository)), "name"
 
 
 def shape_of_folder(folder: Path) -> tuple[Shape, Source]:
     """Return the shape of the model in a folder, a likely one if its kind is not known."""
     try:
         return Shape.of_file(folder / "config.json"), "config"
-    except FactRecallError:  # or damaged, which is told when the folder is opened
+    except FactRecallError:  # or damaged, which opening the folder reports
         count = sum(map(_stored, folder.glob("*.safetensors")))
         return Shape.guessed(count or UNKNOWN), "weights"
 
 
 def parameters_of_name(repository: str) -> int:
-    """Read the size of a model off its name, with a sixth more for what names round off."""
+    """Guess the parameters of a model from its name, with a sixth more for what names round off."""
     found = re.search(r"(\d+(?:\.\d+)?)([bm])(?![a-z])", repository.lower())
     if not found:
         return UNKNOWN
@@ -108,4 +96,4 @@ def _stored(path: Path) -> int:
         entries = [entry for key, entry in header.items() if key != "__metadata__"]
         return sum(math.prod(entry["shape"]) for entry in entries)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return 0  # fetching the model says what is wrong with it
+        return 0  # fetching the model reports what is wrong with it

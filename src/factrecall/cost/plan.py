@@ -1,125 +1,106 @@
-"""A study's plan: every job's work, time and memory on a device, and what they add up to."""
+"""A study's plan: the cost, time and memory of every job on a device, and their totals."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from factrecall.cost import analysis, evaluation, sweeps
+from factrecall.cost import common, training
+from factrecall.cost.evaluation import JobContext
 from factrecall.cost.execution_choice import fits
 from factrecall.cost.job_cost import EFFICIENCY, JobCost
-from factrecall.cost.jobs import SUMMARIES, Job, jobs_of
+from factrecall.cost.jobs import Job, jobs_of
 from factrecall.cost.models import ModelInfo, model_info
-from factrecall.cost.training import TrainingPlan, planned, training_cost
-from factrecall.vocabulary import TUNINGS
+from factrecall.cost.training import TrainingPlan, plan_training
 
 if TYPE_CHECKING:
     from factrecall.config.study import Study
     from factrecall.cost.devices import Device
-    from factrecall.cost.memory import Memory
 
-ASKING: dict[str, Callable[..., JobCost]] = {
-    "recall": evaluation.recall_cost,
-    "ablate": evaluation.ablation_cost,
-    "graft": evaluation.grafting_cost,
-    "graft-without-shared": evaluation.grafting_cost,
-    "intervene": sweeps.interventions_cost,
-    "study-case": evaluation.case_cost,
-    "represent": analysis.representing_cost,
-    "probe": analysis.probing_cost,
-    "compare-gradients": analysis.gradients_cost,
-}
+EXPERIMENTS = (
+    *("recall", "shared_parameters", "ablation", "grafting", "circuits", "case_study"),
+    *("representations", "gradient_similarity"),
+)
+
+Value = Callable[["PlannedJob"], float]
 
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """One job on a device.
+    """A job on a device: its cost, the seconds it takes, and the GPUs it computes on."""
 
-    Attributes
-    ----------
-    job : Job
-        Which.
-    cost : JobCost
-        What it takes.
-    seconds : float
-        Of it in all.
-    gpus : int
-        That it computes on.
-    """
-
-    job: Job
+    context: JobContext
     cost: JobCost
     seconds: float
     gpus: int
 
+    @property
+    def job(self) -> Job:
+        """The job itself."""
+        return self.context.job
+
+    @property
+    def fits(self) -> bool:
+        """Whether it fits into the device's memory."""
+        return fits(self.cost.memory.device, self.context.device.memory)
+
 
 @dataclass(frozen=True)
-class StageRow:
-    """The jobs of one stage and model together.
+class Quantity:
+    """A quantity of jobs: the sum of each job's value, or the largest, in some unit."""
 
-    Attributes
-    ----------
-    stage, model : str
-        Which; jobs without a model have none.
-    jobs : tuple of PlannedJob
-        They are alike but for tuning and seed.
-    """
+    value: Value
+    over: Callable[[Iterable[float]], float] = sum
+    unit: float = 1
 
-    stage: str
-    model: str
-    jobs: tuple[PlannedJob, ...]
+    def of(self, jobs: Iterable[PlannedJob]) -> float:
+        """Return it for some jobs."""
+        return self.over(map(self.value, jobs)) / self.unit
 
-    def total(self, of: Callable[[PlannedJob], float]) -> float:
-        """Add up something over all jobs."""
-        return sum(map(of, self.jobs))
 
-    def most(self, of: Callable[[PlannedJob], float]) -> float:
-        """Return the largest of all jobs."""
-        return max(map(of, self.jobs))
+QUANTITIES = {
+    "tokens": Quantity(lambda p: p.cost.tokens),
+    "operations": Quantity(lambda p: p.cost.operations),
+    "device_memory_bytes": Quantity(lambda p: p.cost.memory.device, max),
+    "host_memory_bytes": Quantity(lambda p: p.cost.memory.host, max),
+    "written_bytes": Quantity(lambda p: p.cost.written),
+    "state_bytes": Quantity(lambda p: p.cost.held, max),
+    "hours": Quantity(lambda p: p.seconds, unit=3600),
+    "longest_hours": Quantity(lambda p: p.seconds, max, 3600),
+}
+"""By their names in the JSON file."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A study on a device.
-
-    Attributes
-    ----------
-    study : Study
-        The configuration.
-    device : Device
-        Where all jobs with a model run.
-    efficiency : float
-        Share of its matrix rate that is reached; a CPU's is measured.
-    models : tuple of ModelInfo
-        Shapes and texts of the models.
-    jobs : tuple of PlannedJob
-        In the order in which they can run.
-    """
+    """A study on a device."""
 
     study: Study
     device: Device
-    efficiency: float
+    efficiency: float  # share of a GPU's matrix rate that is reached; a CPU's is measured
     models: tuple[ModelInfo, ...]
-    jobs: tuple[PlannedJob, ...]
+    jobs: tuple[PlannedJob, ...]  # in the order in which they can run
 
     @property
-    def rows(self) -> list[StageRow]:
-        """The jobs by stage and model."""
-        groups: dict[str, dict[str, list[PlannedJob]]] = {}
+    def rows(self) -> dict[tuple[str, str], list[PlannedJob]]:
+        """The jobs by stage and model, stage by stage; those of a row differ in tuning and seed."""
+        stages: dict[str, dict[tuple[str, str], list[PlannedJob]]] = {}
         for one in self.jobs:
-            models = groups.setdefault(one.job.stage, {})
-            models.setdefault(one.job.model, []).append(one)
-        return [
-            StageRow(stage, model, tuple(jobs))
-            for stage, models in groups.items()
-            for model, jobs in models.items()
-        ]
+            key = one.job.stage, one.job.model
+            stages.setdefault(key[0], {}).setdefault(key, []).append(one)
+        return {key: jobs for models in stages.values() for key, jobs in models.items()}
+
+    def of(self, quantity: str) -> float:
+        """Return a quantity of all jobs."""
+        return QUANTITIES[quantity].of(self.jobs)
 
     @property
     def hours(self) -> float:
         """Hours of all jobs, one after the other."""
-        return sum(p.seconds for p in self.jobs) / 3600
+        return self.of("hours")
 
     @property
     def gpu_hours(self) -> float:
@@ -129,7 +110,7 @@ class Plan:
     @property
     def disk(self) -> float:
         """Bytes of all files that stay, and of the largest state beside them."""
-        return sum(p.cost.written for p in self.jobs) + max(p.cost.held for p in self.jobs)
+        return self.of("written_bytes") + self.of("state_bytes")
 
     def hours_at(self, efficiency: float) -> float:
         """Return what `hours` would be if another share of the rate were reached."""
@@ -148,37 +129,26 @@ class Plan:
         """Return how many of the largest jobs fit into the device's memory together."""
         if self.device.memory is None:
             return 1
-        largest = max(p.cost.memory.device for p in self.jobs)
+        largest = self.of("device_memory_bytes")
         fitting = (n for n in range(most, 1, -1) if fits(n * largest, self.device.memory))
         return next(fitting, 1)
 
-    def trainings(self) -> list[tuple[ModelInfo, str, TrainingPlan, Memory]]:
-        """Return each model's trainings with their modes and memory."""
-        found = []
-        for model in self.models:
-            scratch = self.study.models[model.name].source == "scratch"
-            for tuning in (("base",) if scratch else ()) + TUNINGS:
-                training = planned(self.study, model, tuning, self.device)
-                cost = training_cost(self.study, model, tuning, self.device)
-                found.append((model, tuning, training, cost.memory))
-        return found
+    def trainings(self) -> list[tuple[PlannedJob, TrainingPlan]]:
+        """Return each model's trainings, one of each tuning."""
+        found = {
+            (p.job.model, p.job.tuning): p
+            for p in reversed(self.jobs)
+            if p.job.stage in training.COSTS
+        }
+        return [(p, plan_training(p.context)) for p in reversed(found.values())]
 
     def too_large(self) -> list[PlannedJob]:
         """Return the jobs that do not fit into the device's memory."""
-        return [p for p in self.jobs if not fits(p.cost.memory.device, self.device.memory)]
+        return [p for p in self.jobs if not p.fits]
 
 
 def plan_study(study: Study, device: Device, efficiency: float = EFFICIENCY) -> Plan:
-    """Plan a study on a device.
-
-    Parameters
-    ----------
-    study : Study
-        The configuration.
-    device : Device
-        Where.
-    efficiency : float
-        Share of its matrix rate that is reached (not that of a CPU, which is measured).
+    """Plan a study on a device, of whose matrix rate a GPU reaches such a share.
 
     Raises
     ------
@@ -186,49 +156,41 @@ def plan_study(study: Study, device: Device, efficiency: float = EFFICIENCY) -> 
         When the study's own people or sentences cannot be read.
     """
     models = {name: model_info(study, name) for name in study.models}
-    jobs = list(jobs_of(study))
-    found = []
-    for job in jobs:
-        cost = cost_of(study, models.get(job.model), job, device)
-        shared = study.training.mode.gpus if job.stage == "fine-tune" else 1
-        seconds = cost.seconds(device, efficiency)
-        found.append(PlannedJob(job, cost, seconds, shared))
-    return Plan(study, device, efficiency, tuple(models.values()), tuple(found))
+    planned = []
+    for job in jobs_of(study):
+        context = JobContext(study, models.get(job.model), job, device)
+        cost, gpus = cost_of(context), study.training.mode.gpus if job.stage == "fine-tune" else 1
+        planned.append(PlannedJob(context, cost, cost.seconds(device, efficiency), gpus))
+    return Plan(study, device, efficiency, tuple(models.values()), tuple(planned))
 
 
-def cost_of(study: Study, model: ModelInfo | None, job: Job, device: Device) -> JobCost:
-    """Return what a job does on a device."""
-    if job.stage == "make-facts":
-        return analysis.facts_cost(study)
-    if job.stage in SUMMARIES or job.stage == "draw-figures":
-        return analysis.tables_cost(study, job)
-    assert model is not None
-    if job.stage in ("pretrain", "fine-tune"):
-        return training_cost(study, model, job.tuning or "base", device)
-    if job.stage == "fetch-model":
-        return analysis.fetching_cost(study, model)
-    if job.stage == "select-shared":
-        return analysis.selection_cost(study, model)
-    return ASKING[job.stage](study, model, job, device)
+def cost_of(context: JobContext) -> JobCost:
+    """Return the cost of a job on a device."""
+    return costs()[context.job.stage](context)
+
+
+@cache
+def costs() -> dict[str, Callable[[JobContext], JobCost]]:
+    """Return the cost function of every stage."""
+    found: dict[str, Callable[[JobContext], JobCost]] = {**common.COSTS, **training.COSTS}
+    for name in EXPERIMENTS:
+        found |= import_module(f"factrecall.experiments.{name}.cost").COSTS
+    return found
 
 
 def as_json(plans: Sequence[Plan]) -> dict[str, Any]:
     """Return plans of one study on several devices as plain values, to be written."""
-    study = plans[0].study
-    return {
-        "study": study.name,
-        "models": [
-            {
-                "model": model.name,
-                "architecture": model.shape.architecture,
-                "parameters": model.shape.parameters,
-                "source": model.source,
-                "guessed": model.guessed,
-            }
-            for model in plans[0].models
-        ],
-        "devices": [_device(plan) for plan in plans],
-    }
+    models = [
+        {
+            "model": model.name,
+            "architecture": model.shape.architecture,
+            "parameters": model.shape.parameters,
+            "source": model.source,
+            "guessed": model.guessed,
+        }
+        for model in plans[0].models
+    ]
+    return {"study": plans[0].study.name, "models": models, "devices": [*map(_device, plans)]}
 
 
 def _device(plan: Plan) -> dict[str, Any]:
@@ -239,38 +201,31 @@ def _device(plan: Plan) -> dict[str, Any]:
         "jobs": len(plan.jobs),
         "hours": plan.hours,
         "gpu_hours": plan.gpu_hours,
-        "operations": sum(p.cost.operations for p in plan.jobs),
-        "tokens": sum(p.cost.tokens for p in plan.jobs),
+        "operations": plan.of("operations"),
+        "tokens": plan.of("tokens"),
         "disk_bytes": plan.disk,
         "stages": [
             {
-                "stage": row.stage,
-                "model": row.model,
-                "jobs": len(row.jobs),
-                "parameters": row.jobs[0].cost.shape.parameters if row.jobs[0].cost.shape else 0,
-                "tokens": row.total(lambda p: p.cost.tokens),
-                "operations": row.total(lambda p: p.cost.operations),
-                "device_memory_bytes": row.most(lambda p: p.cost.memory.device),
-                "host_memory_bytes": row.most(lambda p: p.cost.memory.host),
-                "written_bytes": row.total(lambda p: p.cost.written),
-                "state_bytes": row.most(lambda p: p.cost.held),
-                "hours": row.total(lambda p: p.seconds) / 3600,
-                "longest_hours": row.most(lambda p: p.seconds) / 3600,
-                "fits": all(fits(p.cost.memory.device, plan.device.memory) for p in row.jobs),
+                "stage": stage,
+                "model": model,
+                "jobs": len(jobs),
+                "parameters": shape.parameters if (shape := jobs[0].cost.shape) else 0,
+                **{name: quantity.of(jobs) for name, quantity in QUANTITIES.items()},
+                "fits": all(p.fits for p in jobs),
             }
-            for row in plan.rows
+            for (stage, model), jobs in plan.rows.items()
         ],
         "trainings": [
             {
-                "model": model.name,
-                "tuning": tuning,
-                "mode": vars(training.mode),
-                "precision": training.precision,
-                "tokens_of_a_pass": training.tokens,
-                "device_bytes": dict(memory.parts),
-                "host_bytes": dict(memory.host_parts),
-                "fits": fits(memory.device, plan.device.memory),
+                "model": one.job.model,
+                "tuning": one.job.tuning or "base",
+                "mode": vars(found.execution),
+                "precision": found.precision,
+                "tokens_of_a_pass": found.tokens,
+                "device_bytes": dict(one.cost.memory.parts),
+                "host_bytes": dict(one.cost.memory.host_parts),
+                "fits": one.fits,
             }
-            for model, tuning, training, memory in plan.trainings()
+            for one, found in plan.trainings()
         ],
     }

@@ -1,19 +1,19 @@
-"""A plan on the terminal: a row a stage and model, devices side by side, memory by part, and words.
+"""A plan on the terminal: a row a stage and model, devices side by side, memory by part, notes.
 
 Units are decimal: 1 GB are 10⁹ bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from factrecall.cost.execution_choice import FITS, fits
+from factrecall.cost.execution_choice import FITS
+from factrecall.cost.plan import QUANTITIES
 
 if TYPE_CHECKING:
-    from factrecall.cost.memory import Memory
     from factrecall.cost.models import ModelInfo
-    from factrecall.cost.plan import Plan, PlannedJob, StageRow
+    from factrecall.cost.plan import Plan, PlannedJob
     from factrecall.training.execution import Execution
 
 SOURCES = {
@@ -23,9 +23,9 @@ SOURCES = {
     "name": "GUESSED from its name",
     "weights": "GUESSED from the size of its weights",
 }
-"""Where a shape comes from, in words."""
+"""Where a shape comes from."""
 
-LOWER = {
+REMEDIES = {
     "pretrain": "lower micro_batch_tokens of pretrain",
     "fine-tune": "lower micro_batch_tokens of its recipe, or share it (training.mode.gpus)",
     "graft": "lower recall.max_eval_tokens",
@@ -41,10 +41,10 @@ Table = Sequence[Sequence[str]]
 
 
 def render(plans: Sequence[Plan]) -> str:
-    """Return plans of one study as text; the first is told in full."""
+    """Return plans of one study as text; the first in full."""
     first = plans[0]
-    parts = [_head(first), _stages(first), _devices(plans), _trainings(first)]
-    return "\n\n".join("\n".join(part) for part in (*parts, [*_notes(first)]) if part)
+    parts = [_head(first), _stages(first), _devices(plans), _trainings(first), [*_notes(first)]]
+    return "\n\n".join("\n".join(part) for part in parts if part)
 
 
 def _head(plan: Plan) -> list[str]:
@@ -56,36 +56,17 @@ def _head(plan: Plan) -> list[str]:
 
 
 def _stages(plan: Plan) -> list[str]:
-    head = ["stage", "model", "jobs", "tokens", "FLOP", "GPU GB", "main GB", "files GB", "hours"]
-    rows = [_row(row) for row in plan.rows]
-    total = [
-        *("in all", "", str(len(plan.jobs))),
-        count(sum(p.cost.tokens for p in plan.jobs)),
-        operations(sum(p.cost.operations for p in plan.jobs)),
-        gigabytes(max(p.cost.memory.device for p in plan.jobs)),
-        gigabytes(max(p.cost.memory.host for p in plan.jobs)),
-        gigabytes(sum(p.cost.written for p in plan.jobs)),
-        hours(plan.hours),
-    ]
-    where = plan.device.name
+    def cells(jobs: Sequence[PlannedJob]) -> list[str]:
+        found = [form(QUANTITIES[name].of(jobs)) for name, form in COLUMNS.values()]
+        return [str(len(jobs)), *found]
+
+    rows = [[*key, *cells(jobs)] for key, jobs in plan.rows.items()]
+    total = ["in all", "", *cells(plan.jobs)]
     reached = f" at {plan.efficiency:.0%} of its matrix rate" if plan.device.is_gpu else ""
     kind = "predicted for" if plan.device.is_gpu else "on"
-    title = f"{kind} {where}{reached}; memory is that of the largest job, all else of all jobs"
-    return [title, *table([head, *rows, total])]
-
-
-def _row(row: StageRow) -> list[str]:
-    return [
-        row.stage,
-        row.model,
-        str(len(row.jobs)),
-        count(row.total(lambda p: p.cost.tokens)),
-        operations(row.total(lambda p: p.cost.operations)),
-        gigabytes(row.most(lambda p: p.cost.memory.device)),
-        gigabytes(row.most(lambda p: p.cost.memory.host)),
-        gigabytes(row.total(lambda p: p.cost.written)),
-        hours(row.total(lambda p: p.seconds) / 3600),
-    ]
+    where = f"{kind} {plan.device.name}{reached}"
+    title = f"{where}; memory is that of the largest job, all else of all jobs"
+    return [title, *table([["stage", "model", "jobs", *COLUMNS], *rows, total])]
 
 
 def _devices(plans: Sequence[Plan]) -> list[str]:
@@ -94,12 +75,12 @@ def _devices(plans: Sequence[Plan]) -> list[str]:
         [
             plan.device.name,
             gigabytes(plan.device.memory or 0),
-            "all jobs" if not plan.too_large() else f"all but {len(plan.too_large())}",
-            gigabytes(max(p.cost.memory.host for p in plan.jobs)),
+            "all jobs" if not (left := len(plan.too_large())) else f"all but {left}",
+            gigabytes(plan.of("host_memory_bytes")),
             gigabytes(plan.disk),
             hours(plan.hours),
             hours(plan.gpu_hours) if plan.device.is_gpu else "",
-            hours(max(p.seconds for p in plan.jobs) / 3600),
+            hours(plan.of("longest_hours")),
         ]
         for plan in plans
     ]
@@ -108,40 +89,27 @@ def _devices(plans: Sequence[Plan]) -> list[str]:
 
 def _trainings(plan: Plan) -> list[str]:
     found = plan.trainings()
-    parts = list(dict.fromkeys(part for *_, memory in found for part in _parts(memory)))
-    head = ["training", "tokens a pass", *parts, "in all", "main GB"]
-    rows = []
-    for model, tuning, training, memory in found:
-        here = _parts(memory)
+    parts = list(dict.fromkeys(part for one, _ in found for part in one.cost.memory.main_parts))
+    rows = [["training", "tokens a pass", *parts, "in all", "main GB"]]
+    for one, training in found:
+        memory = one.cost.memory
         # On a CPU all of it is main memory.
         whole = memory.device if plan.device.is_gpu else memory.host
-        rows.append(
-            [
-                f"{model.name} {tuning}",
-                count(training.tokens),
-                *(gigabytes(here.get(part, 0.0)) for part in parts),
-                gigabytes(whole),
-                gigabytes(memory.host),
-            ]
-        )
-    return [f"peak memory of trainings on {plan.device.name} by part, GB", *table([head, *rows])]
-
-
-def _parts(memory: Memory) -> dict[str, float]:
-    return dict(memory.parts or memory.host_parts)
+        sizes = [*(memory.main_parts.get(part, 0.0) for part in parts), whole, memory.host]
+        name = f"{one.job.model} {one.job.tuning or 'base'}"
+        rows.append([name, count(training.tokens), *map(gigabytes, sizes)])
+    return [f"peak memory of trainings on {plan.device.name} by part, GB", *table(rows)]
 
 
 def _notes(plan: Plan) -> Iterator[str]:
     for model in plan.models:
-        yield from _modes(plan, model)
+        yield _executions(plan, model)
     yield from _unfit(plan)
     if any(model.guessed for model in plan.models):
         yield "the shape of a model is guessed: its memory and time may be off by a third"
-    slowest = sorted(plan.rows, key=lambda r: -r.total(lambda p: p.seconds))[:3]
-    share = [
-        f"{row.stage} of {row.model} {row.total(lambda p: p.seconds) / 36 / plan.hours:.0f} %"
-        for row in slowest
-    ]
+    seconds = {key: sum(p.seconds for p in jobs) for key, jobs in plan.rows.items()}
+    slowest = sorted(seconds, key=lambda key: -seconds[key])[:3]
+    share = [f"{s} of {m} {seconds[s, m] / 36 / plan.hours:.0f} %" for s, m in slowest]
     yield f"most time goes into {', '.join(share)}"
     if plan.device.is_gpu:
         most = max(plan.jobs, key=_need)
@@ -163,18 +131,18 @@ def _notes(plan: Plan) -> Iterator[str]:
 def _unfit(plan: Plan) -> Iterator[str]:
     """Say what does not fit and why; of jobs of one stage and model the largest."""
     room = FITS * (plan.device.memory or 0)
-    largest: dict[tuple[str, str], PlannedJob] = {}
-    for one in plan.too_large():
-        key = one.job.stage, one.job.model
-        if key not in largest or _need(one) > _need(largest[key]):
-            largest[key] = one
-    for (stage, model), one in largest.items():
+    for (stage, model), jobs in plan.rows.items():
+        one = max(jobs, key=_need)
+        if one.fits:
+            continue
         parts = one.cost.memory.parts
         fixed = sum(parts.get(part, 0.0) for part in ("context", "weights", "copies of weights"))
-        remedy = LOWER.get(stage, LARGER) if fixed < room else LARGER
+        remedy = REMEDIES.get(stage, LARGER) if fixed < room else LARGER
+        largest = sorted(parts.items(), key=lambda part: -part[1])[:2]
         yield (
             f"{stage} of {model} does NOT FIT {plan.device.name}: it takes {_need(one) / 1e9:.0f} "
-            f"GB of {room / 1e9:.0f} ({_largest(one)}); {remedy}"
+            f"GB of {room / 1e9:.0f} ({', '.join(f'{n} {s / 1e9:.0f}' for n, s in largest)}); "
+            f"{remedy}"
         )
 
 
@@ -182,45 +150,38 @@ def _need(one: PlannedJob) -> float:
     return one.cost.memory.device
 
 
-def _largest(one: PlannedJob) -> str:
-    parts = sorted(one.cost.memory.parts.items(), key=lambda part: -part[1])[:2]
-    return ", ".join(f"{name} {size / 1e9:.0f}" for name, size in parts)
-
-
-def _modes(plan: Plan, model: ModelInfo) -> Iterator[str]:
+def _executions(plan: Plan, model: ModelInfo) -> str:
+    """Say how a model is trained."""
     groups: dict[str, list[str]] = {}
-    for other, tuning, training, memory in plan.trainings():
-        if other is model:
-            said = mode_in_words(training.mode)
-            if not fits(memory.device, plan.device.memory):
-                said += " (and does not fit)"
-            groups.setdefault(said, []).append(tuning)
-    everything = len(groups) == 1
-    told = (
-        f"{said}" if everything else f"{', '.join(tunings)}: {said}"
-        for said, tunings in groups.items()
-    )
-    yield f"{model.name} is trained so on {plan.device.name}: {'; '.join(told)}"
+    for one, training in plan.trainings():
+        if one.job.model == model.name:
+            text = execution_text(training.execution) + " (and does not fit)" * (not one.fits)
+            groups.setdefault(text, []).append(one.job.tuning or "base")
+    texts = [f"{', '.join(tunings)}: {text}" for text, tunings in groups.items()]
+    found = "; ".join(texts if len(groups) > 1 else groups)
+    return f"{model.name} is trained so on {plan.device.name}: {found}"
 
 
-def mode_in_words(mode: Execution) -> str:
-    """Say how a training is done, of what is not the usual."""
-    said = {
-        "adamw": ["float32 AdamW on the device"],
-        "adamw_8bit": ["moments in 8 bits"],
-        "cpu_offload": ["weights and moments in main memory"],
-    }[mode.optimiser]
-    said += ["activations computed twice"] * mode.checkpointing
-    said += ["traced gradients added up in main memory"] * (mode.trace == "host")
-    said += [f"shared by {mode.gpus} GPUs"] * (mode.gpus > 1)
-    said += ["packed"] * mode.packing
-    said += ["compiled"] * mode.compile
-    return ", ".join(said)
+def execution_text(execution: Execution) -> str:
+    """Say how a training is done, where it is not the usual way."""
+    optimiser = {
+        "adamw": "float32 AdamW on the device",
+        "adamw_8bit": "moments in 8 bits",
+        "cpu_offload": "weights and moments in main memory",
+    }
+    more = {
+        "activations computed twice": execution.checkpointing,
+        "traced gradients added up in main memory": execution.trace == "host",
+        f"shared by {execution.gpus} GPUs": execution.gpus > 1,
+        "packed": execution.packing,
+        "compiled": execution.compile,
+    }
+    return ", ".join([optimiser[execution.optimiser], *(text for text, on in more.items() if on)])
 
 
 def table(rows: Table) -> list[str]:
-    """Lay rows out in columns, the first two to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    """Lay rows out in columns, the first one or two to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     left = 2 if rows[0][1] == "model" else 1
     lines = []
     for row in rows:
@@ -255,3 +216,14 @@ def gigabytes(size: float) -> str:
 def hours(number: float) -> str:
     """Write hours, with more digits where there are few."""
     return f"{number:.1f}" if number >= 1 else f"{number:.3f}"
+
+
+COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "tokens": ("tokens", count),
+    "FLOP": ("operations", operations),
+    "GPU GB": ("device_memory_bytes", gigabytes),
+    "main GB": ("host_memory_bytes", gigabytes),
+    "files GB": ("written_bytes", gigabytes),
+    "hours": ("hours", hours),
+}
+"""Columns of the table of stages: heading, quantity, how it is written."""

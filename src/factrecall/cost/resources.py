@@ -1,4 +1,4 @@
-"""What a job asks of a cluster: the plan's numbers, with a margin for what a plan cannot know.
+"""Resources of a rule: the plan's numbers, with a margin for what a plan cannot know.
 
 Nothing here changes a result. A job that needs more than it asked for is submitted again and asks
 for more; trainings, fits and sweeps then go on from their state.
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from factrecall.cost.devices import CPU, DEVICES, SOME_CPU, Device
+from factrecall.cost.evaluation import JobContext
 from factrecall.cost.job_cost import EFFICIENCY
 from factrecall.cost.jobs import Job, kinds_of
 from factrecall.cost.models import model_info
@@ -25,22 +26,14 @@ if TYPE_CHECKING:
     from factrecall.config.study import Study
     from factrecall.cost.job_cost import JobCost
 
-MEMORY = 1.25
-"""Main memory asked for over what is planned, which is right to a quarter (docs/planning.md)."""
+# Main memory and time over what is planned, which is right to a quarter (docs/planning.md); no GPU
+# number was measured yet, and nodes are not alike.
+MEMORY, TIME = 1.25, 3.0
+ROOM = 500.0  # megabytes beside: the engine's own processes around a job on a cluster
+START = 25  # minutes that every job gets; SLURM gives notice after the first fifteen
+LONGEST = 24 * 60  # minutes at most: trainings, fits and sweeps go on in their next attempt
 
-TIME = 3.0
-"""Time asked for over what is planned: no GPU number was measured yet, and nodes are not alike."""
-
-ROOM = 500.0
-"""Megabytes beside: the engine's own processes around a job on a cluster."""
-
-START = 25
-"""Minutes that every job gets; SLURM gives notice after the first fifteen."""
-
-LONGEST = 24 * 60
-"""Minutes that a job asks for at most: trainings, fits and sweeps go on in their next attempt."""
-
-GOES_ON = ("pretrain", "fine-tune", "graft", "graft-without-shared", "intervene")
+RESUMED = ("pretrain", "fine-tune", "graft", "graft-without-shared", "intervene")
 """Stages that resume, so that a later attempt needs no more time than the first."""
 
 TIMED = "A100-80"
@@ -74,15 +67,16 @@ def needs(
         ``mem_mb``, ``runtime`` (minutes) and ``disk_mb``, as Snakemake names them. Of several
         devices that it may run on, the most.
     """
-    found = _works(study, stage, model, tuning)
-    host = max(work.memory.host for _, work in found)
-    disk = max(work.written + work.held for _, work in found)
-    goes_on = stage in GOES_ON
-    timed = [(d, work) for d, work in found if goes_on or d.name in (TIMED, CPU)]
-    seconds = max(work.seconds(device, EFFICIENCY) for device, work in timed)
-    minutes = START + round(TIME * seconds / 60)
-    if not goes_on:
-        minutes *= attempt
+    found = _costs(study, stage, model, tuning)
+    host = max(cost.memory.host for _, cost in found)
+    disk = max(cost.written + cost.held for _, cost in found)
+    resumed = stage in RESUMED
+    seconds = max(
+        cost.seconds(device, EFFICIENCY)
+        for device, cost in found
+        if resumed or device.name in (TIMED, CPU)
+    )
+    minutes = (START + round(TIME * seconds / 60)) * (1 if resumed else attempt)
     # A second attempt is as often due to a node or a time limit as to memory.
     memory = (1 + (attempt - 1) / 2) * (ROOM + MEMORY * host / 1e6)
     return {
@@ -92,21 +86,23 @@ def needs(
     }
 
 
-def _works(study: Study, stage: str, name: str, tuning: str) -> list[tuple[Device, JobCost]]:
-    """Return what jobs of a stage do, on every device that they may run on."""
+def _costs(study: Study, stage: str, name: str, tuning: str) -> list[tuple[Device, JobCost]]:
+    """Return the costs of a stage's jobs on every device that they may run on."""
     try:
         model = model_info(study, name)
     except FactRecallError:  # the user's own people are wrong, which the first job says
-        invented = study.facts.model_copy(update={"individuals": None, "templates": None})
-        model = model_info(study.model_copy(update={"facts": invented}), name)
-    where = study.compute.device
-    devices: list[Device] = []
+        synthetic = study.facts.model_copy(update={"individuals": None, "templates": None})
+        model = model_info(study.model_copy(update={"facts": synthetic}), name)
+    where, devices = study.compute.device, list[Device]()
     if where != "cpu":
         devices += DEVICES.values()
     if where == "cpu" or (where == "auto" and model.shape.parameters < LARGE):
         devices.append(SOME_CPU)
-    jobs = _jobs(study, stage, name, tuning)
-    return [(device, cost_of(study, model, job, device)) for device in devices for job in jobs]
+    return [
+        (device, cost_of(JobContext(study, model, job, device)))
+        for device in devices
+        for job in _jobs(study, stage, name, tuning)
+    ]
 
 
 def _jobs(study: Study, stage: str, name: str, tuning: str) -> list[Job]:
@@ -122,17 +118,9 @@ def _jobs(study: Study, stage: str, name: str, tuning: str) -> list[Job]:
 def gpus(study: Study, *, cluster: bool, stage: str = "") -> int:
     """Return how many GPUs a job that runs a model asks for: none where there is none.
 
-    Parameters
-    ----------
-    study : Study
-        The configuration; `compute.device: cpu` wants none, and `training.mode.gpus` says how
-        many share a fine-tuning on a cluster.
-    cluster : bool
-        Whether jobs are submitted to a cluster, whose nodes are not this machine.
-    stage : str
-        Of the job.
+    `training.mode.gpus` share a fine-tuning. On a `cluster` nodes are not this machine; here a job
+    asks for its turn on all GPUs that a fine-tuning takes.
     """
-    # Here it is a turn that is asked for, on all GPUs that a fine-tuning takes.
     each = study.training.mode.gpus if stage == "fine-tune" or not cluster else 1
     if study.compute.device != "auto":
         return each * (study.compute.device == "cuda")
@@ -151,13 +139,13 @@ def _gpu_here() -> bool:
 def resources(study: Study, stage: str) -> Resources:
     """Return a rule's resources as functions of wildcards and attempt, as Snakemake calls them."""
     # Jobs of one rule are alike but for their seeds, and there are hundreds.
-    asked = cache(partial(needs, study, stage))
+    found = cache(partial(needs, study, stage))
 
     def of(name: str) -> Callable[..., int]:
         def value(wildcards: object, attempt: int) -> int:
             tuning = getattr(wildcards, "tuning", "base")
             model: str = getattr(wildcards, "model")  # noqa: B009
-            return asked(model, tuning, attempt)[name]
+            return found(model, tuning, attempt)[name]
 
         return value
 

@@ -16,56 +16,20 @@ if TYPE_CHECKING:
 
 Architecture = Literal["llama", "gpt_neox"]
 
-KNOWN: Mapping[str, Mapping[str, Any]] = {
-    "meta-llama/Llama-3.2-3B": {
-        "model_type": "llama",
-        "hidden_size": 3072,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 24,
-        "num_key_value_heads": 8,
-        "head_dim": 128,
-        "intermediate_size": 8192,
-        "vocab_size": 128256,
-        "tie_word_embeddings": True,
-    },
-    "EleutherAI/pythia-2.8b": {
-        "model_type": "gpt_neox",
-        "hidden_size": 2560,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "intermediate_size": 10240,
-        "vocab_size": 50304,
-        "tie_word_embeddings": False,
-    },
-}
-"""What the `config.json` of the paper's two models says, so that a plan needs no network."""
-
 
 @dataclass(frozen=True)
 class Shape:
-    """A model's dimensions.
-
-    Attributes
-    ----------
-    architecture : {"llama", "gpt_neox"}
-        Attention, then MLP, with gates and without biases; or both side by side, with biases.
-    layers, width, heads, key_value_heads, head_size, mlp_size, vocabulary : int
-        As usual; `width` is that of the residual stream.
-    tied : bool
-        Whether the embedding matrix is the output matrix, too.
-    attention_bias, mlp_bias : bool
-        Whether the matrices of a layer have biases.
-    """
+    """A model's dimensions: with gates and without biases, or, as GPT-NeoX, the reverse."""
 
     architecture: Architecture
     layers: int
-    width: int
+    width: int  # of the residual stream
     heads: int
     key_value_heads: int
     head_size: int
     mlp_size: int
     vocabulary: int
-    tied: bool
+    tied: bool  # whether the embedding matrix is the output matrix, too
     attention_bias: bool = False
     mlp_bias: bool = False
 
@@ -206,3 +170,15 @@ class Shape:
             self.width * self.mlp_size,
             self.width * self.queries * (3 if neox else 1),
         )
+
+
+PUBLISHED = {
+    "meta-llama/Llama-3.2-3B": Shape("llama", 28, 3072, 24, 8, 128, 8192, 128256, tied=True),
+    "EleutherAI/pythia-2.8b": Shape(
+        *("gpt_neox", 32, 2560, 32, 32, 80, 10240, 50304),
+        tied=False,
+        attention_bias=True,
+        mlp_bias=True,
+    ),
+}
+"""The paper's two models, so that a plan needs no network."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from factrecall.data.files import joined
+from factrecall.evaluation.prefix_sharing import ROW_TOKENS
 from factrecall.models.tokenizers import word_splitter
 from factrecall.vocabulary import RELATIONS
 
@@ -24,35 +25,20 @@ PIECES = 1.3
 the large models' vocabularies; invented names and years, which are half of these texts, two or
 three. An estimate: no tokenizer of theirs is at hand while planning."""
 
-ROW = 64
-"""Tokens of a row of several questions (`packing.ROW_TOKENS`, which is not loaded here as it takes
-PyTorch)."""
-
 
 @dataclass(frozen=True)
 class TextLengths:
-    """Lengths in tokens, a start token included.
-
-    Attributes
-    ----------
-    bio, short, question, six : ndarray of float, shape (texts of the sample,)
-        Of biographies, single sentences, questions with answers, and all six of a person in one.
-    answer : float
-        Tokens of an answer with its full stop.
-    asked : float
-        Tokens of a question that pass through a model when it is asked among others: what they
-        begin with alike is shared, and an answer's last token is not read.
-    words : int
-        Different words and punctuation marks in all texts, and three special tokens.
-    """
+    """Lengths in tokens, a start token included; arrays are of the texts of a sample of people."""
 
     bio: np.ndarray
-    short: np.ndarray
-    question: np.ndarray
-    six: np.ndarray
-    answer: float
+    short: np.ndarray  # of a biography's single sentences
+    question: np.ndarray  # with its answer
+    six: np.ndarray  # of all questions of a person in one text
+    answer: float  # with its full stop
+    # Of a question that passes through a model among others: their common prefix is shared, and an
+    # answer's last token does not pass.
     asked: float
-    words: int
+    words: int  # different words and punctuation marks in all texts, and three special tokens
 
     def scaled(self, factor: float) -> TextLengths:
         """Return the same texts in a tokenizer with so many tokens for each word."""
@@ -60,29 +46,14 @@ class TextLengths:
         def grown(lengths: np.ndarray) -> np.ndarray:
             return 1 + (lengths - 1) * factor
 
-        return TextLengths(
-            grown(self.bio),
-            grown(self.short),
-            grown(self.question),
-            grown(self.six),
-            self.answer * factor,
-            self.asked * factor,
-            self.words,
-        )
-
-
-_KEPT: dict[tuple[str, int], TextLengths] = {}
+        arrays: dict[str, Any] = {
+            name: grown(getattr(self, name)) for name in ("bio", "short", "question", "six")
+        }
+        return replace(self, **arrays, answer=self.answer * factor, asked=self.asked * factor)
 
 
 def texts_of(facts: Facts, seed: int) -> TextLengths:
-    """Return the lengths of a study's texts in words; those of the same settings are kept.
-
-    Parameters
-    ----------
-    facts : Facts
-        The configuration's section.
-    seed : int
-        The study's.
+    """Return the lengths of a study's texts in words; those of the same settings are cached.
 
     Raises
     ------
@@ -90,9 +61,12 @@ def texts_of(facts: Facts, seed: int) -> TextLengths:
         When the user's own people or sentences cannot be read.
     """
     key = facts.model_dump_json(), seed
-    if key not in _KEPT:
-        _KEPT[key] = _texts(facts, seed)
-    return _KEPT[key]
+    if key not in _CACHE:
+        _CACHE[key] = _texts(facts, seed)
+    return _CACHE[key]
+
+
+_CACHE: dict[tuple[str, int], TextLengths] = {}
 
 
 def _texts(facts: Facts, seed: int) -> TextLengths:
@@ -121,7 +95,7 @@ def _texts(facts: Facts, seed: int) -> TextLengths:
     )
     # What is each question's own: from the name on, but not the answer's last token.
     own = np.maximum(question - 1 - shared, 1)
-    together = np.maximum((ROW - shared) // own, 1)
+    together = np.maximum((ROW_TOKENS - shared) // own, 1)
     # Names and attributes stand behind a space; of sentences the sample holds nearly all words.
     values = (people[column].unique() for column in ("name", *RELATIONS))
     return TextLengths(

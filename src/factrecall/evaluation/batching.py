@@ -22,8 +22,8 @@ from factrecall.evaluation.prefix_sharing import layout, pack
 from factrecall.models.architectures import ARCHITECTURES
 from factrecall.models.chunked_head import loss_at
 from factrecall.models.forward import Encoded, logits_at
+from factrecall.models.passes import cut, pad
 from factrecall.runtime.errors import FactRecallError
-from factrecall.training.batches import cut, pad
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

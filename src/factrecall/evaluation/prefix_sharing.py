@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 ROW_TOKENS = 64
 """Longest row of several texts: attention is quadratic in it (48 to 96 are about as quick)."""
@@ -107,6 +109,8 @@ def layout(rows: Sequence[Row], lengths: Sequence[int]) -> tuple[torch.Tensor, t
     attends : bool tensor, shape (rows, 1, length, length)
         Whether the token of the third axis attends to that of the fourth.
     """
+    import torch
+
     sizes = [row.shared + sum(lengths[i] - row.shared for i in row.texts) for row in rows]
     positions = np.zeros((len(rows), max(sizes)), dtype=np.int64)
     text = np.full(positions.shape, -1)  # 0 the beginning, 1, 2, … the endings, -1 padding

@@ -19,12 +19,10 @@ from torch.nn import functional
 
 from factrecall.models.architectures import ARCHITECTURES
 from factrecall.models.forward import logits_at
+from factrecall.models.passes import LOGITS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-LOGITS = 2**27
-"""How many logits there are at most at a time: half a gigabyte in float32."""
 
 
 def loss_at(

@@ -20,21 +20,24 @@ In main memory, for "host": 8, which are pages of files that the system takes ba
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 Place = Literal["device", "host"]
 
 PAIR, DUAL_AVERAGING, SIGMOID = 8, 16, 21
 """What jobs keep on the device beside the model, in bytes a float32 parameter, if it has room."""
 
-_SPARE = 4e9
+SPARE = 4e9
 """Bytes that are left for activations and for the largest tensors on their way."""
 
 
 def free_memory(device: torch.device) -> float:
     """Return the bytes that are free on a GPU."""
+    import torch
+
     free, _ = torch.cuda.mem_get_info(device)
     reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return float(free + reserved)
@@ -56,6 +59,6 @@ def choose_place(
     spare : float
         Bytes that the job needs there besides, beside what every job does.
     """
-    if device.type == "cpu" or parameters * held + _SPARE + spare <= free_memory(device):
+    if device.type == "cpu" or parameters * held + SPARE + spare <= free_memory(device):
         return "device"
     return "host"

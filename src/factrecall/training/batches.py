@@ -14,10 +14,8 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from factrecall.models.passes import cut, pad
 from factrecall.runtime.seeds import generator
-
-PASS_COST = 96
-"""What one more forward and backward pass costs, in tokens (measured on 1M parameters, CPU)."""
 
 IGNORED = -100
 
@@ -114,50 +112,6 @@ def batch_indices(examples: int, batch_size: int, update: int, seed: int) -> np.
 @lru_cache(maxsize=4)
 def _permutation(examples: int, epoch: int, seed: int) -> np.ndarray:
     return generator(seed, "order", epoch).permutation(examples)
-
-
-def cut(lengths: Sequence[int], most_tokens: int, pass_cost: int = PASS_COST) -> list[np.ndarray]:
-    """Group sequences into micro-batches with the least padded tokens plus pass costs.
-
-    Parameters
-    ----------
-    lengths : sequence of int
-        Length of each sequence in tokens.
-    most_tokens : int
-        Largest padded size (rows × longest) of a micro-batch; a longer sequence goes alone.
-    pass_cost : int
-        Cost of one more micro-batch, in tokens.
-
-    Returns
-    -------
-    list of ndarray of int64
-        Positions in `lengths`; each position once.
-    """
-    order = np.argsort(lengths, kind="stable")
-    sizes = np.asarray(lengths)[order]
-    count = len(sizes)
-    # best[j]: least cost of the j shortest; the last group of them is i..j-1, padded to sizes[j-1]
-    best = np.zeros(count + 1)
-    start = np.zeros(count + 1, dtype=np.int64)
-    for j in range(1, count + 1):
-        first = max(0, j - max(1, most_tokens // sizes[j - 1]))
-        cost = best[first:j] + np.arange(j - first, 0, -1) * sizes[j - 1] + pass_cost
-        start[j] = first + int(np.argmin(cost))
-        best[j] = cost[start[j] - first]
-    groups = []
-    j = count
-    while j > 0:
-        groups.append(order[start[j] : j])
-        j = int(start[j])
-    return groups[::-1]
-
-
-def pad(rows: Sequence[np.ndarray], filler: int) -> torch.Tensor:
-    """Stack rows to an int64 tensor of shape (rows, longest), filled up on the right."""
-    result = np.full((len(rows), max(map(len, rows))), filler, dtype=np.int64)
-    for i, row in enumerate(rows):
-        result[i, : len(row)] = row
-    return torch.from_numpy(result)
 
 
 def micro_batches(examples: Sequence[Example], most_tokens: int) -> list[MicroBatch]:

@@ -16,7 +16,7 @@ import torch
 from factrecall.evaluation.batching import Batch
 from factrecall.experiments.common.prompts import Prompt
 from factrecall.models.forward import encode
-from factrecall.training.batches import cut, pad
+from factrecall.models.passes import cut, pad
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

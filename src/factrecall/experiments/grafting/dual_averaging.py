@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from factrecall.evaluation.batching import Answers
+from factrecall.experiments.grafting.schedule import PATH_POINTS, updates_of
 from factrecall.models.backward import gradients
 from factrecall.parameters.sets import ParameterSet
 from factrecall.parameters.streaming_topk import top_k
@@ -30,12 +31,6 @@ if TYPE_CHECKING:
     from factrecall.models.forward import Encoded
     from factrecall.parameters.patched_weights import PatchedWeights
     from factrecall.runtime.checkpoint import Checkpoint
-
-PATH_POINTS = 12
-"""Points between θpre and θtask at which the gradient is taken to begin with."""
-
-FIRST = 3
-"""How many times more updates the first size gets."""
 
 Tensors = dict[str, torch.Tensor]
 
@@ -213,11 +208,6 @@ def dual_averaging(
         watch(fit.updates)
         fit.save(checkpoint, questions, last=fit.updates == total)
     return dict(zip(descending, fit.masks, strict=True))
-
-
-def updates_of(settings: DualAveraging, sizes: int) -> int:
-    """Return how many batches `dual_averaging` takes for so many sizes."""
-    return PATH_POINTS + settings.updates * (sizes + FIRST - 1)
 
 
 def _largest(weights: PatchedWeights, scores: Tensors, size: int) -> ParameterSet:

@@ -17,7 +17,8 @@ import pandas as pd
 
 from factrecall.data.files import BIO_COLUMNS
 from factrecall.evaluation.exact_match import PER_EXAMPLE, Evaluator
-from factrecall.experiments.grafting.dual_averaging import Questions, dual_averaging, updates_of
+from factrecall.experiments.grafting.dual_averaging import Questions, dual_averaging
+from factrecall.experiments.grafting.schedule import updates_of
 from factrecall.experiments.grafting.sigmoid_sgd import sigmoid_sgd
 from factrecall.models.forward import encode
 from factrecall.parameters.sets import ParameterSet

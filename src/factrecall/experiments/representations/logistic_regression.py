@@ -20,6 +20,8 @@ from typing import Self
 
 import torch
 
+from factrecall.experiments.representations.limits import NUMBERS
+
 TOLERANCE = 1e-6
 """A fit ends when the loss can fall by about half of this, in nats, as the preconditioner predicts.
 
@@ -42,9 +44,6 @@ SLOPE = 0.5
 
 SEARCHES = 20
 """Points that a line search may try."""
-
-NUMBERS = {"cpu": 2**19, "cuda": 2**27}
-"""Largest tensor of problems that are solved together, for the CPU's cache or the GPU's memory."""
 
 
 @dataclass(frozen=True)

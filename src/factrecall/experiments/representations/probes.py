@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+from factrecall.experiments.representations.limits import NUMBERS
 from factrecall.experiments.representations.logistic_regression import (
-    NUMBERS,
     PrincipalAxes,
     fit_chosen,
 )
