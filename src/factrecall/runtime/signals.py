@@ -55,6 +55,8 @@ def handle_signals() -> Iterator[None]:
         return
     _requests.asked = None
     before = {number: signal.signal(number, _signalled) for number in SIGNALS}
+    # The fork server holds back those that came before they could be handled.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     try:
         yield
     finally:
