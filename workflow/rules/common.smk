@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
 from factrecall.workflow import snakemake_patches, stages
+from factrecall.runtime import fork_server
 from factrecall.runtime.errors import EXIT_CODE, FactRecallError
 from factrecall.runtime.lease import begin_run, is_over
 from factrecall.cost import resources as planned
@@ -46,6 +47,7 @@ os.environ.update(
 
 snakemake_patches.remember_job_age()
 snakemake_patches.leave_on_sigterm()
+snakemake_patches.count_forked_jobs()
 
 # A job is asked to leave by a signal to all its processes: the shell and `tee` stay until it has
 # saved its state, and so does a Snakemake that runs it in a cluster's job. A log that cannot be
@@ -62,6 +64,9 @@ onstart:
     except OSError as error:
         print(f"factrecall: {disk_error(Path(RESULTS), error)}", file=sys.stderr)
         sys.exit(EXIT_CODE)
+    # A cluster's jobs start on other machines, and CUDA and forks do not go together.
+    if not (workflow.non_local_exec or workflow.remote_exec or gpu(None)):
+        fork_server.start()
 
 
 # A submitted job is a Snakemake that deletes the outputs it is to make, before anything else. One

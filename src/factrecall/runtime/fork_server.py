@@ -37,8 +37,10 @@ from factrecall.runtime.signals import SIGNALS
 
 LIBRARIES = (
     "yaml",
-    "pydantic",
+    "pydantic.json_schema",
+    "pydantic.types",
     "pandas",
+    "pyarrow.dataset",
     "pyarrow.parquet",
     "safetensors.torch",
     "tokenizers",
@@ -143,7 +145,8 @@ def serve(listener: socket.socket, alive: int, folder: Path) -> Request | None:
     """
     templates: dict[frozenset[tuple[str, str]], tuple[int, socket.socket]] = {}
     here = _matching(dict(os.environ), AT_START) | {"": sys.executable}
-    while alive not in select.select([listener, alive], [], [])[0]:
+    watched: list[socket.socket | int] = [listener, alive]
+    while alive not in select.select(watched, [], [])[0]:
         connection, _ = listener.accept()
         connection.settimeout(10)
         content, streams = receive(connection, 3)
@@ -216,7 +219,8 @@ class Template:
         controls = [self.control]
         while controls or self.clients:
             owners = {client.fileno(): pid for pid, client in self.clients.items()}
-            ready = select.select([*controls, *owners, woken], [], [])[0]
+            watched: list[socket.socket | int] = [*controls, *owners, woken]
+            ready = select.select(watched, [], [])[0]
             if woken in ready:
                 with suppress(BlockingIOError):
                     os.read(woken, 4096)
@@ -289,7 +293,7 @@ def _pass_on(client: socket.socket, pid: int) -> None:
 def _import_libraries() -> bool:
     """Import what jobs need; say whether this process may fork."""
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # the other check would start CUDA
-    with _package_forgotten():
+    with suppress(ImportError), _package_forgotten():
         from factrecall.models.loading import quiet
 
         quiet()

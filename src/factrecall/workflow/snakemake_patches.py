@@ -1,14 +1,16 @@
-"""Mends for Snakemake 9.27 and its SLURM plugin 2.8.0, applied when the workflow is read.
+"""Patches of Snakemake 9.27 and its SLURM plugin 2.8.0, applied when the workflow is read.
 
-Each takes the place of one function that can leave a workflow waiting for ever, and is left out
-where that function is no longer there. `tests/unit/test_mends.py` says of the versions in the lock
-whether they still need them.
+Two replace functions that can leave a workflow waiting for ever, one makes benchmarks count forked
+jobs. Each is left out where its function no longer exists. `tests/unit/test_mends.py` tests whether
+the versions in the lock still need them.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 
@@ -50,3 +52,36 @@ def leave_on_sigterm() -> None:
         threading.Thread(target=handler, args=(self, *args), daemon=True).start()
 
     setattr(JobScheduler, "exit_gracefully", beside)  # noqa: B010 (a method, to the type checker)
+
+
+def count_forked_jobs() -> None:
+    """Let benchmarks count the process that the fork server runs for a job.
+
+    Snakemake measures a job's shell and its descendants; of these, a client of the fork server has
+    a file beside the server's socket with the number of its process.
+    """
+    import psutil
+    from snakemake.benchmark import BenchmarkTimer
+
+    from factrecall.runtime.fork_client import ADDRESS
+
+    class Shell(psutil.Process):  # type: ignore[misc]
+        def children(self, recursive: bool = False) -> list[psutil.Process]:
+            found: list[psutil.Process] = super().children(recursive)
+            for client in list(found) if recursive else ():
+                file = Path(os.environ.get(ADDRESS, "off")).with_name(str(client.pid))
+                try:
+                    forked = psutil.Process(int(file.read_text(encoding="ascii")))
+                    found += [forked, *forked.children(recursive=True)]
+                except (OSError, ValueError, psutil.Error):  # none, or it has just ended
+                    continue
+            return found
+
+    begin = BenchmarkTimer.__init__
+
+    def measure(self: Any, pid: int, *args: Any, **more: Any) -> None:
+        begin(self, pid, *args, **more)
+        self.main = Shell(pid)
+
+    if begin.__module__ == BenchmarkTimer.__module__:  # it is not patched yet
+        setattr(BenchmarkTimer, "__init__", measure)  # noqa: B010 (a method, to the type checker)
