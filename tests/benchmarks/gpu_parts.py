@@ -24,9 +24,9 @@ from factrecall.parameters.patched_weights import PatchedWeights
 from factrecall.parameters.sets import ParameterSet
 from factrecall.runtime.seeds import generator
 from factrecall.training.batches import batch_indices
-from factrecall.training.distributed import strategy_of
 from factrecall.training.execution import Execution
 from factrecall.training.loop import train
+from factrecall.training.strategy import strategy_of
 from factrecall.training.trace import GradientTrace
 from tests import synthetic
 from tests.benchmarks.gpu_bed import Bench, Found, precision

@@ -33,9 +33,9 @@ from factrecall.runtime.signals import Interrupted
 from factrecall.runtime.storage import read_table, write_text
 from factrecall.training import launcher as launching
 from factrecall.training.batches import Example
-from factrecall.training.distributed import strategy_of
 from factrecall.training.execution import Execution
 from factrecall.training.fully_sharded import deal
+from factrecall.training.strategy import strategy_of
 from factrecall.training.training_log import HISTORY
 from tests.conftest import ARCHITECTURES, Workspace
 from tests.sharing import CASES, compare

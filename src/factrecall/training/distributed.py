@@ -8,20 +8,16 @@ process with a whole model: it returns everything unchanged.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
-
-from factrecall.runtime.errors import FactRecallError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from factrecall.runtime.checkpoint import Checkpoint, State
     from factrecall.training.batches import Example, MicroBatch
-    from factrecall.training.execution import Execution
 
 Result = TypeVar("Result")
 
@@ -104,25 +100,3 @@ class DistributedStrategy:
     def restore(self, checkpoint: Checkpoint) -> State | None:
         """Return the saved state, of whole tensors, in all processes, or None in all."""
         return checkpoint.restore()
-
-
-def strategy_of(mode: Execution, device: torch.device) -> DistributedStrategy:
-    """Return what a resolved mode needs: several processes, or weights in main memory, or none.
-
-    Raises
-    ------
-    FactRecallError
-        When there are not as many processes as `mode.gpus` says.
-    """
-    if (count := int(os.environ.get("WORLD_SIZE", 1))) != mode.gpus:
-        raise FactRecallError(
-            f"training.mode.gpus = {mode.gpus}",
-            f"the training was started as one of {count} processes (WORLD_SIZE)",
-            "start it by the command line of factrecall, which starts the others, without the "
-            "environment variable WORLD_SIZE; pre-training takes one process",
-        )
-    if mode.gpus == 1 and mode.optimiser != "cpu_offload":
-        return DistributedStrategy()
-    from factrecall.training.fully_sharded import FullySharded
-
-    return FullySharded(mode, device)

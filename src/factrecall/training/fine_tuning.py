@@ -18,10 +18,10 @@ from factrecall.runtime.progress import progress
 from factrecall.runtime.safetensors_writer import write_tensors
 from factrecall.runtime.seeds import derive, generator
 from factrecall.runtime.storage import remove_leftovers
-from factrecall.training.distributed import strategy_of
 from factrecall.training.examples import training_set
 from factrecall.training.loop import train
 from factrecall.training.snapshots import Snapshots
+from factrecall.training.strategy import strategy_of
 from factrecall.training.trace import GradientTrace
 from factrecall.training.training_log import write_history
 

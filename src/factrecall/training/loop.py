@@ -17,7 +17,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,7 +31,7 @@ from factrecall.training.execution import Execution
 from factrecall.training.loader import Collator, Update, UpdateLoader
 from factrecall.training.losses import FLEX, batch_loss, example_loss
 from factrecall.training.optimisers import make_optimiser, set_rate
-from factrecall.training.state import put_state, state_of
+from factrecall.training.state import Run, put_state
 from factrecall.training.training_log import EVERY, TrainingLog
 
 if TYPE_CHECKING:
@@ -44,23 +44,6 @@ if TYPE_CHECKING:
 
 PLAIN = Execution()
 ALONE = DistributedStrategy()
-
-
-@dataclass
-class Run:
-    """A model on its way through a recipe."""
-
-    model: PreTrainedModel
-    optimizer: torch.optim.Optimizer
-    history: TrainingLog
-    trace: GradientTrace | None = None
-    update: int = 0
-
-    def save(self, checkpoint: Checkpoint, strategy: DistributedStrategy) -> None:
-        """Save all that the run depends on; every number of it is looked at first."""
-        self.history.fetch()
-        tensors, values = state_of(self)
-        strategy.on_rank0(tensors, lambda whole: checkpoint.save(whole, values))
 
 
 def autocast(

@@ -21,9 +21,9 @@ from factrecall.runtime.checkpoint import Checkpoint
 from factrecall.runtime.progress import progress
 from factrecall.runtime.seeds import derive
 from factrecall.runtime.storage import remove_leftovers
-from factrecall.training.distributed import strategy_of
 from factrecall.training.examples import training_set
 from factrecall.training.loop import train
+from factrecall.training.strategy import strategy_of
 from factrecall.training.training_log import write_history
 
 if TYPE_CHECKING:

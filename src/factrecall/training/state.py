@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,9 +12,29 @@ from factrecall.training.optimisers import eight_bit_moment, parts_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from factrecall.runtime.checkpoint import State
+    from transformers import PreTrainedModel
+
+    from factrecall.runtime.checkpoint import Checkpoint, State
     from factrecall.training.distributed import DistributedStrategy
-    from factrecall.training.loop import Run
+    from factrecall.training.trace import GradientTrace
+    from factrecall.training.training_log import TrainingLog
+
+
+@dataclass
+class Run:
+    """A model on its way through a recipe."""
+
+    model: PreTrainedModel
+    optimizer: torch.optim.Optimizer
+    history: TrainingLog
+    trace: GradientTrace | None = None
+    update: int = 0
+
+    def save(self, checkpoint: Checkpoint, strategy: DistributedStrategy) -> None:
+        """Save all that the run depends on; every number of it is looked at first."""
+        self.history.fetch()
+        tensors, values = state_of(self)
+        strategy.on_rank0(tensors, lambda whole: checkpoint.save(whole, values))
 
 
 def state_of(run: Run) -> State:
