@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from factrecall.config.facts import Facts
-from factrecall.config.reading import configuration_page, parse_study, read_study, study_schema
+from factrecall.config.reading import parse_study, read_study
+from factrecall.config.schema import configuration_page, study_schema
 from factrecall.config.section import Section
 from factrecall.config.study import Study
 from factrecall.data.people import draw_split

@@ -1,4 +1,4 @@
-"""What to tell a user about a value that the configuration does not allow."""
+"""Why the configuration does not allow a value, and what to write in its place."""
 
 from __future__ import annotations
 
@@ -22,6 +22,13 @@ _BOUNDS = {
     "too_short": ("min_length", "has too few entries, at least"),
     "too_long": ("max_length", "has too many entries, at most"),
 }
+_KINDS = {
+    int: "a whole number",
+    float: "a number with a decimal point",
+    str: "text",
+    list: "a list",
+    dict: "a section",
+}
 _BOOLEANS = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
 _EXPONENT = re.compile(r"([-+]?)(\d*)\.?(\d*)[eE]([-+]?)(\d+)")
 _BELOW = "put its keys on the lines below, indented, each as `key: value`"
@@ -38,7 +45,7 @@ def explain(
     path : tuple
         Its place.
     kind : str
-        Type of pydantic's error, or "mistake" for those of `factrecall.config.section.ConfigIssue`.
+        Type of pydantic's error, or "mistake" for a `factrecall.config.section.ConfigIssue`.
     value : object
         The value; of a missing key, its section.
     context : mapping
@@ -49,14 +56,10 @@ def explain(
     node = describe(path, raw)
     if kind == "mistake":
         return context["why"], context["remedy"]
-    if kind == "missing" and isinstance(path[-1], int):
-        return "the list is too short", f"add an entry: {expected(node)}"
     if kind == "missing":
-        return _missing(node)
-    if kind == "extra_forbidden" and (name := new_key(path)):
-        return f"the key was renamed to {name}", f"write {dotted((*path[:-1], name))}"
+        return _missing(path, node)
     if kind in ("extra_forbidden", "invalid_key"):
-        return "there is no such key", _nearest(path, raw)
+        return _unknown(path, raw)
     if value is None:
         return "it has no value", _fill(node)
     if kind in _BOUNDS:
@@ -65,14 +68,11 @@ def explain(
         return "it is not finite", _give(node)
     if kind == "string_pattern_mismatch":
         return f"it is not {expected(node)}", "choose a value of that form"
-    if kind == "literal_error" and (name := new_value(path, value)):
-        return f"the value was renamed to {name}", f"write {name}"
     if kind == "literal_error":
-        return _no_choice(value, node)
+        return _no_choice(path, value, node)
     if isinstance(value, str) and _takes(node, "integer", "number"):
         return _text_for_number(value, node)
-    why = f"it is {_kind(value)}, but takes {expected(node)}"
-    return why, _convert(value, node)
+    return f"it is {_kind(value)}, but takes {expected(node)}", _convert(value, node)
 
 
 def explain_name(value: object) -> tuple[str, str]:
@@ -85,23 +85,27 @@ def explain_name(value: object) -> tuple[str, str]:
     )
 
 
-def _missing(node: Schema) -> tuple[str, str]:
+def _missing(path: KeyPath, node: Schema) -> tuple[str, str]:
+    if isinstance(path[-1], int):
+        return "the list is too short", f"add an entry: {expected(node)}"
     meaning = f" ({node['description'].rstrip('.')})" if "description" in node else ""
+    takes = f"; it takes {expected(node)}"
     if needed := node.get("required"):
-        remedy = f"add it, a section with at least the keys {', '.join(needed)}"
-    else:
-        remedy = f"add it; it takes {expected(node)}"
-    return "the key is missing" + meaning, remedy
+        takes = f", a section with at least the keys {', '.join(needed)}"
+    return f"the key is missing{meaning}", f"add it{takes}"
 
 
-def _nearest(path: KeyPath, raw: object) -> str:
+def _unknown(path: KeyPath, raw: object) -> tuple[str, str]:
+    if name := new_key(path):
+        return f"the key was renamed to {name}", f"write {dotted((*path[:-1], name))}"
     key = str(path[-1])
     known = list(describe(path[:-1], raw).get("properties", {}))
     near = get_close_matches(key, known, n=1)
     elsewhere = [dotted(other) for other in keys() if other[-1] == key]
+    remedy = f"remove it; the keys here are {', '.join(known)}"
     if suggestions := [*near, *elsewhere]:
-        return f"did you mean {' or '.join(suggestions)}?"
-    return f"remove it; the keys here are {', '.join(known)}"
+        remedy = f"did you mean {' or '.join(suggestions)}?"
+    return "there is no such key", remedy
 
 
 def _fill(node: Schema) -> str:
@@ -126,14 +130,14 @@ def _out_of_bounds(
     name, words = _BOUNDS[kind]
     why = f"{words} {context[name]:g}"
     if isinstance(value, float) and value > 1 and "anyOf" in node and _takes(node, "integer"):
-        return (
-            f"{why}: with a decimal point it is a fraction of all parameters",
-            f"write a count without one: {round(value)}",
-        )
+        why += ": with a decimal point it is a fraction of all parameters"
+        return why, f"write a count without one: {round(value)}"
     return why, _give(node)
 
 
-def _no_choice(value: object, node: Schema) -> tuple[str, str]:
+def _no_choice(path: KeyPath, value: object, node: Schema) -> tuple[str, str]:
+    if name := new_value(path, value):
+        return f"the value was renamed to {name}", f"write {name}"
     if isinstance(value, bool):
         return f"it is {to_yaml(value)}: {_BOOLEAN_WORDS}", _give(node)
     choices = [str(choice) for choice in node["enum"]]
@@ -149,22 +153,19 @@ def _text_for_number(text: str, node: Schema) -> tuple[str, str]:
         number = math.nan
     if not math.isfinite(number):
         return f"it is text, but takes {expected(node)}", _give(node)
-    whole = _takes(node, "integer") and number.is_integer()
     try:
         quoted = isinstance(yaml.safe_load(text), int | float)
     except yaml.YAMLError:
         quoted = False
     if quoted:
         return "it is a number in quotes, which is text", f"remove the quotes: {text}"
-    match = _EXPONENT.fullmatch(text)
-    if match and not whole:
-        sign, left, right, exponent_sign, exponent = match.groups()
-        better = f"{sign}{left or 0}.{right or 0}e{exponent_sign or '+'}{exponent}"
-    else:
-        better = str(int(number)) if number.is_integer() else str(number)
     why = f"YAML reads {text} as text"
-    if match:
+    better = str(int(number)) if number.is_integer() else str(number)
+    if match := _EXPONENT.fullmatch(text):
         why += ": it knows exponents only after a decimal point, and with a sign"
+        if not (_takes(node, "integer") and number.is_integer()):
+            sign, left, right, exponent_sign, exponent = match.groups()
+            better = f"{sign}{left or 0}.{right or 0}e{exponent_sign or '+'}{exponent}"
     return why, f"write {better}"
 
 
@@ -191,17 +192,6 @@ def _convert(value: object, node: Schema) -> str:
 
 
 def _kind(value: object) -> str:
-    match value:
-        case bool():
-            return to_yaml(value)
-        case int():
-            return "a whole number"
-        case float():
-            return "a number with a decimal point"
-        case str():
-            return "text"
-        case list():
-            return "a list"
-        case dict():
-            return "a section"
-    return f"a {type(value).__name__}"
+    if isinstance(value, bool):
+        return to_yaml(value)
+    return _KINDS.get(type(value), f"a {type(value).__name__}")

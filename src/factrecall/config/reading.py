@@ -1,7 +1,7 @@
-"""Reading a study: files are merged, checked, and every mistake is told in the user's terms.
+"""Reading a study: files are merged and checked, and mistakes are explained in the user's terms.
 
-A message names file and line, the dotted key, its value, the reason and the remedy. All
-mistakes are told together, so that a configuration is mended in one go.
+A message names file and line, the dotted key, its value, the reason and the remedy. All mistakes
+are reported together, so that a configuration is mended in one go.
 """
 
 from __future__ import annotations
@@ -14,15 +14,13 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from factrecall.config.explain import explain, explain_name
-from factrecall.config.schema import configuration_page, study_schema, to_yaml, union
+from factrecall.config.schema import to_yaml, union
 from factrecall.config.study import Study
 from factrecall.config.yamlfile import Document, KeyPath, dotted, read_yaml
 from factrecall.runtime.errors import FactRecallError
 
-__all__ = ["StudyError", "configuration_page", "parse_study", "read_study", "study_schema"]
-
 _TAGS = frozenset({"count", "fraction", "[key]"})
-"""What pydantic puts into the place of an error although it is no key; the kind of a model, too."""
+"""Parts of the place of an error that are no keys; the kind of a model is another."""
 
 _ABSENT = object()
 
@@ -102,22 +100,20 @@ def _merge(below: Mapping[Any, Any], above: Mapping[Any, Any]) -> dict[Any, Any]
 
 
 def _parse(raw: Mapping[str, Any], source: str, documents: Sequence[Document]) -> Study:
-    twice = [mistake for document in documents for mistake in document.mistakes]
+    mistakes = [mistake for document in documents for mistake in document.mistakes]
     try:
         study = Study.model_validate(raw)
     except ValidationError as error:
         found = [(_path(e, raw), e) for e in error.errors(include_url=False)]
         places = {path for path, _ in found}
-        raise StudyError(
-            twice
-            + [
-                FactRecallError(_where(path, e, raw, source, documents), *_why(path, e, raw))
-                for path, e in found
-                if not _inherited(path, raw, places)
-            ]
-        ) from error
-    if twice:
-        raise StudyError(twice)
+        mistakes += [
+            FactRecallError(_where(path, e, raw, source, documents), *_why(path, e, raw))
+            for path, e in found
+            if not _inherited(path, raw, places)
+        ]
+        raise StudyError(mistakes) from error
+    if mistakes:
+        raise StudyError(mistakes)
     return study
 
 
@@ -138,7 +134,7 @@ def _path(error: ErrorDetails, raw: Any) -> KeyPath:
 
 
 def _inherited(path: KeyPath, raw: Any, places: set[KeyPath]) -> bool:
-    """Whether a model's mistake is that of the shared recipes, where it is told once."""
+    """Whether a model's mistake is that of the shared recipes, which is reported there, once."""
     if path[:1] != ("models",) or path[2:3] != ("training",) or _get(raw, path) is not _ABSENT:
         return False
     return any(path[2:end] in places for end in range(3, len(path) + 1))
@@ -168,8 +164,7 @@ def _get(raw: Any, path: KeyPath) -> Any:
 def _where(
     path: KeyPath, error: ErrorDetails, raw: Any, source: str, documents: Sequence[Document]
 ) -> str:
-    value = _get(raw, path)
-    key = dotted(path)
+    value, key = _get(raw, path), dotted(path)
     if value is not _ABSENT or error["type"] == "mistake":
         key += f" = {_show(error['input'] if value is _ABSENT else value)}"
     # The file that has this value, or, for a key that is not there, the section it should be in.

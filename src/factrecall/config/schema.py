@@ -1,14 +1,16 @@
 """The configuration described: as JSON Schema, as a page, and value by value for messages.
 
-All three come from the types and texts in `factrecall.config`.
+All three come from the types and docstrings of the sections of `Study`.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from factrecall.config.model import COMMIT, REPOSITORY
@@ -22,6 +24,12 @@ _PATTERNS = {
     "letter or digit",
     REPOSITORY: "the name of a repository as on the hub, e.g. EleutherAI/pythia-2.8b",
     COMMIT: "the 40 hexadecimal digits of a commit",
+}
+_BOUNDS = {
+    "minimum": "at least",
+    "exclusiveMinimum": "above",
+    "maximum": "at most",
+    "exclusiveMaximum": "below",
 }
 
 _INTRODUCTION = """\
@@ -50,37 +58,9 @@ text, write `1.0e-4`; `yes`, `no`, `on` and `off` are true and false; a key give
 
 Changing a value reruns the stages that read it and those behind them, and nothing else.
 
-*This page is made from `src/factrecall/config/` by `python -m factrecall.config.schema`.*
+*This page is made by `python -m factrecall.config.schema`, from the sections in
+`src/factrecall/config/` and `src/factrecall/experiments/*/settings.py`.*
 """
-
-_SECTIONS = (
-    ("The study", "Study"),
-    ("`facts`", "Facts"),
-    ("`facts.pools`", "PoolSizes"),
-    ("`training`", "TrainingSettings"),
-    ("`training.mode`", "ExecutionSettings"),
-    ("`training.bio`, `training.stage`, `training.mix`, `models.<name>.pretrain`", "Recipe"),
-    ("`models.<name>` with `source: scratch`", "Scratch"),
-    ("`models.<name>` with `source: hub`", "Hub"),
-    ("`models.<name>` with `source: folder`", "Folder"),
-    ("`trace`", "TraceSettings"),
-    ("`shared`", "SharedSettings"),
-    ("`grafting`", "GraftingSettings"),
-    ("`grafting.optimiser` with `method: dual_averaging`", "DualAveraging"),
-    ("`grafting.optimiser` with `method: sigmoid_sgd`", "SigmoidSGD"),
-    ("`circuits`", "CircuitSettings"),
-    ("`circuits.attention`, `circuits.column`, `circuits.unit`", "NodesPerStep"),
-    ("`circuits.steps` with `method: all`", "AllSteps"),
-    ("`circuits.steps` with `method: adaptive`", "AdaptiveSteps"),
-    ("`circuits.case`", "CaseStudySettings"),
-    ("`representations`", "RepresentationSettings"),
-    ("`representations.probes`", "ProbeSettings"),
-    ("`representations.gradient_similarity`", "GradientSimilaritySettings"),
-    ("`representations.attribution`", "AttributionSettings"),
-    ("`representations.patching`", "PatchingSettings"),
-    ("`recall`", "RecallSettings"),
-    ("`compute`", "ComputeSettings"),
-)
 
 
 def study_schema() -> Schema:
@@ -88,7 +68,7 @@ def study_schema() -> Schema:
 
     It is that of `Study`, but for the training of a model, which a file gives in part only.
     """
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **_untitled(_raw())}
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **deepcopy(_raw())}
     definitions = schema["$defs"]
     for name in ("Recipe", "Recipes"):
         partial = deepcopy(definitions[name])
@@ -107,21 +87,12 @@ def study_schema() -> Schema:
 
 @cache
 def _raw() -> Schema:
-    return Study.model_json_schema()
+    def untitled(node: Schema) -> Schema:
+        # A title is text that repeats the key; a mapping of that name would be a key of its own.
+        return {k: v for k, v in node.items() if not (k == "title" and isinstance(v, str))}
 
-
-def _untitled(node: Any) -> Any:
-    """Copy a schema without the titles, which only repeat the keys."""
-    if isinstance(node, list):
-        return [_untitled(item) for item in node]
-    if not isinstance(node, dict):
-        return node
-    # A title is text; a mapping of that name would be a key of the configuration.
-    return {
-        key: _untitled(value)
-        for key, value in node.items()
-        if not (key == "title" and isinstance(value, str))
-    }
+    schema: Schema = json.loads(json.dumps(Study.model_json_schema()), object_hook=untitled)
+    return schema
 
 
 def describe(path: Sequence[str | int], raw: Any) -> Schema:
@@ -132,24 +103,22 @@ def describe(path: Sequence[str | int], raw: Any) -> Schema:
     path : sequence of str and int
         Keys and positions, from the top.
     raw : object
-        The configuration; says of which kind a section is.
+        The configuration; it tells of which kind a section is.
     """
     return _resolve(*_follow(path, raw))
 
 
 def union(path: Sequence[str | int], raw: Any) -> tuple[str, frozenset[str]] | None:
-    """Return the key that tells of which kind the section at `path` is, and all kinds.
+    """Return the key that names the kind of the section at `path`, and all kinds.
 
     None where there is but one kind.
     """
-    node, _ = _follow(path, raw)
-    if discriminator := node.get("discriminator"):
-        return discriminator["propertyName"], frozenset(discriminator["mapping"])
-    return None
+    discriminator = _follow(path, raw)[0].get("discriminator")
+    return discriminator and (discriminator["propertyName"], frozenset(discriminator["mapping"]))
 
 
 def _follow(path: Sequence[str | int], raw: Any) -> tuple[Schema, Any]:
-    """Return the schema at `path`, of which kind it is left open, and the value."""
+    """Return the schema at `path`, its kind left open, and the value."""
     node: Schema = _raw()
     for part in path:
         node = _resolve(node, raw)
@@ -168,29 +137,30 @@ def _resolve(node: Schema, raw: Any) -> Schema:
     if kinds := node.get("discriminator", {}).get("mapping"):
         key = node["discriminator"]["propertyName"]
         kind = raw.get(key) if isinstance(raw, Mapping) else None
-        chosen = kinds.get(kind) if isinstance(kind, str) else None
-        if chosen:
-            return _resolve({"$ref": chosen}, raw)
-        either = {"enum": list(kinds), "description": "Of which kind it is."}
+        if isinstance(kind, str) and kind in kinds:
+            return _resolve({"$ref": kinds[kind]}, raw)
+        either = {"enum": list(kinds), "description": "The kind of the section."}
         return {**node, "properties": {key: either}}
     if isinstance(raw, Mapping):  # of a section that may be null
         for kind in node.get("anyOf", ()):
             if "$ref" in kind:
                 return _resolve(kind, raw)
     if reference := node.get("$ref"):
-        return {**_raw()["$defs"][reference.rpartition("/")[2]], **node}
+        return {**_raw()["$defs"][_name(reference)], **node}
     return node
 
 
-def keys() -> Iterator[tuple[str, ...]]:
+def _name(reference: str) -> str:
+    return reference.rpartition("/")[2]
+
+
+def keys(node: Schema | None = None, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Yield the path of every key outside `models`."""
-    yield from _keys(_raw(), ())
-
-
-def _keys(node: Schema, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    for key, child in _resolve(node, None).get("properties", {}).items():
+    for key, child in (
+        _resolve(_raw() if node is None else node, None).get("properties", {}).items()
+    ):
         yield (*path, key)
-        yield from _keys(child, (*path, key))
+        yield from keys(child, (*path, key))
 
 
 def expected(node: Schema) -> str:
@@ -226,28 +196,42 @@ def expected(node: Schema) -> str:
 def _bounds(node: Schema) -> str:
     if "minimum" in node and "maximum" in node:
         return f" from {node['minimum']:g} to {node['maximum']:g}"
-    words = {
-        "minimum": "at least",
-        "exclusiveMinimum": "above",
-        "maximum": "at most",
-        "exclusiveMaximum": "below",
-    }
-    bounds = [f"{word} {node[key]:g}" for key, word in words.items() if key in node]
+    bounds = [f"{word} {node[key]:g}" for key, word in _BOUNDS.items() if key in node]
     return " " + " and ".join(bounds) if bounds else ""
 
 
 def configuration_page() -> str:
     """Return the text of docs/configuration.md: a table of keys for each section."""
-    parts = [_INTRODUCTION]
-    for heading, name in _SECTIONS:
-        node = _raw() if name == "Study" else _raw()["$defs"][name]
-        parts.append(f"\n## {heading}\n\n{node['description']}\n\n")
-        parts.append("| key | value | default | meaning |\n|---|---|---|---|\n")
-        parts.extend(_rows(node))
+    places: dict[str, list[str]] = {}
+    for name, place in _sections(_raw(), ""):
+        places.setdefault(name, []).append(place)
+    parts = [_INTRODUCTION, *_table("The study", _raw())]
+    for name, where in places.items():
+        parts += _table(", ".join(where), _raw()["$defs"][name])
     return "".join(parts)
 
 
-def _rows(node: Schema) -> Iterator[str]:
+def _sections(node: Schema, path: str) -> Iterator[tuple[str, str]]:
+    """Yield name and heading of every section below a node; recipes of a model are those above."""
+    for key, child in node["properties"].items():
+        place = f"{path}{key}"
+        if "patternProperties" in child:
+            child, place = child["patternProperties"][NAME], f"{place}.<name>"
+        kinds = child.get("discriminator", {})
+        found = [
+            (f" with `{kinds['propertyName']}: {kind}`", reference)
+            for kind, reference in kinds.get("mapping", {}).items()
+        ] or [("", c["$ref"]) for c in child.get("anyOf", [child]) if "$ref" in c]
+        for kind, reference in found:
+            name = _name(reference)
+            if name != "Recipes":
+                yield name, f"`{place}`{kind}"
+                yield from _sections(_raw()["$defs"][name], f"{place}.")
+
+
+def _table(heading: str, node: Schema) -> Iterator[str]:
+    yield f"\n## {heading}\n\n{node['description']}\n\n"
+    yield "| key | value | default | meaning |\n|---|---|---|---|\n"
     for key, child in node["properties"].items():
         child = _resolve(child, None)
         default = "as shared" if key == "training" and "source" in node["properties"] else "—"
@@ -270,15 +254,7 @@ def to_yaml(value: object) -> str:
     return str(value)
 
 
-def main() -> None:
-    """Write the schema and the page; run it from the root of the repository."""
-    import json
-    from pathlib import Path
-
+if __name__ == "__main__":  # from the root of the repository
     text = json.dumps(study_schema(), indent=2, ensure_ascii=False) + "\n"
     Path("workflow/schema/study.schema.json").write_text(text, encoding="utf-8")
     Path("docs/configuration.md").write_text(configuration_page(), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
