@@ -17,6 +17,7 @@ if not workflow.overwrite_configfiles:
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/stage.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/shared.smk"
@@ -42,10 +43,5 @@ localrules:
 rule all:
     default_target: True
     input:
-        f"{RESULTS}/tables/recall.parquet",
-        f"{RESULTS}/tables/shared.parquet",
-        f"{RESULTS}/tables/ablation.parquet",
-        f"{RESULTS}/tables/grafting.parquet",
-        f"{RESULTS}/tables/interventions.parquet",
-        f"{RESULTS}/tables/probes.parquet",
-        f"{RESULTS}/report.html",
+        SUMMARIES,
+        rules.write_report.output,

@@ -136,14 +136,14 @@ class Workspace:
                 "state": "state",
             },
             "recall": {
-                "folder": "base",
+                "tuned": "base",
                 "bio": "bio.parquet",
                 "qa": "qa.parquet",
                 "out": "out/recall.parquet",
             },
             "summarise-recall": {
                 "qa": "qa.parquet",
-                "evaluation": "m base 0 examples.parquet",
+                "evaluations": "m base 0 examples.parquet",
                 "out": "out/summary.parquet",
             },
         }
@@ -155,7 +155,7 @@ class Workspace:
             line.append(f"--{option}")
             for part in str(value).split():
                 there = part if option in words else str(self.folder / part)
-                is_path = option != "evaluation" or part.endswith(".parquet")
+                is_path = option != "evaluations" or part.endswith(".parquet")
                 line.append(there if is_path else part)
         return line
 

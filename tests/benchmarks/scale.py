@@ -33,9 +33,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from factrecall.config.training import TraceSettings
-from factrecall.experiments.shared_parameters.stage import select_shared
+from factrecall.experiments.shared_parameters.stages import select_shared
 from factrecall.parameters.sets import read_sets
 from factrecall.parameters.space import ParameterSpace
+from factrecall.runtime.job import Job
 from factrecall.training.fine_tuning import write_trace
 from factrecall.training.trace import GradientTrace
 
@@ -143,9 +144,9 @@ def _run(small: bool, folder: Path) -> None:
             write_trace(paths[-1], trace, settings, {})
             made += influences.seconds
             del trace, influences
-    files = {name: folder / name for name in ("out", "curve", "where")}
+    files = {name: folder / name for name in ("out", "curve", "places")}
     with step("select"):
-        select_shared(k, "absolute", traces=paths, **files, provenance={})
+        select_shared(Job(), k=k, influence="absolute", traces=paths, **files)
     found = {name: len(members) for name, members in read_sets(files["out"], space).items()}
     told = {"parameters": space.size, "k": k, "made": made, "sets": found, "steps": steps}
     print(json.dumps(told))

@@ -10,8 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from factrecall.evaluation.exact_match import Evaluation
-from factrecall.experiments.ablation.stage import (
+from factrecall.experiments.ablation.compute import (
     ABLATED,
     ABLATION,
     CONTROLS,
@@ -20,10 +19,12 @@ from factrecall.experiments.ablation.stage import (
     PER_ABLATION,
     ablated_sets,
     ablation_intervals,
-    summarise_ablation,
 )
+from factrecall.experiments.ablation.stages import summarise_ablation
 from factrecall.parameters.patched_weights import PatchedWeights
 from factrecall.parameters.sets import ParameterSet
+from factrecall.runs import Evaluation
+from factrecall.runtime.job import Job
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.statistics import paired_interval
 from factrecall.runtime.storage import read_table, write_table
@@ -74,7 +75,7 @@ def tables(tmp_path: object) -> tuple[pd.DataFrame, pd.DataFrame]:
         write_table(path, examples(seed), PER_ABLATION)
         runs.append(Evaluation("m", tuning, seed, path))
     out, intervals = folder / "a.parquet", folder / "i.parquet"
-    summarise_ablation(runs, out, intervals, seed=0, provenance={})
+    summarise_ablation(Job(), evaluations=runs, out=out, intervals=intervals, study_seed=0)
     return read_table(out, ABLATION), read_table(intervals, INTERVALS)
 
 

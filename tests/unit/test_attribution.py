@@ -13,7 +13,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factrecall.evaluation.exact_match import Evaluation
 from factrecall.experiments.attribution import integrated_gradients as module
 from factrecall.experiments.attribution.attribution import ATTRIBUTION, attribute
 from factrecall.experiments.attribution.attribution_summary import (
@@ -31,6 +30,7 @@ from factrecall.experiments.attribution.settings import AttributionSettings
 from factrecall.experiments.attribution.tokenised_prompts import TokenisedPrompt, tokenise
 from factrecall.experiments.common.model_facts import ModelFacts
 from factrecall.experiments.common.prompts import ROLES, Prompt, compose, prompts
+from factrecall.runs import Evaluation
 from factrecall.runtime.statistics import TOGETHER
 from factrecall.runtime.storage import read_table, write_table
 from factrecall.vocabulary import FORMATS, RELATIONS

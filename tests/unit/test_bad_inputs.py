@@ -146,7 +146,7 @@ CASES = {
     "summary of nothing": Case(SUM, remove("examples.parquet"), "examples.parquet"),
     "summary of other tables": Case(SUM, lambda f: shutil.copy(f / "qa.parquet", f / "examples.parquet"), "column 'correct' is missing"),
     "summary without questions": Case(SUM, remove("qa.parquet"), "qa.parquet"),
-    "a seed in words": Case(SUM, nothing, "seed 'one'", {"evaluation": "m mix one examples.parquet"}),
+    "a seed in words": Case(SUM, nothing, "seed 'one'", {"evaluations": "m mix one examples.parquet"}),
     # Models.
     "no model": Case(TRAIN, remove("base"), "base"),
     "no config": Case(TRAIN, remove("base/config.json"), "cannot be opened"),
@@ -173,7 +173,7 @@ CASES = {
     "answers below a file": Case(RECALL, nothing, FILE, {"out": "study.yaml/x"}),
     "summary below a file": Case(SUM, nothing, FILE, {"out": "study.yaml/x"}),
     # The command itself.
-    "unknown tuning": Case(TRAIN, nothing, "invalid choice", {"tuning": "all"}),
+    "unknown tuning": Case(TRAIN, nothing, "no such tuning", {"tuning": "all"}),
     "seed is no number": Case(TRAIN, nothing, "invalid int value", {"seed": "x"}),
     "an option is missing": Case(TRAIN, nothing, "required", {"start": None}),
 }  # fmt: skip

@@ -11,7 +11,7 @@ import torch
 from factrecall.experiments.case_study.attention_head import eager_attention, run_head
 from factrecall.experiments.case_study.compute import choose_fact
 from factrecall.experiments.case_study.settings import CaseStudySettings
-from factrecall.experiments.case_study.stage import GraftedFiles, study_case
+from factrecall.experiments.case_study.stages import GraftedFiles, study_case
 from factrecall.experiments.case_study.tables import (
     ATTENTION,
     CASE,
@@ -24,6 +24,7 @@ from factrecall.experiments.circuits.tables import NODES
 from factrecall.experiments.common.prompts import ROLES, prompts
 from factrecall.models.architectures import architecture_of
 from factrecall.runtime.errors import FactRecallError
+from factrecall.runtime.job import Job
 from factrecall.runtime.storage import read_table
 from factrecall.vocabulary import RELATIONS
 from tests.conftest import Tiny
@@ -39,15 +40,14 @@ def study(folder: Path, case: CaseStudySettings) -> dict[str, pd.DataFrame]:
     schemas = {"out": CASE, "tokens": TOKENS, "attention": ATTENTION, "logits": LENS}
     schemas["looks"] = ROLES_ATTENDED
     paths = {name: folder / f"case.{name}.parquet" for name in schemas}
-    grafted = {
-        t: GraftedFiles(
-            folder / t, folder / f"{t}.sets", folder / f"{t}.masks", folder / f"{t}.outcomes"
-        )
+    grafted = [
+        GraftedFiles(t, *(folder / f"{t}{part}" for part in ("", ".sets", ".masks", ".outcomes")))
         for t in ("mix", "stage")
-    }
+    ]
     study_case(
-        case, PEOPLE, 512, 7, base=folder / "base", grafted=grafted, bio=folder / "bio.parquet",
-        qa=folder / "qa.parquet", device=CPU, provenance={}, **paths,
+        Job(CPU), case=case, individuals=PEOPLE, max_eval_tokens=512, study_seed=7,
+        base=folder / "base", grafted=grafted, bio=folder / "bio.parquet",
+        qa=folder / "qa.parquet", **paths,
     )  # fmt: skip
     return {name: read_table(paths[name], schema) for name, schema in schemas.items()}
 

@@ -15,17 +15,19 @@ from factrecall.data.files import BIO_COLUMNS, QA_COLUMNS
 from factrecall.experiments.circuits import summary as tables
 from factrecall.experiments.circuits.continuity import CONTINUITY
 from factrecall.experiments.circuits.settings import AdaptiveSteps, AllSteps, NodesPerStep
-from factrecall.experiments.circuits.stage import intervene
-from factrecall.experiments.circuits.tables import BY, CURVES, NODES, QUESTIONS, STEPS
+from factrecall.experiments.circuits.stages import Intervention, intervene, summarise_circuits
+from factrecall.experiments.circuits.tables import CURVES, NODES, QUESTIONS, STEPS
 from factrecall.experiments.grafting.grafted_model import Grafted, open_grafted
 from factrecall.experiments.grafting.grafter import OUTCOMES, fitted_people, looked_at
 from factrecall.experiments.grafting.settings import DualAveraging, GraftingSettings
-from factrecall.experiments.grafting.stage import graft
+from factrecall.experiments.grafting.stages import graft
 from factrecall.models.loading import load_model, save_model
 from factrecall.parameters.nodes import Nodes
 from factrecall.parameters.sets import ParameterSet, read_sets, write_sets
 from factrecall.parameters.space import ParameterSpace
+from factrecall.runs import RANKINGS
 from factrecall.runtime.errors import FactRecallError
+from factrecall.runtime.job import Job
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.storage import read_table, write_table
 from factrecall.training.examples import training_set
@@ -66,11 +68,11 @@ def prepared(tiny: Tiny, folder: Path) -> Path:
         shared = everything.sample(4000, generator(seed))
         write_sets(folder / f"{tuning}.sets", {"S": shared})
         graft(
-            GRAFTING, 512, 7, False, base=folder / "base", tuned=folder / tuning, seed=0,
-            split="out", qa=folder / "qa.parquet", out=folder / f"{tuning}.masks",
+            Job(CPU, state=folder / "state"), grafting=GRAFTING, max_eval_tokens=512, study_seed=7,
+            thorough=False, base=folder / "base", tuned=folder / tuning, seed=0, split="out",
+            qa=folder / "qa.parquet", out=folder / f"{tuning}.masks",
             table=folder / f"{tuning}.outcomes", examples=folder / "examples",
-            checks=folder / "checks", state=folder / "state", device=CPU, checkpoint_interval_s=1e9,
-            provenance={},
+            checks=folder / "checks",
         )  # fmt: skip
     return folder
 
@@ -85,28 +87,28 @@ def run(
     *,
     name: str = "circuits",
     checkpoint_interval_s: float = 1e9,
-) -> tables.Intervention:
+) -> Intervention:
     """Run one job; its tables are in the folder of that name."""
     files = {
         part: folder / name / f"{kind}.{by}.{part}.parquet"
         for part in ("steps", "curves", "nodes", "questions")
     }
     intervene(
-        kind, size, steps, int(by == "baseline"), individuals, PEOPLE, 512, 7,
+        Job(CPU, state=folder / "state", checkpoint_interval_s=checkpoint_interval_s),
+        kind=kind, by=by, size=size, steps=steps, random_orders=int(by == "baseline"),
+        individuals=individuals, grafted_individuals=PEOPLE, max_eval_tokens=512, study_seed=7,
         base=folder / "base", tuned=folder / "mix", seed=0,
         sets=folder / "mix.sets" if by == "shared" else None, masks=folder / "mix.masks",
         outcomes=folder / "mix.outcomes", qa=folder / "qa.parquet", out=files["steps"],
         curves=files["curves"], nodes=files["nodes"], questions=files["questions"],
-        state=folder / "state", cache_gb=1.0, device=CPU, provenance={},
-        checkpoint_interval_s=checkpoint_interval_s,
     )  # fmt: skip
-    return tables.Intervention("m", "mix", 0, kind, by, *files.values())
+    return Intervention("m", "mix", 0, kind, by, *files.values())
 
 
-def both(*arguments: Any, **more: Any) -> list[tables.Intervention]:
+def both(*arguments: Any, **more: Any) -> list[Intervention]:
     """Run the job by shared parameters and that of its controls."""
     folder, kind, *others = arguments
-    return [run(folder, kind, by, *others, **more) for by in BY]
+    return [run(folder, kind, by, *others, **more) for by in RANKINGS]
 
 
 def open_mix(folder: Path) -> Grafted:
@@ -114,7 +116,7 @@ def open_mix(folder: Path) -> Grafted:
     return open_grafted(folder / "base", folder / "mix", *files, CPU)
 
 
-def summarised(folder: Path, interventions: list[tables.Intervention]) -> dict[str, pd.DataFrame]:
+def summarised(folder: Path, interventions: list[Intervention]) -> dict[str, pd.DataFrame]:
     schemas = {
         "out": tables.INTERVENTIONS,
         "by_relation": tables.BY_RELATION,
@@ -124,7 +126,7 @@ def summarised(folder: Path, interventions: list[tables.Intervention]) -> dict[s
         "circuits": tables.CIRCUITS,
     }
     paths = {name: folder / f"summary.{name}.parquet" for name in schemas}
-    tables.summarise_circuits(7, interventions=interventions, **paths, provenance={})
+    summarise_circuits(Job(), interventions=interventions, study_seed=7, **paths)
     return {name: read_table(paths[name], schema) for name, schema in schemas.items()}
 
 
@@ -235,7 +237,7 @@ def test_controls_hold_nothing_of_what_is_shared(folder: Path) -> None:
         )
 
 
-def files_of(job: tables.Intervention) -> list[Path]:
+def files_of(job: Intervention) -> list[Path]:
     return [job.steps, job.curves, job.nodes, job.questions]
 
 

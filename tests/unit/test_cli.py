@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from factrecall import cli
-from factrecall.cli import main, reports
+from factrecall.cli import main
 from factrecall.data.files import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS
 from factrecall.evaluation.exact_match import PER_EXAMPLE, SUMMARY
 from factrecall.models.loading import load_model, load_tokenizer
@@ -74,9 +74,9 @@ def test_the_stages_run_one_after_the_other(workspace: Workspace) -> None:
     folder = workspace.folder
     run = workspace.command
     assert main(run("fine-tune")) == 0
-    assert main(run("recall", folder=folder / "out/model", out=folder / "out/mix.parquet")) == 0
-    evaluation = ["--evaluation", "m", "mix", "1", str(folder / "out/mix.parquet")]
-    assert main([*run("summarise-recall", evaluation=None), *evaluation]) == 0
+    assert main(run("recall", tuned=folder / "out/model", out=folder / "out/mix.parquet")) == 0
+    evaluation = ["--evaluations", "m", "mix", "1", str(folder / "out/mix.parquet")]
+    assert main([*run("summarise-recall", evaluations=None), *evaluation]) == 0
 
     for table, columns in zip(
         workspace.facts, (INDIVIDUAL_COLUMNS, BIO_COLUMNS, QA_COLUMNS), strict=True
@@ -147,7 +147,7 @@ def test_how_it_ends(
     def fail(_: object) -> None:
         raise error
 
-    monkeypatch.setattr(reports, "_validate", fail)
+    monkeypatch.setattr(cli, "_validate", fail)
     if isinstance(error, BrokenPipeError):
         monkeypatch.setattr("sys.stderr", open(os.devnull, "w"))  # noqa: SIM115
     assert main(["validate", "x"]) == code
@@ -158,7 +158,7 @@ def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(reports, "_validate", fail)
+    monkeypatch.setattr(cli, "_validate", fail)
     with pytest.raises(ZeroDivisionError):
         main(["validate", "x"])
 

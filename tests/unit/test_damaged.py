@@ -92,9 +92,9 @@ def test_what_cannot_be_moved_is_told_as_before(
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     (job / "bio.parquet").write_bytes(b"")
-    monkeypatch.setattr("factrecall.cli.common.os.replace", refuse)
-    monkeypatch.setattr("factrecall.cli.common.Lease.__enter__", lambda lease: lease)
-    monkeypatch.setattr("factrecall.cli.common.Lease.__exit__", lambda *_: None)
+    monkeypatch.setattr("factrecall.cli.os.replace", refuse)
+    monkeypatch.setattr("factrecall.cli.Lease.__enter__", lambda lease: lease)
+    monkeypatch.setattr("factrecall.cli.Lease.__exit__", lambda *_: None)
     assert main(workspace.command("recall")) == 2
     assert "remedy: delete it" in capsys.readouterr().err
     assert (job / "bio.parquet").exists()

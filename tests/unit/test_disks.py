@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 import torch
 
-from factrecall.cli import main, reports
+from factrecall import cli
+from factrecall.cli import main
 from factrecall.models.loading import save_model
 from factrecall.report.style import new_figure, save_figure
 from factrecall.runtime.checkpoint import Checkpoint
@@ -143,7 +144,7 @@ def test_any_refusal_of_a_disk_is_one_message(
     disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mount("-o", "remount,ro", str(disk))
-    monkeypatch.setattr(reports, "_validate", lambda _: (disk / "claim").write_text("mine"))
+    monkeypatch.setattr(cli, "_validate", lambda _: (disk / "claim").write_text("mine"))
     assert main(["validate", "x"]) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"factrecall: cannot write {disk / 'claim'}\n  why:    Read-only")

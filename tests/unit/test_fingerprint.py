@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,8 @@ from factrecall.runtime.fingerprint import PACKAGE, SILENT, code_fingerprint, ve
 from factrecall.workflow.stages import STAGES
 
 SOURCES = fingerprint.ROOT
-MODULES = sorted({stage.module for stage in STAGES.values()})
+STARTS = {name: (stage.module, stage.function.__name__) for name, stage in STAGES.items()}
+TRAIN = STARTS["fine-tune"]
 
 Edit = Callable[[str], str]
 
@@ -28,23 +30,24 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def after(root: Path, file: str, edit: Edit, module: str) -> tuple[str, str]:
-    """Return a module's fingerprint before and after the edit of a file."""
+def after(root: Path, file: str, edit: Edit, start: tuple[str, str] = TRAIN) -> tuple[str, str]:
+    """Return a stage's fingerprint before and after the edit of a file."""
     fingerprint._read.cache_clear()
-    before = code_fingerprint(module)
+    before = code_fingerprint(*start)
     path = root / file
     text = path.read_text(encoding="utf-8")
     changed = edit(text)
     assert changed != text
     path.write_text(changed, encoding="utf-8")
     fingerprint._read.cache_clear()
-    return before, code_fingerprint(module)
+    return before, code_fingerprint(*start)
 
 
-def closure(module: str) -> set[str]:
-    """Return the files a module's fingerprint covers, relative to the package."""
+def closure(stage: str) -> set[str]:
+    """Return the files a stage's fingerprint covers, relative to the package."""
     seen: dict[Path, str] = {}
-    fingerprint._collect(fingerprint._path(module), seen)
+    module, function = STARTS[stage]
+    fingerprint._collect(fingerprint._path(module), seen, function)
     return {str(path.relative_to(fingerprint.ROOT)) for path in seen}
 
 
@@ -64,7 +67,7 @@ def swap(old: str, new: str) -> Edit:
     ids=["comment", "docstring of module", "docstring of function", "layout", "of an attribute"],
 )
 def test_words_and_layout_change_nothing(copy: Path, edit: Edit) -> None:
-    before, now = after(copy, "training/training_log.py", edit, "training.finetune")
+    before, now = after(copy, "training/training_log.py", edit)
     assert before == now
 
 
@@ -75,38 +78,38 @@ def test_words_and_layout_change_nothing(copy: Path, edit: Edit) -> None:
         ("training/optimisers.py", "(update + 1)", "(update + 2)"),
         ("models/passes.py", "PASS_COST = 96", "PASS_COST = 97"),
         ("models/loading.py", "torch.float32", "torch.float16"),
-        ("seeds.py", "sha256", "sha512"),
-        ("facts/__init__.py", '"birth_date"', '"birthday"'),
+        ("runtime/seeds.py", "sha256", "sha512"),
+        ("vocabulary.py", '"birth_date"', '"birthday"'),
     ],
 )
 def test_logic_in_the_module_or_in_what_it_imports_changes_it(
     copy: Path, file: str, old: str, new: str
 ) -> None:
-    before, now = after(copy, file, swap(old, new), "training.finetune")
+    before, now = after(copy, file, swap(old, new))
     assert before != now
 
 
 def test_logic_elsewhere_changes_nothing(copy: Path) -> None:
-    before, now = after(copy, "data/pools.py", lambda t: t + "\nX = 1\n", "training.finetune")
+    before, now = after(copy, "data/pools.py", lambda t: t + "\nX = 1\n")
     assert before == now
 
 
 @pytest.mark.parametrize("silent", sorted(SILENT))
 def test_modules_that_only_check_or_speak_change_nothing(copy: Path, silent: str) -> None:
     path = copy / silent
-    before = {module: code_fingerprint(module) for module in MODULES}
+    before = {name: code_fingerprint(*start) for name, start in STARTS.items()}
     for file in path.glob("*.py") if path.is_dir() else [path.with_suffix(".py")]:
         file.write_text(file.read_text(encoding="utf-8") + "\nX = 1\n", encoding="utf-8")
     fingerprint._read.cache_clear()
-    assert before == {module: code_fingerprint(module) for module in MODULES}
+    assert before == {name: code_fingerprint(*start) for name, start in STARTS.items()}
 
 
 def test_data_files_that_a_module_names_count(copy: Path) -> None:
-    covered = closure("facts.tables")
+    covered = closure("make-facts")
     data = sorted(name for name in covered if not name.endswith(".py"))
     assert data
     for name in data:
-        before, now = after(copy, name, lambda t: t + "\n", "facts.tables")
+        before, now = after(copy, name, lambda t: t + "\n", STARTS["make-facts"])
         assert before != now, name
 
 
@@ -116,15 +119,50 @@ def test_every_data_file_of_the_package_is_covered_by_a_stage() -> None:
         for path in SOURCES.rglob("*")
         if path.suffix in fingerprint.DATA_SUFFIXES and "_cache" not in str(path)
     }
-    covered = set().union(*(closure(module) for module in MODULES))
+    covered = set().union(*(closure(name) for name in STARTS))
     assert there
     assert there <= covered
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_no_stage_depends_on_what_checks_the_configuration(module: str) -> None:
-    tops = {name.split("/")[0].removesuffix(".py") for name in closure(module)}
-    assert not tops & (SILENT | {"cli", "stages", "fingerprint", "__main__"})
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_stage_depends_on_what_checks_the_configuration(stage: str) -> None:
+    names = {name.removesuffix(".py") for name in closure(stage)}
+    places = names | {name.split("/")[0] for name in names}
+    assert not places & {*SILENT, "cli", "__main__", "runtime/fingerprint"}
+
+
+COMPUTE = [name for name in STAGES if name not in ("draw-figures", "write-report")]
+
+
+def test_what_an_experiment_says_and_costs_reruns_no_compute_stage() -> None:
+    spoken = re.compile(
+        r"(report|settings|cost|claims|section|caveats|figures?)\.py$|registry|^report/"
+    )
+    for stage in COMPUTE:
+        assert not [name for name in closure(stage) if spoken.search(name)], stage
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "changed"),
+    [
+        ("# The largest changes", "# Most", set()),
+        ('    "graft-without-shared",', '    "another-name",', set()),
+        ("per=grafts", "per=histories", set()),
+        ('"thorough": int(seed) ==', '"thorough": int(seed) !=', set()),
+        ("write_sets(out, fitted_masks(masks)", "write_sets(out, dict(masks)", {"graft"}),
+        ('"grafting without S"', '"else"', {"graft-without-shared"}),
+        ("overlaps(masks).assign(", "overlaps(masks).assign(x=1, ", {"summarise-grafting"}),
+    ],
+)
+def test_a_stage_depends_on_its_own_function_alone(
+    copy: Path, old: str, new: str, changed: set[str]
+) -> None:
+    stages = ("graft", "graft-without-shared", "summarise-grafting")
+    path = copy / "experiments/grafting/stages.py"
+    before = {name: code_fingerprint(*STARTS[name]) for name in stages}
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
+    fingerprint._read.cache_clear()
+    assert {n for n in stages if code_fingerprint(*STARTS[n]) != before[n]} == changed
 
 
 def test_the_silent_modules_exist() -> None:
@@ -133,12 +171,17 @@ def test_the_silent_modules_exist() -> None:
 
 
 def test_stages_cover_what_they_run_and_no_more() -> None:
-    train = closure("training.finetune")
-    assert {"training/loop.py", "training/trace.py", "storage.py", "seeds.py"} <= train
+    train = closure("fine-tune")
+    assert {
+        "training/loop.py",
+        "training/trace.py",
+        "runtime/storage.py",
+        "runtime/seeds.py",
+    } <= train
     assert {"data/files.py", "models/forward.py"} <= train
-    assert not {"data/pools.py", "data/people.py", "data/tables.py", "recall.py"} & train
+    assert not {"data/pools.py", "data/people.py", "data/tables.py", "models/scratch.py"} & train
     assert "training/trace.py" not in closure("recall")
-    assert not any(name.startswith("training/") for name in closure("facts.tables"))
+    assert not any(name.startswith("training/") for name in closure("make-facts"))
 
 
 def test_imports_have_the_one_form_that_is_followed() -> None:

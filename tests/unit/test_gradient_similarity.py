@@ -14,15 +14,15 @@ import torch
 from torch.nn import functional
 
 from factrecall.config.training import TraceSettings
-from factrecall.data.files import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS, FactFiles
-from factrecall.evaluation.exact_match import Evaluation
+from factrecall.data.files import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS
+from factrecall.experiments.gradient_similarity.compute import GRADIENTS
 from factrecall.experiments.gradient_similarity.cosines import Pairs, compared_sets
 from factrecall.experiments.gradient_similarity.sampled_parameters import (
     Products,
     SampledParameters,
 )
 from factrecall.experiments.gradient_similarity.settings import GradientSimilaritySettings
-from factrecall.experiments.gradient_similarity.stage import GRADIENTS, Moment, compare_gradients
+from factrecall.experiments.gradient_similarity.stages import Moment, compare_gradients
 from factrecall.experiments.gradient_similarity.summary import (
     GRADIENT_SUMMARY,
     mean_cosines,
@@ -33,8 +33,10 @@ from factrecall.models.loading import save_model
 from factrecall.models.scratch import build_model
 from factrecall.parameters.sets import ParameterSet, write_sets
 from factrecall.parameters.space import ParameterSpace
+from factrecall.runs import Evaluation
 from factrecall.runtime.checkpoint import Checkpoint
 from factrecall.runtime.errors import FactRecallError
+from factrecall.runtime.job import Job
 from factrecall.runtime.storage import read_table, write_table
 from factrecall.training.fine_tuning import traced_individuals
 from factrecall.training.snapshots import Snapshots
@@ -93,17 +95,16 @@ def run(
     moments: list[tuple[str, float, str]] = MOMENTS,
 ) -> pd.DataFrame:
     compare_gradients(
-        gradients,
-        TRACE,
-        0,
+        Job(CPU),
+        gradients=gradients,
+        tracing=TRACE,
+        study_seed=0,
         moments=[Moment(phase, share, folder / path) for phase, share, path in moments],
         sets=folder / "sets",
         masks=folder / "masks",
         outcomes=folder / "outcomes",
-        facts=FactFiles(folder / "individuals", folder / "bio", folder / "qa"),
+        facts=[folder / name for name in ("individuals", "bio", "qa")],
         out=folder / "gradients.parquet",
-        device=CPU,
-        provenance={},
     )
     return read_table(folder / "gradients.parquet", GRADIENTS)
 

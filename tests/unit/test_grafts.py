@@ -25,7 +25,7 @@ from factrecall.experiments.grafting.grafter import (
 )
 from factrecall.experiments.grafting.mask_checks import CHECKS, overlap, shuffled
 from factrecall.experiments.grafting.settings import DualAveraging, GraftingSettings, SigmoidSGD
-from factrecall.experiments.grafting.stage import (
+from factrecall.experiments.grafting.stages import (
     Graft,
     graft,
     graft_without_shared,
@@ -36,6 +36,7 @@ from factrecall.parameters.sets import ParameterSet, read_sets, write_sets
 from factrecall.parameters.space import ParameterSpace
 from factrecall.runtime.checkpoint import Checkpoint
 from factrecall.runtime.errors import FactRecallError
+from factrecall.runtime.job import Job
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.storage import read_table, write_table
 from factrecall.training.examples import training_set
@@ -80,10 +81,11 @@ def run_graft(
 ) -> None:
     out = folder / f"{seed}"
     graft(
-        settings, 512, 7, thorough, base=folder / "base", tuned=folder / "tuned", seed=seed,
-        split="in", qa=folder / "qa.parquet", out=out / "masks", table=out / "table",
-        examples=out / "examples", checks=out / "checks", state=folder / "state", device=CPU,
-        checkpoint_interval_s=checkpoint_interval_s, provenance={},
+        Job(CPU, state=folder / "state", checkpoint_interval_s=checkpoint_interval_s),
+        grafting=settings, max_eval_tokens=512, study_seed=7, thorough=thorough,
+        base=folder / "base", tuned=folder / "tuned", seed=seed, split="in",
+        qa=folder / "qa.parquet", out=out / "masks", table=out / "table",
+        examples=out / "examples", checks=out / "checks",
     )  # fmt: skip
 
 
@@ -92,11 +94,11 @@ def run_without(
 ) -> None:
     out = folder / f"{seed}"
     graft_without_shared(
-        settings, 512, 7, base=folder / "base", tuned=folder / "tuned", seed=seed, split="in",
-        sets=folder / "sets.safetensors", qa=folder / "qa.parquet", out=out / "without.masks",
-        table=out / "without", examples=out / "without.examples", shares=out / "shares",
-        state=folder / "state", device=CPU, provenance={},
-        checkpoint_interval_s=checkpoint_interval_s,
+        Job(CPU, state=folder / "state", checkpoint_interval_s=checkpoint_interval_s),
+        grafting=settings, max_eval_tokens=512, study_seed=7, base=folder / "base",
+        tuned=folder / "tuned", seed=seed, split="in", sets=folder / "sets.safetensors",
+        qa=folder / "qa.parquet", out=out / "without.masks", table=out / "without",
+        examples=out / "without.examples", shares=out / "shares",
     )  # fmt: skip
 
 
@@ -106,12 +108,12 @@ def run(folder: Path, settings: GraftingSettings, seed: int = 3, thorough: bool 
     run_without(folder, settings, seed)
     files = [folder / f"{seed}/{name}" for name in ("checks", "masks", "without", "shares")]
     table, sets = folder / f"{seed}/table", folder / "sets.safetensors"
-    return Graft("m", "stage", seed, table, "in", *files, sets)
+    return Graft("m", "stage", seed, "in", table, *files, sets)
 
 
 def summarised(grafts: list[Graft], folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     out, checks = folder / "g.parquet", folder / "c.parquet"
-    summarise_grafting(grafts, out, checks, {})
+    summarise_grafting(Job(), grafts=grafts, out=out, checks=checks)
     return read_table(out, GRAFTING), read_table(checks, CHECKS)
 
 
@@ -284,7 +286,7 @@ def test_the_smallest_mask_that_recovers_enough_is_chosen(tmp_path: Path) -> Non
     shares = [(alpha, "movement", 0.5) for alpha in right[True]]
     write_table(files["shares"], pd.DataFrame(shares, columns=list(SHARES)), SHARES)
     write_table(files["without"], recovered(False, 1.0), RECOVERED)
-    done = Graft("m", "mix", 1, files.pop("table"), "in", *files.values(), tmp_path / "sets")
+    done = Graft("m", "mix", 1, "in", files.pop("table"), *files.values(), tmp_path / "sets")
     for least, alpha in ((0.9, 0.2), (0.5, 0.1), (0.95, 0.3), (1.1, None)):
         table = recovered(True, 1.0)
         write_table(done.table, table.assign(chosen=smallest(table, least)), OUTCOMES)

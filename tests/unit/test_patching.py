@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 import torch
 
-from factrecall.evaluation.exact_match import Evaluation
 from factrecall.experiments.attribution import patching
 from factrecall.experiments.attribution.attribution_summary import (
     PATCHING_SUMMARY,
@@ -35,6 +34,7 @@ from factrecall.experiments.common.model_facts import ModelFacts
 from factrecall.experiments.common.prompts import compose
 from factrecall.experiments.representations.settings import RepresentationSettings
 from factrecall.models.architectures import architecture_of
+from factrecall.runs import Evaluation
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.statistics import TOGETHER
 from factrecall.runtime.storage import read_table, write_table

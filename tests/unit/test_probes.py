@@ -23,9 +23,11 @@ from factrecall.experiments.representations.probe_summary import (
     Probed,
     summarise_probes,
 )
-from factrecall.experiments.representations.probes import FITS, PROBE_EXAMPLES, Roles, probe
+from factrecall.experiments.representations.probes import FITS, PROBE_EXAMPLES, Roles
 from factrecall.experiments.representations.settings import ProbeSettings
+from factrecall.experiments.representations.stages import probe
 from factrecall.runtime.errors import FactRecallError
+from factrecall.runtime.job import Job
 from factrecall.runtime.safetensors_writer import write_tensors
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.statistics import TOGETHER
@@ -66,12 +68,11 @@ def run(folder: Path, tensors: dict[str, torch.Tensor]) -> tuple[pd.DataFrame, p
     write_tensors(folder / "s", tensors, {})
     files = {name: folder / name for name in ("out", "fits")}
     probe(
-        ProbeSettings(penalties=[1e-3, 1e-1]),
-        1,
+        Job(CPU),
+        probes=ProbeSettings(penalties=[1e-3, 1e-1]),
+        study_seed=1,
         states=folder / "s",
         **files,
-        device=CPU,
-        provenance={},
     )
     return read_table(files["out"], PROBE_EXAMPLES), read_table(files["fits"], FITS)
 

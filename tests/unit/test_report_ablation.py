@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from factrecall.evaluation.exact_match import SUMMARY
+from factrecall.experiments.ablation.compute import ABLATED, ABLATION, CONTROLS, INTERVALS, NONE
 from factrecall.experiments.ablation.report import SECTION, Ablation, tensors_cost_most
-from factrecall.experiments.ablation.stage import ABLATED, ABLATION, CONTROLS, INTERVALS, NONE
 from factrecall.report.published import LLAMA
 from factrecall.report.tables import Table, View
 from factrecall.runtime.storage import read_table, write_table

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from factrecall.experiments.ablation.stage import ABLATED, ABLATION, CONTROLS, INTERVALS, NONE
+from factrecall.experiments.ablation.compute import ABLATED, ABLATION, CONTROLS, INTERVALS, NONE
 from factrecall.experiments.grafting.figures import RECOVERY_DATA, draw_grafting, draw_grafting_size
 from factrecall.experiments.grafting.grafter import GRAFTING, MOVEMENT, WHOLE
 from factrecall.experiments.grafting.mask_checks import CHECKS
@@ -23,6 +23,7 @@ from factrecall.experiments.shared_parameters.caveats import (
     shared_cautions,
 )
 from factrecall.experiments.shared_parameters.claims import judge_claims
+from factrecall.experiments.shared_parameters.compute import SETS, SHARED, SHARED_PLACES
 from factrecall.experiments.shared_parameters.figures import (
     PLACES_DATA,
     draw_shared,
@@ -33,7 +34,6 @@ from factrecall.experiments.shared_parameters.report_tables import (
     grafting_table,
     shared_table,
 )
-from factrecall.experiments.shared_parameters.stage import SETS, SHARED, SHARED_PLACES
 from factrecall.report.measures import Measures, TableFiles, by_seed_difference, read_measures
 from factrecall.report.published import (
     ABLATIONS,

@@ -17,15 +17,16 @@ import torch
 
 from factrecall.cli import main
 from factrecall.config.training import TraceSettings
-from factrecall.data.files import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS, FactFiles
+from factrecall.data.files import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS
 from factrecall.models.loading import save_model
+from factrecall.runtime import progress as progress_module
 from factrecall.runtime.checkpoint import Checkpoint, work_key
+from factrecall.runtime.job import Job
 from factrecall.runtime.safetensors_writer import read_tensors
 from factrecall.runtime.storage import write_table
-from factrecall.training import fine_tuning
 from factrecall.training.execution import Execution
-from factrecall.training.fine_tuning import fine_tune
 from factrecall.training.loop import train
+from factrecall.training.stages import fine_tune
 from factrecall.training.trace import GradientTrace
 from tests.conftest import Tiny, Workspace, recipe
 from tests.unit.test_trace import sides
@@ -49,7 +50,7 @@ class Study:
         )
         for name, frame, schema in tables:
             write_table(folder / f"{name}.parquet", frame, schema)
-        self.facts = FactFiles(*(folder / f"{name}.parquet" for name, _, _ in tables))
+        self.facts = [folder / f"{name}.parquet" for name, _, _ in tables]
 
     def state(self, name: str) -> Path:
         return self.folder / name / "state"
@@ -66,23 +67,20 @@ class Study:
     ) -> None:
         out = self.folder / name
         fine_tune(
-            recipe(updates=updates, batch_size=12),
-            TraceSettings(in_distribution=2, out_of_distribution=2, checkpoints=snapshots),
-            "float32",
-            Execution(),
-            0,
+            Job(torch.device("cpu"), {"test": True}, self.state(name), checkpoint_interval_s),
+            recipe=recipe(updates=updates, batch_size=12),
+            tracing=TraceSettings(in_distribution=2, out_of_distribution=2, checkpoints=snapshots),
+            precision="float32",
+            mode=Execution(),
+            study_seed=0,
             tuning="mix",
             seed=1,
             start=self.start,
             facts=self.facts,
             out=out / "model",
             history=out / "history.parquet",
-            traced=out / "trace.safetensors",
+            trace=out / "trace.safetensors",
             snapshots=self.snapshots(name, snapshots),
-            state=self.state(name),
-            device=torch.device("cpu"),
-            checkpoint_interval_s=checkpoint_interval_s,
-            provenance={"test": True},
         )
 
     def start_child(self, name: str) -> int:
@@ -288,7 +286,7 @@ def test_asked_to_leave_a_command_saves_its_state_and_goes_on_later(
         yield watch
 
     with monkeypatch.context() as patch:
-        patch.setattr(fine_tuning, "progress", signalled)
+        patch.setattr(progress_module, "progress", signalled)
         assert main(tune) == 128 + number
     assert not (workspace.folder / "out").exists()
     (state,) = (workspace.folder / "state").glob("?" * 32 + ".safetensors")

@@ -12,14 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from factrecall.experiments.shared_parameters import entry_ranks
-from factrecall.experiments.shared_parameters.entry_ranks import (
-    by_index,
-    entries,
-    log_grid,
-    never,
-    sizes,
-)
-from factrecall.experiments.shared_parameters.stage import (
+from factrecall.experiments.shared_parameters.compute import (
     CURVE,
     PAIRS,
     PLACES,
@@ -27,13 +20,21 @@ from factrecall.experiments.shared_parameters.stage import (
     curves,
     places,
     read_rankings,
-    select_shared,
     shared_sets,
 )
+from factrecall.experiments.shared_parameters.entry_ranks import (
+    by_index,
+    entries,
+    log_grid,
+    never,
+    sizes,
+)
+from factrecall.experiments.shared_parameters.stages import select_shared
 from factrecall.parameters.amounts import absolute_count
 from factrecall.parameters.sets import read_sets, write_sets
 from factrecall.parameters.space import ParameterSpace
 from factrecall.runtime.errors import DamagedFile, FactRecallError
+from factrecall.runtime.job import Job
 from factrecall.runtime.safetensors_writer import write_tensors
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.storage import read_table
@@ -157,7 +158,8 @@ def test_the_stage_writes_sets_and_tables(tmp_path: Path) -> None:
     found = rankings(5, 30)
     out, curve, where = (tmp_path / n for n in ("s.safetensors", "c.parquet", "p.parquet"))
     traces = write_traces(tmp_path, found)
-    select_shared(20, "magnitude", traces=traces, out=out, curve=curve, where=where, provenance={})
+    files = {"traces": traces, "out": out, "curve": curve, "places": where}
+    select_shared(Job(), k=20, influence="magnitude", **files)
     expected = shared_sets(found, "magnitude", 20)
     assert read_sets(out, SPACE).items() == expected.items()
     pd.testing.assert_frame_equal(
@@ -168,9 +170,9 @@ def test_the_stage_writes_sets_and_tables(tmp_path: Path) -> None:
 
 def test_what_the_traces_lack_is_told(tmp_path: Path) -> None:
     traces = write_traces(tmp_path, rankings(5, 30))
-    out = {name: tmp_path / name for name in ("out", "curve", "where")}
+    out = {name: tmp_path / name for name in ("out", "curve", "places")}
     with pytest.raises(FactRecallError, match=r"trace\.top_fraction"):
-        select_shared(31, "signed", traces=traces, **out, provenance={})
+        select_shared(Job(), k=31, influence="signed", traces=traces, **out)
     with pytest.raises(FactRecallError, match="no gradient of QA_in"):
         read_rankings(traces[:1])
     with pytest.raises(FactRecallError, match="another trace holds BIO_in"):

@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from factrecall.models import loading
 from factrecall.models.loading import load_model, save_model
 from factrecall.models.scratch import build_model
+from factrecall.runtime import progress as progress_module
+from factrecall.runtime.checkpoint import Checkpoint
 from factrecall.runtime.errors import DamagedFile, FactRecallError
 from factrecall.runtime.safetensors_writer import read_tensors
-from factrecall.training import fine_tuning, snapshots
+from factrecall.training import snapshots
 from factrecall.training.snapshots import load_weights
 from tests.conftest import FactTables, Tiny, scratch, tiny_of
 from tests.unit.test_resume import Study
@@ -38,7 +41,7 @@ def watching(monkeypatch: pytest.MonkeyPatch, watch: Callable[[int], None]) -> I
         yield lambda update, loss: watch(update)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fine_tuning, "progress", progress)
+        patch.setattr(progress_module, "progress", progress)
         yield
 
 
@@ -76,7 +79,7 @@ def test_they_are_the_weights_after_their_updates(
         return live[-1]
 
     with watching(monkeypatch, lambda _: weights.append(copy.deepcopy(live[-1].state_dict()))):
-        monkeypatch.setattr(fine_tuning, "load_model", load)
+        monkeypatch.setattr(loading, "load_model", load)
         study.run("one", UPDATES, snapshots=count)
     assert len(weights) == UPDATES + 1
     assert len(list((tmp_path / "one").glob("*of*.safetensors"))) == count
@@ -124,7 +127,7 @@ def test_stopped_while_they_are_put_in_place(
     study = Study(llama, tmp_path)
     study.run("whole", UPDATES)
     with monkeypatch.context() as patch:
-        patch.setattr(fine_tuning.Checkpoint, "remove", lambda self: 1 / 0)
+        patch.setattr(Checkpoint, "remove", lambda self: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             study.run("broken", UPDATES)
     assert all(path.exists() for path in study.snapshots("broken"))

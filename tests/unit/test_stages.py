@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-from importlib import import_module
+import shlex
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,36 +15,10 @@ import pytest
 from factrecall.config.reading import read_study
 from factrecall.config.study import Study
 from factrecall.vocabulary import TUNINGS
-from factrecall.workflow.stages import STAGES, parameters, settings
+from factrecall.workflow.stages import STAGES, job_command, parameters, settings
 
 ROOT = Path(__file__).parents[2]
 MODEL = "llama-tiny"
-
-FUNCTIONS = {
-    "make-facts": "make_facts",
-    "pretrain": "pretrain",
-    "fetch-model": "fetch",
-    "fine-tune": "fine_tune",
-    "recall": "recall",
-    "summarise-recall": "summarise_recall",
-    "select-shared": "select_shared",
-    "summarise-shared": "summarise_shared",
-    "ablate": "ablate",
-    "summarise-ablation": "summarise_ablation",
-    "graft": "graft",
-    "graft-without-shared": "graft_without_shared",
-    "summarise-grafting": "summarise_grafting",
-    "intervene": "intervene",
-    "summarise-circuits": "summarise_circuits",
-    "study-case": "study_case",
-    "represent": "represent",
-    "probe": "probe",
-    "compare-gradients": "compare_gradients",
-    "summarise-representations": "summarise_representations",
-    "draw-figures": "draw_figures",
-    "write-report": "report_study",
-}
-"""The function behind each stage."""
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +47,55 @@ def test_parameters_are_plain_sorted_values(study: Study, stage: str) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_stages_function_takes_its_settings(study: Study, stage: str) -> None:
-    function = getattr(import_module(f"factrecall.{STAGES[stage].module}"), FUNCTIONS[stage])
-    taken = inspect.signature(function).parameters
-    assert set(settings(study, stage, **wildcards(stage))) <= set(taken)
+def test_a_stage_gets_its_settings_and_nothing_else(study: Study, stage: str) -> None:
+    taken = {argument.name for argument in STAGES[stage].of("setting")}
+    assert set(settings(study, stage, **wildcards(stage))) == taken
+
+
+def test_declarations_load_nothing_heavy() -> None:
+    script = (
+        "import sys; import factrecall.workflow.stages\n"
+        "print([m for m in ('torch', 'transformers', 'pydantic', 'pandas') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], text=True, capture_output=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_declaration_says_what_the_command_takes() -> None:
+    graft = STAGES["graft"]
+    roles = {a.name: a.role for a in graft.arguments}
+    assert roles["base"] == "input" and roles["checks"] == "output"
+    assert roles["split"] == "wildcard" and roles["thorough"] == "setting"
+    assert set(graft.wildcards) == {"seed", "split"} and graft.setting_wildcards == ("seed",)
+    summary = {a.name: a for a in STAGES["summarise-grafting"].arguments}
+    assert list(summary["grafts"].fields)[:4] == ["model", "tuning", "seed", "split"]
+    assert STAGES["intervene"].of("input")[2].optional
+
+
+def test_a_command_line_is_quoted_and_has_the_files_of_all_runs() -> None:
+    runs = [
+        {"model": "a b", "tuning": "mix", "seed": 0},
+        {"model": "c", "tuning": "mix", "seed": 1},
+    ]
+    files = SimpleNamespace(table=["one file", "two"], qa="$(x)")
+    line = job_command(
+        "summarise-recall", None, files, SimpleNamespace(out="out"), {"evaluations": runs}
+    )
+    assert shlex.split(line) == [
+        "summarise-recall", "--evaluations", "a b", "mix", "0", "one file",
+        "--evaluations", "c", "mix", "1", "two", "--qa", "$(x)", "--out", "out",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("given", [{}, {"sets": "s"}])
+def test_optional_files_may_be_left_out(given: dict[str, str]) -> None:
+    names = [a.name for a in STAGES["intervene"].of("input", "output")]
+    files = SimpleNamespace(**{name: name for name in names} | {"sets": []} | given)
+    known = SimpleNamespace(seed=0, kind="unit", by="shared")
+    line = job_command("intervene", known, files, files, {"state": "state"})
+    assert ("--sets s" in line) == bool(given) and line.endswith("--state state")
 
 
 REPRESENTATIONS = ("represent", "probe", "compare-gradients", "summarise-representations")
@@ -88,6 +109,7 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
         9,
         {
             "make-facts",
+            "summarise-recall",
             "pretrain",
             "fine-tune",
             "ablate",

@@ -10,11 +10,11 @@ import pytest
 
 from factrecall.config.study import Study
 from factrecall.evaluation.exact_match import PER_EXAMPLE, SUMMARY
-from factrecall.experiments.ablation.stage import ABLATED, ABLATION
+from factrecall.experiments.ablation.compute import ABLATED, ABLATION
 from factrecall.experiments.circuits.continuity import CONTINUITY
 from factrecall.experiments.circuits.summary import HEADS, INTERVENTIONS, SWEEPS
 from factrecall.experiments.grafting.grafter import GRAFTING, OUTCOMES
-from factrecall.experiments.shared_parameters.stage import SHARED as SHARED_TABLE
+from factrecall.experiments.shared_parameters.compute import SHARED as SHARED_TABLE
 from factrecall.parameters.sets import read_sets
 from factrecall.runtime.safetensors_writer import read_tensors
 from factrecall.runtime.storage import read_provenance, read_table

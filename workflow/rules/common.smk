@@ -1,21 +1,23 @@
-"""The study, checked before any job, and where its files lie.
+"""The study, checked before any job, where its files lie, and what all rules share.
 
-A rule's only parameter is `parameters(...)`: all that determines it beside its input files, as
-one sorted mapping of plain values, since Snakemake compares parameters by value and sees neither
-imported code nor `config`. Stages read the study from a file named by its content, so that a dry
-run with other settings cannot change what running jobs read.
+A rule names the files of a stage as its function does, and takes its parameters from `job(...)`:
+its command line, and all that determines it beside its input files, as one sorted mapping of plain
+values, since Snakemake compares parameters by value and sees neither imported code nor `config`.
+Stages read the study from a file named by its content, so that a dry run with other settings
+cannot change what running jobs read.
 """
 
 import os
 import re
 import signal
 import sys
-from functools import partial
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
+from factrecall import runs
 from factrecall.workflow import snakemake_patches, stages
 from factrecall.runtime import fork_server
 from factrecall.runtime.errors import EXIT_CODE, FactRecallError
@@ -65,7 +67,11 @@ onstart:
         print(f"factrecall: {disk_error(Path(RESULTS), error)}", file=sys.stderr)
         sys.exit(EXIT_CODE)
     # A cluster's jobs start on other machines, and CUDA and forks do not go together.
-    if not (workflow.non_local_exec or workflow.remote_exec or gpu(None)):
+    if not (
+        workflow.non_local_exec
+        or workflow.remote_exec
+        or planned.gpus(STUDY, cluster=False)
+    ):
         fork_server.start()
 
 
@@ -79,9 +85,6 @@ if workflow.remote_exec and _run and is_over(Path(RESULTS) / "claims", _run):
     )
     sys.exit(EXIT_CODE)
 
-parameters = partial(stages.parameters, STUDY)
-needs = partial(planned.resources, STUDY)
-
 # Each job that runs a model has a GPU to itself, or as many as share a fine-tuning: here jobs take
 # turns on all of these, on a cluster each submission has its own. No job gets more than there are here.
 if "gpu" not in workflow.global_resources:
@@ -92,23 +95,21 @@ resource_scopes:
     gpu="local",
 
 
-def gpu(wildcards, stage=""):
-    """Return how many GPUs a job asks for; Snakemake knows late whether it submits jobs."""
-    # A dry run submits nothing; one for a cluster has a number of jobs, which are its nodes.
-    cluster = workflow.non_local_exec or (
-        workflow.dryrun and workflow.nodes is not None
-    )
-    return planned.gpus(STUDY, cluster=cluster, stage=stage)
+def needs(name):
+    """Return the resources of a stage: what it is planned to need, and GPUs if it runs a model."""
+
+    def gpu(wildcards):
+        # Snakemake knows late whether it submits jobs. A dry run submits nothing; one for a cluster
+        # has a number of jobs, which are its nodes.
+        cluster = workflow.non_local_exec or (
+            workflow.dryrun and workflow.nodes is not None
+        )
+        return planned.gpus(STUDY, cluster=cluster, stage=name)
+
+    on_gpu = {} if stages.STAGES[name].device == "none" else {"gpu": gpu}
+    return {**planned.resources(STUDY, name), **on_gpu}
 
 
-def gpus(wildcards):
-    """Return how many GPUs a fine-tuning asks for; several may share one."""
-    return gpu(wildcards, "fine-tune")
-
-
-SCRATCH = [name for name, model in STUDY.models.items() if model.source == "scratch"]
-FETCHED = [name for name, model in STUDY.models.items() if model.source != "scratch"]
-TUNINGS = ["bio", "stage", "mix"]
 # The user's own people and sentences, by content: a path may hold what Snakemake takes for a
 # wildcard, and an edit of these files is an edit of the facts.
 OWN_FILES = [
@@ -116,13 +117,20 @@ OWN_FILES = [
     for path in (STUDY.facts.individuals, STUDY.facts.templates)
     if path is not None
 ]
-FACTS = expand(f"{RESULTS}/facts/{{table}}.parquet", table=["individuals", "bio", "qa"])
+FACTS = [f"{RESULTS}/facts/{table}.parquet" for table in ("individuals", "bio", "qa")]
+INDIVIDUALS, BIO, QA = FACTS
 BASE = f"{RESULTS}/models/{{model}}/base/seed{STUDY.seed}"
 TUNED = f"{RESULTS}/models/{{model}}/{{tuning}}/seed{{seed}}"
 TRACE = f"{RESULTS}/traces/{{model}}/{{tuning}}/seed{{seed}}.safetensors"
+TABLES = f"{RESULTS}/tables"
+RUN = "{model}/{tuning}-seed{seed}"
+LOGS, BENCHMARKS = f"{RESULTS}/logs", f"{RESULTS}/benchmarks"
 SHARED = f"{RESULTS}/shared/{{model}}/{{tuning}}/seed{{seed}}"
 GRAFTED = f"{RESULTS}/grafting/{{model}}/{{tuning}}/seed{{seed}}.{{split}}"
 GRAFTED_OUT = GRAFTED.replace("{split}", "out")
+SETS = f"{SHARED}.sets.safetensors"
+MASKS = f"{GRAFTED_OUT}.masks.safetensors"
+OUTCOMES = f"{GRAFTED_OUT}.parquet"
 CIRCUIT = f"{RESULTS}/circuits/{{model}}/{{tuning}}/seed{{seed}}.{{kind}}.{{by}}"
 REPRESENTED = f"{RESULTS}/representations/{{model}}/{{tuning}}/seed{{seed}}"
 SNAPSHOTS = expand(
@@ -132,34 +140,8 @@ SNAPSHOTS = expand(
     moments=STUDY.trace.checkpoints,
 )
 CASE = f"{RESULTS}/case/{{model}}/case"
-# Every evaluation of the study; θpre has no seed of its own and carries the study's.
-EVALUATIONS = [
-    {"model": model, "tuning": "base", "seed": STUDY.seed} for model in STUDY.models
-] + [
-    {"model": model, "tuning": tuning, "seed": seed}
-    for model in STUDY.models
-    for tuning in TUNINGS
-    for seed in STUDY.training.seeds
-]
-# Two-stage training and mixed training, whose traces have both tasks.
-HISTORIES = [
-    {"model": model, "tuning": tuning, "seed": seed}
-    for model in STUDY.models
-    for tuning in ["stage", "mix"]
-    for seed in STUDY.training.seeds
-]
-GRAFTS = [
-    {**history, "split": split} for history in HISTORIES for split in ["in", "out"]
-]
-KINDS = [
-    kind for kind in ["attention", "column", "unit"] if getattr(STUDY.circuits, kind)
-]
-CIRCUITS = [
-    {**history, "kind": kind, "by": by}
-    for history in HISTORIES
-    for kind in KINDS
-    for by in ["shared", "baseline"]
-]
+HISTORIES, GRAFTS = runs.histories(STUDY), runs.grafts(STUDY)
+CIRCUITS = runs.interventions(STUDY)
 # The models of the case study: both tunings of the first seed.
 CASES = [
     {"model": "{model}", "tuning": tuning, "seed": STUDY.training.seeds[0]}
@@ -168,9 +150,9 @@ CASES = [
 ENVIRONMENT = str(Path(workflow.basedir) / "envs/environment.yaml")
 
 
-def one_of(names):
-    """Return a wildcard pattern for exactly these names (for none: one that never matches)."""
-    return "|".join(map(re.escape, names)) or "(?!)"
+def one_of(models):
+    """Return a wildcard pattern for exactly these models (for none: one that never matches)."""
+    return "|".join(re.escape(one["model"]) for one in models) or "(?!)"
 
 
 def start(wildcards):
@@ -180,33 +162,37 @@ def start(wildcards):
     return BASE
 
 
-def ordering(wildcards):
-    """Return the shared sets where nodes are ordered by them; the controls know nothing of S."""
-    return f"{SHARED}.sets.safetensors" if wildcards.by == "shared" else []
+def ranking(wildcards):
+    """Return the shared sets where nodes are ranked by them; the baseline does not depend on S."""
+    return SETS if wildcards.by == "shared" else []
 
 
-def phases_of_history(wildcards):
+def phases(wildcards):
+    """Return the phases of a training history."""
+    return ["bio", "stage"] if wildcards.tuning == "stage" else ["mix"]
+
+
+def moments_of_history(wildcards):
     """Return the phases of a training history and, of each, the shares of its moments."""
     inside = STUDY.trace.checkpoints + 1
     return [
         {"phase": phase, "share": moment / inside}
-        for phase in (["bio", "stage"] if wildcards.tuning == "stage" else ["mix"])
+        for phase in phases(wildcards)
         for moment in range(phase == "stage", inside + 1)
     ]
 
 
-def moments_of_history(wildcards):
+def weights_of_history(wildcards):
     """Return the weights at each moment: θpre, then of each phase snapshots and end."""
     files = [BASE]
-    for phase in ["bio", "stage"] if wildcards.tuning == "stage" else ["mix"]:
+    for phase in phases(wildcards):
         files += [file.replace("{tuning}", phase) for file in [*SNAPSHOTS, TUNED]]
     return files
 
 
 def traces_of_history(wildcards):
     """Return the traces of a training history: for two-stage training those of both stages."""
-    tunings = ["bio", "stage"] if wildcards.tuning == "stage" else ["mix"]
-    return [TRACE.replace("{tuning}", tuning) for tuning in tunings]
+    return [TRACE.replace("{tuning}", phase) for phase in phases(wildcards)]
 
 
 def each(members, pattern):
@@ -214,15 +200,30 @@ def each(members, pattern):
     return [pattern.format(**member) for member in members]
 
 
-def options(name, members, *files):
-    """Return a command line's option for each of several runs, with its files."""
-    return [
-        f"{name} {' '.join(map(str, member.values()))} {' '.join(paths)}"
-        for member, *paths in zip(members, *files)
-    ]
+def job(name, **fixed):
+    """Return the parameters of a stage's rule: its command line, and what else determines it.
+
+    Arguments that are no files of the rule are given by name; what is a function of the wildcards
+    is called with them.
+    """
+    declared = cache(partial(stages.parameters, STUDY, name))
+    known = stages.STAGES[name].setting_wildcards
+    if stages.STAGES[name].resumes:
+        fixed["state"] = f"{RESULTS}/state"
+
+    def command(wildcards, input, output):
+        given = {k: v(wildcards) if callable(v) else v for k, v in fixed.items()}
+        return stages.job_command(name, wildcards, input, output, given)
+
+    return {
+        "stage": lambda wildcards: declared(
+            **{k: getattr(wildcards, k) for k in known}
+        ),
+        "command": command,
+    }
 
 
 wildcard_constraints:
-    model=one_of(STUDY.models),
+    model=one_of(runs.models(STUDY)),
     tuning="base|bio|stage|mix",
     seed=r"\d+",

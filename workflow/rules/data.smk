@@ -1,24 +1,15 @@
-"""The invented people, their biographies and their questions."""
+"""The synthetic individuals, their biographies and questions on them."""
 
 
-rule make_facts:
+use rule stage as make_facts with:
     output:
-        individuals=f"{RESULTS}/facts/individuals.parquet",
-        bio=f"{RESULTS}/facts/bio.parquet",
-        qa=f"{RESULTS}/facts/qa.parquet",
+        individuals=INDIVIDUALS,
+        bio=BIO,
+        qa=QA,
     log:
-        f"{RESULTS}/logs/make_facts.log",
+        f"{LOGS}/make_facts.log",
     benchmark:
-        f"{RESULTS}/benchmarks/make_facts.tsv"
-    conda:
-        ENVIRONMENT
-    resources:
-        mem_mb=1000,
-        runtime=10,
+        f"{BENCHMARKS}/make_facts.tsv"
     params:
-        stage=parameters("make-facts"),
+        **job("make-facts"),
         own=OWN_FILES,
-    shell:
-        'python -m factrecall make-facts --study "$FACTRECALL_STUDY"'
-        " --individuals {output.individuals:q} --bio {output.bio:q} --qa {output.qa:q}"
-        " 2>&1 | tee {log:q}"

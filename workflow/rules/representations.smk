@@ -1,125 +1,81 @@
-"""Representations: probes, consistency of gradients, and what a fact is read from."""
+"""Representations: probes, similarity of gradients, and what answers are attributed to."""
 
 
-rule represent:
+use rule model_stage as represent with:
     input:
         tuned=TUNED,
-        bio=f"{RESULTS}/facts/bio.parquet",
-        qa=f"{RESULTS}/facts/qa.parquet",
+        bio=BIO,
+        qa=QA,
     output:
         states=f"{REPRESENTED}.states.safetensors",
         signature=f"{REPRESENTED}.signature.parquet",
         patching=f"{REPRESENTED}.patching.parquet",
     log:
-        f"{RESULTS}/logs/represent/{{model}}/{{tuning}}-seed{{seed}}.log",
+        f"{LOGS}/represent/{RUN}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/represent/{{model}}/{{tuning}}-seed{{seed}}.tsv"
+        f"{BENCHMARKS}/represent/{RUN}.tsv"
     wildcard_constraints:
         tuning="stage|mix",
-    conda:
-        ENVIRONMENT
-    threads: STUDY.compute.threads
     resources:
         **needs("represent"),
-        gpu=gpu,
     params:
-        stage=parameters("represent"),
-    shell:
-        'python -m factrecall represent --study "$FACTRECALL_STUDY" --tuned {input.tuned:q}'
-        " --bio {input.bio:q} --qa {input.qa:q} --out {output.states:q}"
-        " --signature {output.signature:q} --patching {output.patching:q}"
-        " 2>&1 | tee {log:q}"
+        **job("represent"),
 
 
-rule probe:
+use rule model_stage as probe with:
     input:
-        f"{REPRESENTED}.states.safetensors",
+        states=rules.represent.output.states,
     output:
-        probes=f"{REPRESENTED}.probes.parquet",
+        out=f"{REPRESENTED}.probes.parquet",
         fits=f"{REPRESENTED}.fits.parquet",
     log:
-        f"{RESULTS}/logs/probe/{{model}}/{{tuning}}-seed{{seed}}.log",
+        f"{LOGS}/probe/{RUN}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/probe/{{model}}/{{tuning}}-seed{{seed}}.tsv"
-    conda:
-        ENVIRONMENT
-    threads: STUDY.compute.threads
+        f"{BENCHMARKS}/probe/{RUN}.tsv"
     resources:
         **needs("probe"),
-        gpu=gpu,
     params:
-        stage=parameters("probe"),
-    shell:
-        'python -m factrecall probe --study "$FACTRECALL_STUDY" --states {input:q}'
-        " --out {output.probes:q} --fits {output.fits:q} 2>&1 | tee {log:q}"
+        **job("probe"),
 
 
-rule compare_gradients:
+use rule model_stage as compare_gradients with:
     input:
-        moments=moments_of_history,
-        sets=f"{SHARED}.sets.safetensors",
-        masks=f"{GRAFTED_OUT}.masks.safetensors",
-        outcomes=f"{GRAFTED_OUT}.parquet",
+        weights=weights_of_history,
+        sets=SETS,
+        masks=MASKS,
+        outcomes=OUTCOMES,
         facts=FACTS,
     output:
-        f"{REPRESENTED}.gradients.parquet",
+        out=f"{REPRESENTED}.gradients.parquet",
     log:
-        f"{RESULTS}/logs/compare_gradients/{{model}}/{{tuning}}-seed{{seed}}.log",
+        f"{LOGS}/compare_gradients/{RUN}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/compare_gradients/{{model}}/{{tuning}}-seed{{seed}}.tsv"
-    conda:
-        ENVIRONMENT
-    threads: STUDY.compute.threads
+        f"{BENCHMARKS}/compare_gradients/{RUN}.tsv"
     resources:
         **needs("compare-gradients"),
-        gpu=gpu,
     params:
-        stage=parameters("compare-gradients"),
-        moments=lambda wildcards, input: options(
-            "--moment", phases_of_history(wildcards), input.moments
-        ),
-    shell:
-        'python -m factrecall compare-gradients --study "$FACTRECALL_STUDY"'
-        " {params.moments} --sets {input.sets:q} --masks {input.masks:q}"
-        " --outcomes {input.outcomes:q} --facts {input.facts:q} --out {output:q}"
-        " 2>&1 | tee {log:q}"
+        **job("compare-gradients", moments=moments_of_history),
 
 
-rule summarise_representations:
+use rule stage as summarise_representations with:
     input:
-        probes=each(HISTORIES, rules.probe.output.probes),
+        probes=each(HISTORIES, rules.probe.output.out),
         fits=each(HISTORIES, rules.probe.output.fits),
-        gradients=each(HISTORIES, rules.compare_gradients.output[0]),
-        signatures=each(HISTORIES, rules.represent.output.signature),
-        patchings=each(HISTORIES, rules.represent.output.patching),
+        gradients=each(HISTORIES, rules.compare_gradients.output.out),
+        signature=each(HISTORIES, rules.represent.output.signature),
+        patching=each(HISTORIES, rules.represent.output.patching),
     output:
-        probes=f"{RESULTS}/tables/probes.parquet",
-        consistency=f"{RESULTS}/tables/consistency.parquet",
-        gradients=f"{RESULTS}/tables/gradients.parquet",
-        signature=f"{RESULTS}/tables/signature.parquet",
-        patching=f"{RESULTS}/tables/patching.parquet",
+        probes=f"{TABLES}/probes.parquet",
+        consistency=f"{TABLES}/consistency.parquet",
+        gradients=f"{TABLES}/gradients.parquet",
+        signature=f"{TABLES}/signature.parquet",
+        patching=f"{TABLES}/patching.parquet",
     log:
-        f"{RESULTS}/logs/summarise_representations.log",
+        f"{LOGS}/summarise_representations.log",
     benchmark:
-        f"{RESULTS}/benchmarks/summarise_representations.tsv"
-    conda:
-        ENVIRONMENT
+        f"{BENCHMARKS}/summarise_representations.tsv"
     resources:
         mem_mb=8000,
         runtime=60,
     params:
-        stage=parameters("summarise-representations"),
-        runs=lambda wildcards, input: options(
-            "--represented",
-            HISTORIES,
-            input.probes,
-            input.fits,
-            input.gradients,
-            input.signatures,
-            input.patchings,
-        ),
-    shell:
-        'python -m factrecall summarise-representations --study "$FACTRECALL_STUDY" {params.runs}'
-        " --probes {output.probes:q} --consistency {output.consistency:q}"
-        " --gradients {output.gradients:q} --signature {output.signature:q}"
-        " --patching {output.patching:q} 2>&1 | tee {log:q}"
+        **job("summarise-representations", runs=HISTORIES),

@@ -1,212 +1,133 @@
-"""Shared parameters: which they are, what happens without them, how few carry recall."""
+"""Shared parameters: which they are, recall without them, and how few parameters carry recall."""
 
 
-rule select_shared:
+use rule stage as select_shared with:
     input:
         traces=traces_of_history,
     output:
-        sets=f"{SHARED}.sets.safetensors",
+        out=SETS,
         curve=f"{SHARED}.curve.parquet",
         places=f"{SHARED}.places.parquet",
     log:
-        f"{RESULTS}/logs/select_shared/{{model}}/{{tuning}}-seed{{seed}}.log",
+        f"{LOGS}/select_shared/{RUN}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/select_shared/{{model}}/{{tuning}}-seed{{seed}}.tsv"
+        f"{BENCHMARKS}/select_shared/{RUN}.tsv"
     wildcard_constraints:
         tuning="stage|mix",
-    conda:
-        ENVIRONMENT
     resources:
         **needs("select-shared"),
     params:
-        stage=parameters("select-shared"),
-    shell:
-        'python -m factrecall select-shared --study "$FACTRECALL_STUDY"'
-        " --traces {input.traces:q} --out {output.sets:q} --curve {output.curve:q}"
-        " --places {output.places:q} 2>&1 | tee {log:q}"
+        **job("select-shared"),
 
 
-rule summarise_shared:
+use rule stage as summarise_shared with:
     input:
-        curves=each(HISTORIES, f"{SHARED}.curve.parquet"),
+        curve=each(HISTORIES, f"{SHARED}.curve.parquet"),
         places=each(HISTORIES, f"{SHARED}.places.parquet"),
     output:
-        table=f"{RESULTS}/tables/shared.parquet",
-        places=f"{RESULTS}/tables/shared_places.parquet",
+        out=f"{TABLES}/shared.parquet",
+        places=f"{TABLES}/shared_places.parquet",
     log:
-        f"{RESULTS}/logs/summarise_shared.log",
+        f"{LOGS}/summarise_shared.log",
     benchmark:
-        f"{RESULTS}/benchmarks/summarise_shared.tsv"
-    conda:
-        ENVIRONMENT
-    resources:
-        mem_mb=1000,
-        runtime=10,
+        f"{BENCHMARKS}/summarise_shared.tsv"
     params:
-        stage=parameters("summarise-shared"),
-        selections=lambda wildcards, input: options(
-            "--selection", HISTORIES, input.curves, input.places
-        ),
-    shell:
-        'python -m factrecall summarise-shared --study "$FACTRECALL_STUDY" {params.selections}'
-        " --out {output.table:q} --places {output.places:q} 2>&1 | tee {log:q}"
+        **job("summarise-shared", selections=HISTORIES),
 
 
-rule ablate:
+use rule model_stage as ablate with:
     input:
         base=BASE,
         tuned=TUNED,
-        sets=f"{SHARED}.sets.safetensors",
-        bio=f"{RESULTS}/facts/bio.parquet",
-        qa=f"{RESULTS}/facts/qa.parquet",
+        sets=SETS,
+        bio=BIO,
+        qa=QA,
     output:
-        f"{RESULTS}/ablation/{{model}}/{{tuning}}/seed{{seed}}.parquet",
+        out=f"{RESULTS}/ablation/{{model}}/{{tuning}}/seed{{seed}}.parquet",
     log:
-        f"{RESULTS}/logs/ablate/{{model}}/{{tuning}}-seed{{seed}}.log",
+        f"{LOGS}/ablate/{RUN}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/ablate/{{model}}/{{tuning}}-seed{{seed}}.tsv"
+        f"{BENCHMARKS}/ablate/{RUN}.tsv"
     wildcard_constraints:
         tuning="stage|mix",
-    conda:
-        ENVIRONMENT
-    threads: STUDY.compute.threads
     resources:
         **needs("ablate"),
-        gpu=gpu,
     params:
-        stage=parameters("ablate"),
-    shell:
-        'python -m factrecall ablate --study "$FACTRECALL_STUDY" --base {input.base:q}'
-        " --tuned {input.tuned:q} --seed {wildcards.seed:q} --sets {input.sets:q}"
-        " --bio {input.bio:q} --qa {input.qa:q} --out {output:q} 2>&1 | tee {log:q}"
+        **job("ablate"),
 
 
-rule summarise_ablation:
+use rule stage as summarise_ablation with:
     input:
-        tables=each(HISTORIES, rules.ablate.output[0]),
+        table=each(HISTORIES, rules.ablate.output.out),
     output:
-        table=f"{RESULTS}/tables/ablation.parquet",
-        intervals=f"{RESULTS}/tables/ablation_intervals.parquet",
+        out=f"{TABLES}/ablation.parquet",
+        intervals=f"{TABLES}/ablation_intervals.parquet",
     log:
-        f"{RESULTS}/logs/summarise_ablation.log",
+        f"{LOGS}/summarise_ablation.log",
     benchmark:
-        f"{RESULTS}/benchmarks/summarise_ablation.tsv"
-    conda:
-        ENVIRONMENT
-    resources:
-        mem_mb=1000,
-        runtime=10,
+        f"{BENCHMARKS}/summarise_ablation.tsv"
     params:
-        stage=parameters("summarise-ablation"),
-        evaluations=lambda wildcards, input: options(
-            "--evaluation", HISTORIES, input.tables
-        ),
-    shell:
-        'python -m factrecall summarise-ablation --study "$FACTRECALL_STUDY" {params.evaluations}'
-        " --out {output.table:q} --intervals {output.intervals:q} 2>&1 | tee {log:q}"
+        **job("summarise-ablation", evaluations=HISTORIES),
 
 
-rule graft:
+use rule model_stage as graft with:
     input:
         base=BASE,
         tuned=TUNED,
-        qa=f"{RESULTS}/facts/qa.parquet",
+        qa=QA,
     output:
-        masks=f"{GRAFTED}.masks.safetensors",
+        out=f"{GRAFTED}.masks.safetensors",
         table=f"{GRAFTED}.parquet",
         examples=f"{GRAFTED}.examples.parquet",
         checks=f"{GRAFTED}.checks.parquet",
     log:
-        f"{RESULTS}/logs/graft/{{model}}/{{tuning}}-seed{{seed}}-{{split}}.log",
+        f"{LOGS}/graft/{RUN}-{{split}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/graft/{{model}}/{{tuning}}-seed{{seed}}-{{split}}.tsv"
+        f"{BENCHMARKS}/graft/{RUN}-{{split}}.tsv"
     wildcard_constraints:
         tuning="stage|mix",
         split="in|out",
-    conda:
-        ENVIRONMENT
-    threads: STUDY.compute.threads
     resources:
         **needs("graft"),
-        gpu=gpu,
     params:
-        stage=lambda wildcards: parameters("graft", seed=wildcards.seed),
-        state=f"{RESULTS}/state",
-    shell:
-        'python -m factrecall graft --study "$FACTRECALL_STUDY" --base {input.base:q}'
-        " --tuned {input.tuned:q} --seed {wildcards.seed:q} --split {wildcards.split:q}"
-        " --qa {input.qa:q} --out {output.masks:q} --table {output.table:q}"
-        " --examples {output.examples:q} --checks {output.checks:q} --state {params.state:q}"
-        " 2>&1 | tee {log:q}"
+        **job("graft"),
 
 
-rule graft_without_shared:
+use rule graft as graft_without_shared with:
     input:
         base=BASE,
         tuned=TUNED,
-        sets=f"{SHARED}.sets.safetensors",
-        qa=f"{RESULTS}/facts/qa.parquet",
+        sets=SETS,
+        qa=QA,
     output:
-        masks=f"{GRAFTED}.without.masks.safetensors",
+        out=f"{GRAFTED}.without.masks.safetensors",
         table=f"{GRAFTED}.without.parquet",
         examples=f"{GRAFTED}.without.examples.parquet",
         shares=f"{GRAFTED}.without.shares.parquet",
     log:
-        f"{RESULTS}/logs/graft_without_shared/{{model}}/{{tuning}}-seed{{seed}}-{{split}}.log",
+        f"{LOGS}/graft_without_shared/{RUN}-{{split}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/graft_without_shared/{{model}}/{{tuning}}-seed{{seed}}-{{split}}.tsv"
-    wildcard_constraints:
-        tuning="stage|mix",
-        split="in|out",
-    conda:
-        ENVIRONMENT
-    threads: STUDY.compute.threads
+        f"{BENCHMARKS}/graft_without_shared/{RUN}-{{split}}.tsv"
     resources:
         **needs("graft-without-shared"),
-        gpu=gpu,
     params:
-        stage=parameters("graft-without-shared"),
-        state=f"{RESULTS}/state",
-    shell:
-        'python -m factrecall graft-without-shared --study "$FACTRECALL_STUDY"'
-        " --base {input.base:q} --tuned {input.tuned:q} --seed {wildcards.seed:q}"
-        " --split {wildcards.split:q} --sets {input.sets:q} --qa {input.qa:q}"
-        " --out {output.masks:q} --table {output.table:q} --examples {output.examples:q}"
-        " --shares {output.shares:q} --state {params.state:q} 2>&1 | tee {log:q}"
+        **job("graft-without-shared"),
 
 
-rule summarise_grafting:
+use rule stage as summarise_grafting with:
     input:
-        tables=each(GRAFTS, rules.graft.output.table),
+        table=each(GRAFTS, rules.graft.output.table),
         checks=each(GRAFTS, rules.graft.output.checks),
-        masks=each(GRAFTS, rules.graft.output.masks),
+        masks=each(GRAFTS, rules.graft.output.out),
         without=each(GRAFTS, rules.graft_without_shared.output.table),
         shares=each(GRAFTS, rules.graft_without_shared.output.shares),
-        sets=each(GRAFTS, f"{SHARED}.sets.safetensors"),
+        sets=each(GRAFTS, SETS),
     output:
-        table=f"{RESULTS}/tables/grafting.parquet",
-        checks=f"{RESULTS}/tables/grafting_checks.parquet",
+        out=f"{TABLES}/grafting.parquet",
+        checks=f"{TABLES}/grafting_checks.parquet",
     log:
-        f"{RESULTS}/logs/summarise_grafting.log",
+        f"{LOGS}/summarise_grafting.log",
     benchmark:
-        f"{RESULTS}/benchmarks/summarise_grafting.tsv"
-    conda:
-        ENVIRONMENT
-    resources:
-        mem_mb=1000,
-        runtime=10,
+        f"{BENCHMARKS}/summarise_grafting.tsv"
     params:
-        stage=parameters("summarise-grafting"),
-        grafts=lambda wildcards, input: options(
-            "--graft",
-            GRAFTS,
-            input.tables,
-            input.checks,
-            input.masks,
-            input.without,
-            input.shares,
-            input.sets,
-        ),
-    shell:
-        'python -m factrecall summarise-grafting --study "$FACTRECALL_STUDY" {params.grafts}'
-        " --out {output.table:q} --checks {output.checks:q} 2>&1 | tee {log:q}"
+        **job("summarise-grafting", grafts=GRAFTS),

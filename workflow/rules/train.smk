@@ -1,133 +1,90 @@
 """Models before and after fine-tuning, and what they recall."""
 
 
-rule pretrain:
+use rule model_stage as pretrain with:
     input:
         facts=FACTS,
     output:
-        model=directory(BASE),
+        out=directory(BASE),
         history=f"{BASE}.history.parquet",
     log:
-        f"{RESULTS}/logs/pretrain/{{model}}.log",
+        f"{LOGS}/pretrain/{{model}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/pretrain/{{model}}.tsv"
+        f"{BENCHMARKS}/pretrain/{{model}}.tsv"
     wildcard_constraints:
-        model=one_of(SCRATCH),
-    conda:
-        ENVIRONMENT
+        model=one_of(runs.scratch_models(STUDY)),
     threads: STUDY.compute.pretrain_threads or STUDY.compute.threads
     resources:
         **needs("pretrain"),
-        gpu=gpu,
     params:
-        stage=lambda wildcards: parameters("pretrain", model=wildcards.model),
-        state=f"{RESULTS}/state",
-    shell:
-        'python -m factrecall pretrain --study "$FACTRECALL_STUDY" --model {wildcards.model:q}'
-        " --facts {input.facts:q} --out {output.model:q} --history {output.history:q}"
-        " --state {params.state:q} 2>&1 | tee {log:q}"
+        **job("pretrain"),
 
 
-rule fetch_model:
+use rule stage as fetch_model with:
     output:
-        model=directory(BASE),
+        out=directory(BASE),
     log:
-        f"{RESULTS}/logs/fetch_model/{{model}}.log",
+        f"{LOGS}/fetch_model/{{model}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/fetch_model/{{model}}.tsv"
+        f"{BENCHMARKS}/fetch_model/{{model}}.tsv"
     wildcard_constraints:
-        model=one_of(FETCHED),
-    conda:
-        ENVIRONMENT
+        model=one_of(runs.fetched_models(STUDY)),
     resources:
         mem_mb=2000,
         runtime=240,
     params:
-        stage=lambda wildcards: parameters("fetch-model", model=wildcards.model),
-    shell:
-        'python -m factrecall fetch-model --study "$FACTRECALL_STUDY" --model {wildcards.model:q}'
-        " --locks envs/models --out {output.model:q} 2>&1 | tee {log:q}"
+        **job("fetch-model", locks="envs/models"),
 
 
-rule fine_tune:
+use rule model_stage as fine_tune with:
     input:
         facts=FACTS,
         start=start,
     output:
-        model=directory(TUNED),
+        out=directory(TUNED),
         history=f"{TUNED}.history.parquet",
         trace=TRACE,
         snapshots=SNAPSHOTS,
     log:
-        f"{RESULTS}/logs/fine_tune/{{model}}/{{tuning}}-seed{{seed}}.log",
+        f"{LOGS}/fine_tune/{RUN}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/fine_tune/{{model}}/{{tuning}}-seed{{seed}}.tsv"
+        f"{BENCHMARKS}/fine_tune/{RUN}.tsv"
     wildcard_constraints:
         tuning="bio|stage|mix",
-    conda:
-        ENVIRONMENT
     # Processes that share a fine-tuning share its threads, too.
     threads: max(STUDY.compute.threads, STUDY.training.mode.gpus)
     resources:
         **needs("fine-tune"),
-        gpu=gpus,
     params:
-        stage=lambda wildcards: parameters(
-            "fine-tune", model=wildcards.model, tuning=wildcards.tuning
-        ),
-        state=f"{RESULTS}/state",
-    shell:
-        'python -m factrecall fine-tune --study "$FACTRECALL_STUDY" --model {wildcards.model:q}'
-        " --tuning {wildcards.tuning:q} --seed {wildcards.seed:q}"
-        " --facts {input.facts:q} --start {input.start:q}"
-        " --out {output.model:q} --history {output.history:q} --trace {output.trace:q}"
-        " --snapshots {output.snapshots:q} --state {params.state:q} 2>&1 | tee {log:q}"
+        **job("fine-tune"),
 
 
-rule recall:
+use rule model_stage as recall with:
     input:
-        model=TUNED,
-        bio=f"{RESULTS}/facts/bio.parquet",
-        qa=f"{RESULTS}/facts/qa.parquet",
+        tuned=TUNED,
+        bio=BIO,
+        qa=QA,
     output:
-        f"{TUNED}.recall.parquet",
+        out=f"{TUNED}.recall.parquet",
     log:
-        f"{RESULTS}/logs/recall/{{model}}/{{tuning}}-seed{{seed}}.log",
+        f"{LOGS}/recall/{RUN}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/recall/{{model}}/{{tuning}}-seed{{seed}}.tsv"
-    conda:
-        ENVIRONMENT
-    threads: STUDY.compute.threads
+        f"{BENCHMARKS}/recall/{RUN}.tsv"
     resources:
         **needs("recall"),
-        gpu=gpu,
     params:
-        stage=parameters("recall"),
-    shell:
-        'python -m factrecall recall --study "$FACTRECALL_STUDY" --folder {input.model:q}'
-        " --bio {input.bio:q} --qa {input.qa:q} --out {output:q} 2>&1 | tee {log:q}"
+        **job("recall"),
 
 
-rule summarise_recall:
+use rule stage as summarise_recall with:
     input:
-        tables=each(EVALUATIONS, f"{TUNED}.recall.parquet"),
-        qa=f"{RESULTS}/facts/qa.parquet",
+        table=each(runs.evaluations(STUDY), f"{TUNED}.recall.parquet"),
+        qa=QA,
     output:
-        f"{RESULTS}/tables/recall.parquet",
+        out=f"{TABLES}/recall.parquet",
     log:
-        f"{RESULTS}/logs/summarise_recall.log",
+        f"{LOGS}/summarise_recall.log",
     benchmark:
-        f"{RESULTS}/benchmarks/summarise_recall.tsv"
-    conda:
-        ENVIRONMENT
-    resources:
-        mem_mb=1000,
-        runtime=10,
+        f"{BENCHMARKS}/summarise_recall.tsv"
     params:
-        stage=parameters("summarise-recall"),
-        evaluations=lambda wildcards, input: options(
-            "--evaluation", EVALUATIONS, input.tables
-        ),
-    shell:
-        'python -m factrecall summarise-recall --study "$FACTRECALL_STUDY" {params.evaluations}'
-        " --qa {input.qa:q} --out {output:q} 2>&1 | tee {log:q}"
+        **job("summarise-recall", evaluations=runs.evaluations(STUDY)),

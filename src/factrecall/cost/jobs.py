@@ -1,7 +1,4 @@
-"""The jobs of a study, as the workflow has them: a rule and its wildcards each.
-
-What `workflow/rules` says in patterns is said here in loops; a test compares the two.
-"""
+"""The jobs of a study: each stage's name with the wildcards of its rule."""
 
 from __future__ import annotations
 
@@ -9,11 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from factrecall.vocabulary import COMPARED, NODE_KINDS, SIDES, TUNINGS, NodeKind
+from factrecall.experiments.registry import stages
+from factrecall.runs import kinds_of
+from factrecall.vocabulary import NodeKind
 
 if TYPE_CHECKING:
     from factrecall.config.study import Study
 
+__all__ = ["SUMMARIES", "Job", "jobs_of", "kinds_of"]
 
 SUMMARIES = (
     *("summarise-recall", "summarise-shared", "summarise-ablation", "summarise-grafting"),
@@ -40,7 +40,7 @@ class Job:
     seed: int = 0
     split: str = ""
     kind: NodeKind | Literal[""] = ""
-    by: Literal["shared", "baseline", ""] = ""
+    by: str = ""
 
     @property
     def rule(self) -> str:
@@ -49,37 +49,7 @@ class Job:
 
 
 def jobs_of(study: Study) -> Iterator[Job]:
-    """Yield the jobs of a study, in the order in which they can run."""
-    seeds = study.training.seeds
-    yield Job("make-facts")
-    for name, model in study.models.items():
-        yield Job("pretrain" if model.source == "scratch" else "fetch-model", name)
-        yield Job("recall", name, "base", study.seed)
-        for tuning in TUNINGS:
-            for seed in seeds:
-                yield Job("fine-tune", name, tuning, seed)
-                yield Job("recall", name, tuning, seed)
-        for tuning in COMPARED:
-            for seed in seeds:
-                yield from _of_history(study, name, tuning, seed)
-        yield Job("study-case", name)
-        yield Job("draw-figures", name)
-    for stage in SUMMARIES:
-        yield Job(stage)
-
-
-def _of_history(study: Study, name: str, tuning: str, seed: int) -> Iterator[Job]:
-    known = (name, tuning, seed)
-    for stage in ("select-shared", "ablate", "represent", "probe", "compare-gradients"):
-        yield Job(stage, *known)
-    for split in SIDES:
-        yield Job("graft", *known, split)
-        yield Job("graft-without-shared", *known, split)
-    for kind in kinds_of(study):
-        yield Job("intervene", *known, kind=kind, by="shared")
-        yield Job("intervene", *known, kind=kind, by="baseline")
-
-
-def kinds_of(study: Study) -> list[NodeKind]:
-    """Return the kinds of nodes that are intervened on."""
-    return [kind for kind in NODE_KINDS if getattr(study.circuits, kind)]
+    """Yield the jobs of a study, in an order in which they can run."""
+    for stage in stages().values():
+        for wildcards in stage.per(study):
+            yield Job(stage.name, **wildcards)

@@ -7,19 +7,15 @@ section 3).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import pandas as pd
 
-from factrecall.data.files import BIO_COLUMNS, QA_COLUMNS, joined
+from factrecall.data.files import joined
 from factrecall.evaluation.batching import Answers
 from factrecall.models.forward import Encoded, encode
-from factrecall.models.loading import load_model, load_tokenizer
-from factrecall.runtime.progress import progress
-from factrecall.runtime.storage import read_table, write_table
 
 if TYPE_CHECKING:
     import torch
@@ -142,52 +138,3 @@ def summarise(per_example: pd.DataFrame, model: str, tuning: str, seed: int) -> 
     groups = per_example.groupby(["split", "relation"], sort=False)["correct"]
     table = groups.agg(n="size", correct="sum", accuracy="mean").reset_index()
     return table.assign(model=model, tuning=tuning, seed=seed)[list(SUMMARY)]
-
-
-def recall(
-    max_eval_tokens: int,
-    *,
-    model: Path,
-    bio: Path,
-    qa: Path,
-    out: Path,
-    device: torch.device,
-    provenance: Mapping[str, Any],
-) -> None:
-    """Evaluate the model in a folder and write its per-example table (see `evaluate`)."""
-    tables = read_table(bio, BIO_COLUMNS), read_table(qa, QA_COLUMNS)
-    tokenizer, network = load_tokenizer(model), load_model(model, device)
-    evaluator = Evaluator.of(tokenizer, *tables, max_eval_tokens, device)
-    with progress(len(evaluator.texts), "recall", "text") as watch:
-        examples = evaluator.evaluate(network, watch)
-    write_table(out, examples, PER_EXAMPLE, provenance)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """A per-example table and what made it."""
-
-    model: str
-    tuning: str
-    seed: int
-    table: Path
-
-
-def summarise_recall(
-    evaluations: Sequence[Evaluation],
-    qa: Path,
-    out: Path,
-    seed: int,
-    provenance: Mapping[str, Any],
-) -> None:
-    """Write ``tables/recall.parquet``: all evaluations, and for each model the majority vote.
-
-    `seed` is the study's, which the majority vote carries, having none of its own.
-    """
-    parts = [
-        summarise(read_table(e.table, PER_EXAMPLE), e.model, e.tuning, e.seed) for e in evaluations
-    ]
-    voted = majority(read_table(qa, QA_COLUMNS))
-    for model in dict.fromkeys(e.model for e in evaluations):
-        parts.append(summarise(voted, model, "majority", seed))
-    write_table(out, pd.concat(parts), SUMMARY, provenance)

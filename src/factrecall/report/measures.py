@@ -16,7 +16,7 @@ import pandas as pd
 
 from factrecall.experiments.grafting.grafter import GRAFTING, UNFITTED, looked_at
 from factrecall.experiments.grafting.mask_checks import CHECKS
-from factrecall.experiments.shared_parameters.stage import SHARED, SHARED_PLACES
+from factrecall.experiments.shared_parameters.compute import SHARED, SHARED_PLACES
 from factrecall.parameters.amounts import absolute_count
 from factrecall.report.claims import by_seed_difference
 from factrecall.report.style import SPLIT_NAMES

@@ -47,6 +47,15 @@ def work_key(identity: Mapping[str, Any], files: Sequence[Path]) -> str:
     return digest.hexdigest()[:32]
 
 
+def files_of(paths: Sequence[Path]) -> list[Path]:
+    """Return files, and of folders all files that are not hidden, by name."""
+    found: list[Path] = []
+    for path in paths:
+        members = sorted(path.iterdir()) if path.is_dir() else [path]
+        found += [p for p in members if p == path or (p.is_file() and p.name[0] != ".")]
+    return found
+
+
 class Checkpoint:
     """The state file of one piece of work.
 

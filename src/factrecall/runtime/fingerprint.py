@@ -14,24 +14,33 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TypeGuard
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT.name
 
-SILENT = ("config", "runtime/errors", "runtime/signals", "runtime/lease", "runtime/progress")
-"""Modules and packages that cannot change a result: settings reach a rule's parameters by value
-(those of an experiment, too), the others only speak to the user or say when to stop."""
+SILENT = (
+    *("config", "runs", "runtime/stage", "experiments/registry", "workflow"),
+    *("runtime/errors", "runtime/signals", "runtime/lease", "runtime/progress"),
+)
+"""Modules and packages that cannot change a result: settings reach a rule's parameters by value,
+the others only name the stages, speak to the user or say when to stop."""
+
+DECORATOR = "stage"
+"""What declares a stage; its arguments are not part of the function's logic."""
 
 DATA_SUFFIXES = (".yaml", ".txt", ".j2", ".css")
 
 
-def code_fingerprint(module: str) -> str:
+def code_fingerprint(module: str, function: str = "") -> str:
     """Hash a module of the package with all it imports from it.
 
     Parameters
     ----------
     module : str
-        Dotted name below the package, e.g. ``"training.finetune"``.
+        Dotted name below the package, e.g. ``"training.stages"``.
+    function : str
+        The stage of this module that is meant; its other stages are left out.
 
     Returns
     -------
@@ -40,7 +49,7 @@ def code_fingerprint(module: str) -> str:
     """
     digest = hashlib.sha256()
     seen: dict[Path, str] = {}
-    _collect(_path(module), seen)
+    _collect(_path(module), seen, function)
     for path, part in sorted(seen.items()):
         digest.update(f"{path.relative_to(ROOT)} {part}\n".encode())
     return digest.hexdigest()[:16]
@@ -63,12 +72,12 @@ def _path(module: str) -> Path:
     return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
 
 
-def _collect(path: Path, seen: dict[Path, str]) -> None:
+def _collect(path: Path, seen: dict[Path, str], function: str = "") -> None:
     name = path.relative_to(ROOT).with_suffix("").as_posix()
     silent = any(name == quiet or name.startswith(f"{quiet}/") for quiet in SILENT)
     if path in seen or silent or path.name == "settings.py":
         return
-    seen[path], imported, data = _read(path)
+    seen[path], imported, data = _read(path, function)
     for name in imported:
         _collect(_path(name), seen)
     for file in data:
@@ -76,14 +85,26 @@ def _collect(path: Path, seen: dict[Path, str]) -> None:
 
 
 @cache
-def _read(path: Path) -> tuple[str, tuple[str, ...], tuple[Path, ...]]:
+def _read(path: Path, function: str = "") -> tuple[str, tuple[str, ...], tuple[Path, ...]]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
+    if function:
+        tree.body = [s for s in tree.body if not _is_stage(s) or s.name == function]
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             # Strings standing alone are documentation, of the module, a function or an attribute.
             node.body = [s for s in node.body if not _is_text(s)] or [ast.Pass()]
+        if _is_stage(node):
+            node.decorator_list = []
     digest = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
     return digest, tuple(_imports(tree)), tuple(_data(tree, path.parent))
+
+
+def _is_stage(node: ast.AST) -> TypeGuard[ast.FunctionDef]:
+    """Say whether a node is a function that is declared to be a stage."""
+    return isinstance(node, ast.FunctionDef) and any(
+        isinstance(d, ast.Call) and getattr(d.func, "id", "") == DECORATOR
+        for d in node.decorator_list
+    )
 
 
 def _executed(node: ast.AST) -> Iterator[ast.AST]:

@@ -1,222 +1,47 @@
-"""The stages of a study: what each reads of the configuration, and what else determines it.
+"""The stages of a study for the workflow, the command line and notebooks alike.
 
-One table serves the workflow and the command line alike. A stage's settings are the keyword
-arguments its function gets *and* the parameters of its workflow rule: it cannot read what its
-rule does not declare, so an edit of the configuration reruns its readers and nothing else.
+A stage's settings are the arguments its function gets *and* the parameters of its rule: it cannot
+read what its rule does not declare, so an edit of the configuration reruns its readers and nothing
+else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from factrecall.experiments.registry import stages
+from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.fingerprint import code_fingerprint, versions
+from factrecall.runtime.job import Job
+from factrecall.runtime.stage import Argument, Settings, Stage
 
 if TYPE_CHECKING:
     from factrecall.config.study import Study
 
-_TABLES = ("pandas", "pyarrow", "numpy")
-_MODELS = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
-_EXPERIMENTS = (*_MODELS, "pandas", "pyarrow")
-_FIGURES = ("matplotlib", "seaborn", "pandas")
-
-Settings = dict[str, Any]
+STAGES = stages()
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A step of a study.
-
-    Attributes
-    ----------
-    module : str
-        Where its function lives, below the package; the code fingerprint starts there.
-    settings : callable
-        From the study and the rule's wildcards to the function's settings.
-    libraries : tuple of str
-        Distributions whose version may change its results.
-    """
-
-    module: str
-    settings: Callable[..., Settings]
-    libraries: tuple[str, ...]
-
-
-def _experiment(
-    module: str, settings: Callable[..., Settings], libraries: tuple[str, ...]
-) -> Stage:
-    return Stage(f"experiments.{module}", settings, libraries)
-
-
-def _make_facts(study: Study) -> Settings:
-    return {"settings": study.facts, "seed": study.seed}
-
-
-def _pretrain(study: Study, model: str) -> Settings:
-    settings = study.models[model].model_copy(update={"training": None})
-    return {
-        "settings": settings,
-        "seed": study.seed,
-        "precision": study.training.precision,
-        "mode": study.training.mode,
-    }
-
-
-def _fetch_model(study: Study, model: str) -> Settings:
-    return {"settings": study.models[model].model_copy(update={"training": None})}
-
-
-def _fine_tune(study: Study, model: str, tuning: str) -> Settings:
-    return {
-        "recipe": getattr(study.models[model].training, tuning),
-        "trace": study.trace,
-        "precision": study.training.precision,
-        "mode": study.training.mode,
-        "study_seed": study.seed,
-    }
-
-
-def _recall(study: Study) -> Settings:
-    return {"max_eval_tokens": study.recall.max_eval_tokens}
-
-
-def _select_shared(study: Study) -> Settings:
-    return {"k": study.shared.k, "influence": study.shared.influence}
-
-
-def _ablate(study: Study) -> Settings:
-    return {"max_eval_tokens": study.recall.max_eval_tokens, "study_seed": study.seed}
-
-
-def _graft_without_shared(study: Study) -> Settings:
-    return {
-        "grafting": study.grafting,
-        "max_eval_tokens": study.recall.max_eval_tokens,
-        "study_seed": study.seed,
-    }
-
-
-def _graft(study: Study, seed: str) -> Settings:
-    return {
-        **_graft_without_shared(study),
-        # One fine-tuning seed shows whether masks can be trusted; the time of all is not worth it.
-        "thorough": int(seed) == study.training.seeds[0],
-    }
-
-
-def _intervene(study: Study, kind: str, by: str) -> Settings:
-    return {
-        "kind": kind,
-        "size": getattr(study.circuits, kind),
-        "steps": study.circuits.steps,
-        "draws": study.circuits.random_orders if by == "baseline" else 0,
-        "individuals": study.circuits.individuals,
-        "grafted_individuals": study.grafting.fit_individuals,
-        "max_eval_tokens": study.recall.max_eval_tokens,
-        "study_seed": study.seed,
-    }
-
-
-def _study_case(study: Study) -> Settings:
-    return {
-        "case": study.circuits.case,
-        "individuals": study.grafting.fit_individuals,
-        "max_eval_tokens": study.recall.max_eval_tokens,
-        "study_seed": study.seed,
-    }
-
-
-def _represent(study: Study) -> Settings:
-    whole = study.representations
-    # How probes are fitted is none of its business, only to whom.
-    probes = whole.probes.model_copy(update={"held_out": None, "penalties": None})
-    return {
-        "representations": whole.model_copy(update={"gradient_similarity": None, "probes": probes}),
-        "max_eval_tokens": study.recall.max_eval_tokens,
-        "study_seed": study.seed,
-    }
-
-
-def _probe(study: Study) -> Settings:
-    probes = study.representations.probes.model_copy(update={"individuals": None})
-    return {"probes": probes, "study_seed": study.seed}
-
-
-def _compare_gradients(study: Study) -> Settings:
-    return {
-        "gradients": study.representations.gradient_similarity,
-        "trace": study.trace.model_copy(update={"top_fraction": None, "checkpoints": None}),
-        "study_seed": study.seed,
-    }
-
-
-def _seed(study: Study) -> Settings:
-    return {"seed": study.seed}
-
-
-def _nothing(study: Study) -> Settings:
-    return {}
-
-
-def _draw_figures(study: Study, model: str) -> Settings:
-    from factrecall.report.published import counterpart
-
-    shown = counterpart(study.models[model].model_dump(mode="json"))
-    return {
-        "model": model,
-        "published_model": shown,
-        "k": study.shared.k,
-        "influence": study.shared.influence,
-        "recovery": study.grafting.target_recovery,
-    }
-
-
-def _report(study: Study) -> Settings:
-    return {"study": study.model_copy(update={"compute": None})}
-
-
-STAGES: dict[str, Stage] = {
-    "make-facts": Stage("data.tables", _make_facts, ("faker", *_TABLES)),
-    "pretrain": Stage("training.pretraining", _pretrain, _MODELS),
-    "fetch-model": Stage("models.sources", _fetch_model, ()),
-    "fine-tune": Stage("training.fine_tuning", _fine_tune, _MODELS),
-    "recall": Stage("evaluation.exact_match", _recall, _EXPERIMENTS),
-    "summarise-recall": Stage("evaluation.exact_match", _nothing, _TABLES),
-    "select-shared": _experiment("shared_parameters.stage", _select_shared, _EXPERIMENTS),
-    "summarise-shared": _experiment("shared_parameters.stage", _nothing, _TABLES),
-    "ablate": _experiment("ablation.stage", _ablate, _EXPERIMENTS),
-    "summarise-ablation": _experiment("ablation.stage", _seed, _TABLES),
-    "graft": _experiment("grafting.stage", _graft, _EXPERIMENTS),
-    "graft-without-shared": _experiment("grafting.stage", _graft_without_shared, _EXPERIMENTS),
-    "summarise-grafting": _experiment("grafting.stage", _nothing, _TABLES),
-    "intervene": _experiment("circuits.stage", _intervene, _EXPERIMENTS),
-    "summarise-circuits": _experiment("circuits.summary", _seed, _TABLES),
-    "study-case": _experiment("case_study.stage", _study_case, _EXPERIMENTS),
-    "represent": _experiment("representations.stage", _represent, (*_EXPERIMENTS, "captum")),
-    "probe": _experiment("representations.probes", _probe, _EXPERIMENTS),
-    "compare-gradients": _experiment("gradient_similarity.stage", _compare_gradients, _EXPERIMENTS),
-    "summarise-representations": _experiment("representations.summary", _seed, _TABLES),
-    "draw-figures": Stage("report.figures", _draw_figures, _FIGURES),
-    "write-report": Stage("report.study", _report, ("jinja2", *_FIGURES)),
-}
-
-
-def settings(study: Study, stage: str, **wildcards: str) -> Settings:
+def settings(study: Study, stage: str, **wildcards: Any) -> Settings:
     """Return what a stage is to know of the configuration, as its function takes it."""
-    return STAGES[stage].settings(study, **wildcards)
+    chosen = STAGES[stage]
+    return chosen.settings(study, **{n: wildcards[n] for n in chosen.setting_wildcards})
 
 
-def parameters(study: Study, stage: str, **wildcards: str) -> dict[str, Any]:
+def parameters(study: Study, stage: str, **wildcards: Any) -> dict[str, Any]:
     """Return all that determines a stage beside its input files, as plain sorted values.
 
-    This is a rule's one parameter, and the provenance in the metadata of what the stage writes:
+    This is a rule's parameter, and the provenance in the metadata of what the stage writes:
     settings, the code's fingerprint and the versions of the libraries that matter.
     """
     chosen = STAGES[stage]
-    plain = {name: _plain(value) for name, value in settings(study, stage, **wildcards).items()}
+    plain = {n: _plain(value) for n, value in settings(study, stage, **wildcards).items()}
     return {
-        "code": code_fingerprint(chosen.module),
+        "code": code_fingerprint(chosen.module, chosen.function.__name__),
         "libraries": versions(chosen.libraries),
         "settings": dict(sorted(plain.items())),
         "stage": stage,
@@ -225,3 +50,159 @@ def parameters(study: Study, stage: str, **wildcards: str) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+
+
+# --- command lines -----------------------------------------------------------------------------
+
+
+def command_line(stage: str, given: Mapping[str, Any]) -> list[str]:
+    """Return the words of a stage's command, but for the study.
+
+    Parameters
+    ----------
+    stage : str
+        Its name.
+    given : mapping
+        Wildcards and files by the name of the argument; of runs, a sequence of sequences; "state",
+        if it is to be kept elsewhere than usual.
+    """
+    words = [stage]
+    for name in STAGES[stage].wildcards:
+        words += [f"--{name}", str(given[name])]
+    for argument in STAGES[stage].of("input", "output", "folder", "runs"):
+        value = given[argument.name]
+        if argument.record:
+            words += [str(word) for run in value for word in (argument.option, *run)]
+        elif argument.many:
+            words += [argument.option, *map(str, value)]
+        elif value is not None:
+            words += [argument.option, str(value)]
+    return words + (["--state", str(given["state"])] if "state" in given else [])
+
+
+def job_command(
+    stage: str, wildcards: Any, input: Any, output: Any, fixed: Mapping[str, Any]
+) -> str:
+    """Return a job's command line, quoted for a shell.
+
+    Parameters
+    ----------
+    stage : str
+        Its name.
+    wildcards, input, output
+        The job's, as the workflow has them: with attributes named like the stage's arguments (of
+        runs like their fields).
+    fixed : mapping
+        Arguments that are no files of the job; of runs, their wildcards.
+    """
+    given = dict(fixed)
+    for name in STAGES[stage].wildcards:
+        given[name] = getattr(wildcards, name)
+    for argument in STAGES[stage].of("input", "output", "runs"):
+        if argument.record:
+            given[argument.name] = list(_runs(argument, fixed[argument.name], input))
+        elif argument.name not in fixed:
+            files = getattr(input if argument.role == "input" else output, argument.name)
+            alone = argument.optional and not isinstance(files, str)
+            given[argument.name] = None if alone else files
+    return shlex.join(command_line(stage, given))
+
+
+def _runs(argument: Argument, members: Sequence[Any], input: Any) -> Iterator[list[Any]]:
+    """Yield the values of records, with the files that the job's inputs list in their order."""
+    for number, member in enumerate(members):
+        yield [
+            member[name] if name in member else getattr(input, name)[number]
+            for name in argument.fields
+        ]
+
+
+# --- running -----------------------------------------------------------------------------------
+
+
+def run(
+    name: str,
+    study: Study,
+    given: Mapping[str, Any],
+    *,
+    state: Path = Path("state"),
+    argv: Sequence[str] = (),
+) -> None:
+    """Run a stage here.
+
+    Parameters
+    ----------
+    name : str
+        The stage.
+    study : Study
+        The configuration.
+    given : mapping
+        Wildcards, files and records by the name of the argument.
+    state : Path
+        Folder where an interrupted job keeps its state.
+    argv : sequence of str
+        The command line, which several processes that share a training are started with.
+    """
+    stage = STAGES[name]
+    known = {n: given[n] for n in stage.wildcards}
+    _check_wildcards(stage, study, known)
+    values = settings(study, name, **known)
+    job = Job(
+        provenance=parameters(study, name, **known),
+        state=state,
+        checkpoint_interval_s=study.compute.checkpoint_interval_s,
+        cache_gb=study.compute.cache_gb,
+    )
+    arguments = {a.name: given[a.name] for a in stage.arguments if a.role != "setting"}
+    if stage.device == "none":
+        stage.call(job, **arguments, **values)
+    else:
+        _run_model(stage, study, job, arguments, values, argv)
+    if stage.after:
+        _named(stage.after)(**arguments)
+
+
+def _run_model(
+    stage: Stage,
+    study: Study,
+    job: Job,
+    arguments: Mapping[str, Any],
+    values: Settings,
+    argv: Sequence[str],
+) -> None:
+    from factrecall.workflow import execution
+
+    count = execution.processes_of(stage, study)
+    device = execution.device_of(study, stage)
+    job = replace(job, device=device)
+    with execution.shared(argv, device, count) as here:
+        if not here:
+            return
+        if stage.setup:
+            mode = _named(stage.setup)(study, values, arguments, device)
+            job = replace(job, provenance={**job.provenance, "mode": asdict(mode)})
+            values = {**values, "mode": mode}
+        stage.call(job, **arguments, **values)
+
+
+def _named(name: str) -> Callable[..., Any]:
+    module, _, function = name.partition(":")
+    found: Callable[..., Any] = getattr(import_module(f"factrecall.{module}"), function)
+    return found
+
+
+def _check_wildcards(stage: Stage, study: Study, known: Mapping[str, Any]) -> None:
+    """Refuse what is not of this study or this stage; seeds are free."""
+    for name, value in known.items():
+        there = list(dict.fromkeys(run[name] for run in stage.per(study)))
+        if name == "seed" or value in there:
+            continue
+        if name == "model":
+            there = list(study.models)
+        if value in study.models:
+            why = f"its source is {study.models[value].source}, {stage.name} does not take it"
+            remedy = "fetch-model fetches pre-trained models, pretrain builds those from scratch"
+        else:
+            why = f"the study has no such {name} (it has: {', '.join(there)})"
+            remedy = "name one of them"
+        raise FactRecallError(f"--{name} {value}", why, remedy)

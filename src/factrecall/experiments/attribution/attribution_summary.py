@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from factrecall.evaluation.exact_match import Evaluation
 from factrecall.experiments.attribution.attribution import ATTRIBUTION
 from factrecall.experiments.attribution.patching import PATCHING, SOURCE_FACTS
 from factrecall.experiments.common.runs import read_runs
+from factrecall.runs import Evaluation
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.statistics import TOGETHER, draw_people, mean_bounds, ratio
 from factrecall.runtime.storage import Schema, write_table

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,10 +13,14 @@ from factrecall.experiments.circuits.continuity import (
     measure_continuity,
     shuffle_outcomes,
 )
-from factrecall.experiments.circuits.tables import BY, CURVES, NODES, QUESTIONS, STEPS, SWEEP
+from factrecall.experiments.circuits.tables import CURVES, NODES, QUESTIONS, STEPS, SWEEP
+from factrecall.runs import RANKINGS
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.seeds import generator
-from factrecall.runtime.storage import read_table, write_table
+from factrecall.runtime.storage import read_table
+
+if TYPE_CHECKING:
+    from factrecall.experiments.circuits.stages import Intervention
 
 RUN = {"model": "string", "tuning": "string", "seed": "int32"}
 KEYS = {**RUN, "kind": "string", **SWEEP}
@@ -96,56 +98,10 @@ SHARES = {
 """Shares of nodes at which curves are read."""
 
 
-@dataclass(frozen=True)
-class Intervention:
-    """The files of one job (see `stage.intervene`)."""
-
-    model: str
-    tuning: str
-    seed: int
-    kind: str
-    by: str
-    steps: Path
-    curves: Path
-    nodes: Path
-    questions: Path
-
-    @property
-    def run(self) -> dict[str, object]:
-        """Which run it is of."""
-        return {"model": self.model, "tuning": self.tuning, "seed": self.seed}
-
-    @property
-    def of(self) -> dict[str, object]:
-        """Which run and kind of nodes it is of."""
-        return {**self.run, "kind": self.kind}
-
-
-def summarise_circuits(
-    seed: int,
-    *,
-    interventions: Sequence[Intervention],
-    out: Path,
-    by_relation: Path,
-    continuity: Path,
-    heads: Path,
-    sweeps: Path,
-    circuits: Path,
-    provenance: Mapping[str, Any],
-) -> None:
-    """Write the study's tables of circuits.
-
-    Parameters
-    ----------
-    seed : int
-        The study's; shuffles outcomes between people.
-    interventions : sequence of Intervention
-        All jobs.
-    out, by_relation, continuity, heads, sweeps, circuits : Path
-        The tables to write, columns ``INTERVENTIONS``, ``BY_RELATION``, ``CONTINUITY``, ``HEADS``,
-        ``SWEEPS`` and ``CIRCUITS``.
-    provenance : mapping
-        Kept in the metadata of every file.
+def circuit_tables(
+    interventions: Sequence[Intervention], study_seed: int
+) -> Iterator[tuple[str, pd.DataFrame, Mapping[str, str]]]:
+    """Yield the study's tables of circuits: the name of each, the table and its columns.
 
     Raises
     ------
@@ -154,35 +110,35 @@ def summarise_circuits(
     """
     parts: dict[str, list[pd.DataFrame]] = {}
     for jobs in _pairs(interventions):
-        for name, table in _tables(jobs, seed):
+        for name, table in _tables(jobs, study_seed):
             parts.setdefault(name, []).append(table)
-    targets = {
-        "interventions": (out, INTERVENTIONS),
-        "by_relation": (by_relation, BY_RELATION),
-        "continuity": (continuity, CONTINUITY),
-        "heads": (heads, HEADS),
-        "sweeps": (sweeps, SWEEPS),
-        "circuits": (circuits, CIRCUITS),
+    schemas: dict[str, Mapping[str, str]] = {
+        "interventions": INTERVENTIONS,
+        "by_relation": BY_RELATION,
+        "continuity": CONTINUITY,
+        "heads": HEADS,
+        "sweeps": SWEEPS,
+        "circuits": CIRCUITS,
     }
-    for name, (path, schema) in targets.items():
+    for name, schema in schemas.items():
         found = parts.get(name, [pd.DataFrame(columns=list(schema))])
         table = pd.concat(found, ignore_index=True)
-        write_table(path, table[list(schema)], schema, provenance)
+        yield name, table[list(schema)], schema
 
 
 def _pairs(interventions: Sequence[Intervention]) -> Iterator[dict[str, Intervention]]:
-    """Yield the jobs of each run and kind, in the order of ``BY``."""
+    """Yield the jobs of each run and kind, in the order of ``RANKINGS``."""
     found: dict[tuple[object, ...], dict[str, Intervention]] = {}
     for one in interventions:
-        found.setdefault(tuple(one.of.values()), {})[one.by] = one
+        found.setdefault(tuple(one.of_kind.values()), {})[one.by] = one
     for of, jobs in found.items():
-        if set(jobs) != set(BY):
+        if set(jobs) != set(RANKINGS):
             raise FactRecallError(
-                f"--intervention {' '.join(map(str, of))}",
+                f"--interventions {' '.join(map(str, of))}",
                 f"it is given for: {', '.join(jobs)}",
-                f"give it once for each of: {', '.join(BY)}",
+                f"give it once for each of: {', '.join(RANKINGS)}",
             )
-        yield {by: jobs[by] for by in BY}
+        yield {by: jobs[by] for by in RANKINGS}
 
 
 def _tables(jobs: Mapping[str, Intervention], seed: int) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -190,7 +146,7 @@ def _tables(jobs: Mapping[str, Intervention], seed: int) -> Iterator[tuple[str, 
     shared = jobs["shared"]
     nodes = _nodes(*jobs.values())
     if shared.kind == "attention":
-        yield "heads", nodes.assign(**shared.run)
+        yield "heads", nodes.assign(**shared.labels)
     for by, job in jobs.items():
         curves, questions = read_table(job.curves, CURVES), read_table(job.questions, QUESTIONS)
         steps = read_table(job.steps, STEPS)
@@ -198,17 +154,17 @@ def _tables(jobs: Mapping[str, Intervention], seed: int) -> Iterator[tuple[str, 
         for row, numbers in zip(right, steps.pop("right"), strict=True):
             row[np.asarray(numbers, dtype=np.int64)] = True
         curve = _fractions(_accuracy(steps, right, questions), curves, nodes)
-        yield "interventions", curve.assign(**job.of)
-        yield "by_relation", _by_relation(steps, right, questions).assign(**job.of)
-        yield "sweeps", curves.assign(**job.of)
-        yield "circuits", pd.DataFrame(curve_measures(curve, job.kind, nodes)).assign(**job.of)
+        yield "interventions", curve.assign(**job.of_kind)
+        yield "by_relation", _by_relation(steps, right, questions).assign(**job.of_kind)
+        yield "sweeps", curves.assign(**job.of_kind)
+        yield "circuits", pd.DataFrame(curve_measures(curve, job.kind, nodes)).assign(**job.of_kind)
         if by == "shared":
             forward = right[(steps["direction"] == "forward").to_numpy()]
-            rng = generator(seed, "continuity", *map(str, job.of.values()))
+            rng = generator(seed, "continuity", *map(str, job.of_kind.values()))
             for chance in (False, True):
                 outcomes = shuffle_outcomes(forward, questions, rng) if chance else forward
                 found = measure_continuity(outcomes, questions)
-                yield "continuity", found.assign(shuffled=chance, **job.of)
+                yield "continuity", found.assign(shuffled=chance, **job.of_kind)
 
 
 def _nodes(shared: Intervention, baseline: Intervention) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pandas as pd
 from factrecall.runtime.storage import Schema, read_table
 
 if TYPE_CHECKING:
-    from factrecall.evaluation.exact_match import Evaluation
+    from factrecall.runs import Evaluation
 
 
 def read_runs(runs: Sequence[Evaluation], schema: Schema) -> pd.DataFrame:

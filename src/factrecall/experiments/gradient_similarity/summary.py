@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from factrecall.evaluation.exact_match import Evaluation
 from factrecall.experiments.common.runs import read_runs
+from factrecall.experiments.gradient_similarity.compute import GRADIENTS
 from factrecall.experiments.gradient_similarity.cosines import KINDS
-from factrecall.experiments.gradient_similarity.stage import GRADIENTS
+from factrecall.runs import Evaluation
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.statistics import TOGETHER, draw_people, mean_bounds, ratio
 from factrecall.runtime.storage import write_table

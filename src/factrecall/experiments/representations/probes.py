@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -26,9 +25,7 @@ from factrecall.experiments.representations.logistic_regression import (
 )
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.progress import progress
-from factrecall.runtime.safetensors_writer import read_tensors
 from factrecall.runtime.seeds import generator
-from factrecall.runtime.storage import write_table
 from factrecall.vocabulary import RELATIONS, STATE_FORMATS
 
 if TYPE_CHECKING:
@@ -125,37 +122,33 @@ def _drawn(people: np.ndarray, share: float, study_seed: int, role: str) -> np.n
     return chosen
 
 
-def probe(
+def probe_tables(
+    tensors: Mapping[str, torch.Tensor],
     probes: ProbeSettings,
     study_seed: int,
-    *,
-    states: Path,
-    out: Path,
-    fits: Path,
     device: torch.device,
-    provenance: Mapping[str, Any],
-) -> None:
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Fit and test all probes of one model.
 
     Parameters
     ----------
+    tensors : mapping
+        Hidden states (see `capture_states`).
     probes, study_seed
         What the configuration says.
-    states : Path
-        Hidden states (see `capture_states`).
-    out, fits : Path
-        The tables to write, columns ``PROBE_EXAMPLES`` and ``FITS``.
     device : torch.device
         Where to run.
-    provenance : mapping
-        Kept in the tables' metadata.
+
+    Returns
+    -------
+    examples, fits : DataFrame
+        Columns ``PROBE_EXAMPLES`` and ``FITS``.
 
     Raises
     ------
     FactRecallError
         When too few people are in distribution.
     """
-    tensors, _ = read_tensors(states)
     relation = tensors["relation"].numpy()
     layers = tensors["layers"].numpy()
     examples: list[pd.DataFrame] = []
@@ -181,8 +174,7 @@ def probe(
                     found.append(rows.assign(layer=here[rows["layer"]], relation=name))
                 done += len(part)
                 watch(number * len(layers) + done)
-    write_table(out, pd.concat(examples), PROBE_EXAMPLES, provenance)
-    write_table(fits, pd.concat(fitted), FITS, provenance)
+    return pd.concat(examples), pd.concat(fitted)
 
 
 class _Task:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from factrecall.experiments.shared_parameters.compute import SETS
 from factrecall.experiments.shared_parameters.figures import INFLUENCE_LABELS
-from factrecall.experiments.shared_parameters.stage import SETS
 from factrecall.report.measures import SPLIT_NAMES, Measures
 from factrecall.report.published import (
     MASK_CHECKS,

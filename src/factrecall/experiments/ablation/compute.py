@@ -7,25 +7,18 @@ the same questions, so that every comparison is paired.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from factrecall.data.files import BIO_COLUMNS, QA_COLUMNS
-from factrecall.evaluation.exact_match import PER_EXAMPLE, Evaluation, Evaluator, summarise
-from factrecall.experiments.common.model_pair import open_pair
-from factrecall.parameters.sets import ParameterSet, read_set
-from factrecall.runtime.progress import progress
+from factrecall.evaluation.exact_match import PER_EXAMPLE, summarise
+from factrecall.parameters.sets import ParameterSet
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.statistics import paired_interval
-from factrecall.runtime.storage import read_table, write_table
 from factrecall.vocabulary import SPLITS
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
 
     from factrecall.parameters.patched_weights import PatchedWeights
 
@@ -85,71 +78,8 @@ def ablated_sets(
     }
 
 
-def ablate(
-    max_eval_tokens: int,
-    study_seed: int,
-    *,
-    base: Path,
-    tuned: Path,
-    seed: int,
-    sets: Path,
-    bio: Path,
-    qa: Path,
-    out: Path,
-    device: torch.device,
-    provenance: Mapping[str, Any],
-) -> None:
-    """Ablate a fine-tuned model's shared parameters and the controls; columns ``PER_ABLATION``.
-
-    Parameters
-    ----------
-    max_eval_tokens, study_seed
-        What the configuration says.
-    base, tuned : Path
-        Folders of θpre and θtask.
-    seed : int
-        Of the fine-tuning; the controls of different seeds are different draws.
-    sets : Path
-        The shared sets of this model.
-    bio, qa : Path
-        Tables of facts.
-    out : Path
-        The table to write.
-    device : torch.device
-        Where to run.
-    provenance : mapping
-        Kept in the table's metadata.
-    """
-    tokenizer, model, composition = open_pair(base, tuned, device)
-    tables = read_table(bio, BIO_COLUMNS), read_table(qa, QA_COLUMNS)
-    evaluator = Evaluator.of(tokenizer, *tables, max_eval_tokens, device)
-    shared = read_set(sets, "S", composition.space)
-    parts, texts = [], len(evaluator.texts)
-    with (
-        composition as weights,
-        progress(len(ABLATED) * texts, "ablation", "text") as watch,
-    ):
-        chosen = ablated_sets(shared, weights, generator(study_seed, "ablation", seed))
-        for number, (name, members) in enumerate(chosen.items()):
-            weights.set(~members)
-            seen: Callable[[int], None] = lambda done, n=number: watch(n * texts + done)  # type: ignore[misc]  # noqa: E731
-            parts.append(evaluator.evaluate(model, seen).assign(ablated=name))
-    write_table(out, pd.concat(parts), PER_ABLATION, provenance)
-
-
-def summarise_ablation(
-    evaluations: Sequence[Evaluation],
-    out: Path,
-    intervals: Path,
-    seed: int,
-    provenance: Mapping[str, Any],
-) -> None:
-    """Write ``tables/ablation.parquet`` and ``tables/ablation_intervals.parquet``."""
-    tables = [
-        read_table(r.table, PER_ABLATION).assign(model=r.model, tuning=r.tuning, seed=r.seed)
-        for r in evaluations
-    ]
-    everything = pd.concat(tables, ignore_index=True)
+def ablation_table(everything: pd.DataFrame) -> pd.DataFrame:
+    """Return accuracies and what each ablation costs; columns ``ABLATION``."""
     keys = ["model", "tuning", "seed", "ablated"]
     counted = pd.concat(
         summarise(rows, str(model), str(tuning), int(s)).assign(ablated=ablated)
@@ -159,8 +89,7 @@ def summarise_ablation(
     whole = counted[counted["ablated"] == NONE].set_index(same)["accuracy"]
     before = whole.reindex(pd.MultiIndex.from_frame(counted[same])).to_numpy()
     counted["drop"] = before - counted["accuracy"].to_numpy()
-    write_table(out, counted, ABLATION, provenance)
-    write_table(intervals, ablation_intervals(everything, seed), INTERVALS, provenance)
+    return counted
 
 
 def ablation_intervals(examples: pd.DataFrame, seed: int) -> pd.DataFrame:

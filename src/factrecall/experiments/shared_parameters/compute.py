@@ -21,12 +21,10 @@ from factrecall.experiments.shared_parameters.entry_ranks import (
     log_grid,
     sizes,
 )
-from factrecall.parameters.amounts import absolute_count
-from factrecall.parameters.sets import ParameterSet, different_spaces, write_sets
+from factrecall.parameters.sets import ParameterSet, different_spaces
 from factrecall.parameters.space import ParameterSpace
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.safetensors_writer import open_tensors
-from factrecall.runtime.storage import read_table, write_table
 from factrecall.vocabulary import INFLUENCES, TASKS
 
 PAIRS = {"S_I": ("BIO_in", "QA_in"), "S_II": ("BIO_out", "QA_in")}
@@ -232,69 +230,3 @@ def _places(sets: Mapping[str, ParameterSet]) -> Iterator[dict[str, Any]]:
                 "parameters": sizes_[tensor],
                 "shared": shared,
             }
-
-
-def select_shared(
-    k: int | float,
-    influence: str,
-    *,
-    traces: Sequence[Path],
-    out: Path,
-    curve: Path,
-    where: Path,
-    provenance: Mapping[str, Any],
-) -> None:
-    """Select the shared parameters of one training history and write what is known of them.
-
-    Parameters
-    ----------
-    k, influence
-        What the configuration says (section `shared`).
-    traces : sequence of Path
-        That of mixed training, or those of both stages.
-    out : Path
-        The sets to write, ``S_I``, ``S_II`` and ``S``.
-    curve, where : Path
-        The tables to write, columns `CURVE` and `PLACES`.
-    provenance : mapping
-        Kept in the metadata of every file.
-    """
-    rankings = read_rankings(traces)
-    wanted = absolute_count(k, rankings.space.size)
-    if wanted > rankings.keep:
-        raise FactRecallError(
-            f"shared.k = {k}",
-            f"it asks for {wanted:,} parameters, the traces keep {rankings.keep:,}",
-            "lower it, or raise trace.top_fraction, which trains all models again",
-        )
-    sets = shared_sets(rankings, influence, wanted)
-    write_sets(out, sets, {"k": wanted, "influence": influence, "provenance": dict(provenance)})
-    write_table(where, places(sets), PLACES, provenance)
-    del sets  # a curve needs the memory
-    write_table(curve, curves(rankings, wanted), CURVE, provenance)
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The tables of one training history, and whose it is."""
-
-    model: str
-    tuning: str
-    seed: int
-    curve: Path
-    where: Path
-
-
-def summarise_shared(
-    selections: Sequence[Selection], out: Path, where: Path, provenance: Mapping[str, Any]
-) -> None:
-    """Write ``tables/shared.parquet`` and ``tables/shared_places.parquet``."""
-
-    def all_of(schema: Mapping[str, str], path: str) -> pd.DataFrame:
-        return pd.concat(
-            read_table(getattr(s, path), schema).assign(model=s.model, tuning=s.tuning, seed=s.seed)
-            for s in selections
-        )
-
-    write_table(out, all_of(CURVE, "curve"), SHARED, provenance)
-    write_table(where, all_of(PLACES, "where"), SHARED_PLACES, provenance)

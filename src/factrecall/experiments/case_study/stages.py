@@ -9,31 +9,14 @@ proves little, so it also keeps the last token's attention for every fact that m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pandas as pd
-import torch
-
-from factrecall.experiments.case_study.compute import (
-    choose_fact,
-    choose_head,
-    output_projections,
-    read_prompts,
-    run_facts,
-)
-from factrecall.experiments.case_study.tables import (
-    ATTENTION,
-    CASE,
-    LENS,
-    ROLES_ATTENDED,
-    TOKENS,
-)
-from factrecall.experiments.grafting.grafted_model import open_grafted
-from factrecall.parameters.sets import read_set
-from factrecall.runtime.storage import write_table
+from factrecall.runs import models
+from factrecall.runtime.errors import FactRecallError
+from factrecall.runtime.job import Job
+from factrecall.runtime.stage import EXPERIMENTS, Input, Output, stage
 
 if TYPE_CHECKING:
     from factrecall.experiments.case_study.settings import CaseStudySettings
@@ -41,67 +24,100 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GraftedFiles:
-    """The files of one tuning: of its grafted model (see `open_grafted`), and its shared sets."""
+    """The files of one tuning: its grafted model (see `open_grafted`), and its shared sets."""
 
+    tuning: str
     tuned: Path
     sets: Path
     masks: Path
     outcomes: Path
 
 
+@stage(
+    "study-case",
+    settings=lambda study: {
+        "case": study.circuits.case,
+        "individuals": study.grafting.fit_individuals,
+        "max_eval_tokens": study.recall.max_eval_tokens,
+        "study_seed": study.seed,
+    },
+    libraries=EXPERIMENTS,
+    per=models,
+    device="model",
+)
 def study_case(
+    job: Job,
+    *,
+    base: Input,
+    grafted: list[GraftedFiles],
+    bio: Input,
+    qa: Input,
+    out: Output,
+    tokens: Output,
+    attention: Output,
+    logits: Output,
+    looks: Output,
     case: CaseStudySettings,
     individuals: int | None,
     max_eval_tokens: int,
     study_seed: int,
-    *,
-    base: Path,
-    grafted: Mapping[str, GraftedFiles],
-    bio: Path,
-    qa: Path,
-    out: Path,
-    tokens: Path,
-    attention: Path,
-    logits: Path,
-    looks: Path,
-    device: torch.device,
-    provenance: Mapping[str, Any],
 ) -> None:
     """Study one head and one fact in both grafted models of a seed.
 
     Parameters
     ----------
+    base
+        the model folder before fine-tuning
+    grafted
+        the files of one grafted model; give it once for mix and once for stage
+    bio, qa
+        the table of biographies or questions
+    out
+        the table of the case to write
+    tokens
+        the table of its prompts to write
+    attention
+        the table of the head's attention to write
+    logits
+        the table of the logit lens to write
+    looks
+        the table of where the head attends for every fact to write
     case, individuals, max_eval_tokens, study_seed
-        As configured; `individuals`: how many people masks were fitted to.
-    base : Path
-        Folder of θpre.
-    grafted : mapping of str to GraftedFiles
-        The models "mix" and "stage".
-    bio, qa : Path
-        The tables of facts.
-    out, tokens, attention, logits, looks : Path
-        The tables to write, columns ``CASE``, ``TOKENS``, ``ATTENTION``, ``LENS`` and
-        ``ROLES_ATTENDED``.
-    device : torch.device
-        Where to run.
-    provenance : mapping
-        Kept in the metadata of every file.
-
-    Raises
-    ------
-    FactRecallError
-        When the configured head, person or relation is not there.
+        What the configuration says; masks were fitted to `individuals`.
     """
+    import pandas as pd
+
+    from factrecall.experiments.case_study.compute import (
+        choose_fact,
+        choose_head,
+        output_projections,
+        read_prompts,
+        run_facts,
+    )
+    from factrecall.experiments.case_study.tables import (
+        ATTENTION,
+        CASE,
+        LENS,
+        ROLES_ATTENDED,
+        TOKENS,
+    )
+    from factrecall.experiments.grafting.grafted_model import open_grafted
+    from factrecall.parameters.sets import read_set
+
+    paths = {one.tuning: one for one in grafted}
+    if set(paths) != {"mix", "stage"}:
+        remedy = "give it once for mix and once for stage"
+        raise FactRecallError("--grafted", f"it names {', '.join(paths)}", remedy)
     opened = {
-        tuning: open_grafted(base, files.tuned, files.masks, files.outcomes, device)
-        for tuning, files in grafted.items()
+        tuning: open_grafted(base, files.tuned, files.masks, files.outcomes, job.device)
+        for tuning, files in paths.items()
     }
     evaluator = opened["mix"].questions(qa, individuals, None, study_seed, max_eval_tokens)
     facts = evaluator.rows[["individual", "relation"]].assign(
         **{tuning: model.right(evaluator) for tuning, model in opened.items()}
     )
     outputs = {
-        tuning: output_projections(model, read_set(grafted[tuning].sets, "S", model.weights.space))
+        tuning: output_projections(model, read_set(paths[tuning].sets, "S", model.weights.space))
         for tuning, model in opened.items()
     }
     layer, head = choose_head(case, outputs["mix"])
@@ -128,12 +144,12 @@ def study_case(
         prompt.tokens(tokenizer).rename_axis("token").reset_index().assign(format=name)
         for name, prompt in texts[chosen].prompts.items()
     )
-    write_table(out, pd.DataFrame(rows), CASE, provenance)
-    write_table(tokens, prompt_tokens[list(TOKENS)], TOKENS, provenance)
+    job.write(out, pd.DataFrame(rows), CASE)
+    job.write(tokens, prompt_tokens[list(TOKENS)], TOKENS)
     for name, path, schema in (
         ("attention", attention, ATTENTION),
         ("logits", logits, LENS),
         ("looks", looks, ROLES_ATTENDED),
     ):
         table = pd.concat(table for part in parts for table in part[name])
-        write_table(path, table, schema, provenance)
+        job.write(path, table, schema)

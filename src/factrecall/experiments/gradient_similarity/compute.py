@@ -8,10 +8,9 @@ gradients over groups of parameters (see `cosines`), at moments of the training.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -28,7 +27,6 @@ from factrecall.parameters.sets import read_set
 from factrecall.parameters.space import ParameterSpace
 from factrecall.runtime.progress import progress
 from factrecall.runtime.seeds import generator
-from factrecall.runtime.storage import write_table
 from factrecall.training.fine_tuning import traced_individuals
 from factrecall.training.snapshots import load_weights
 
@@ -36,6 +34,7 @@ if TYPE_CHECKING:
     from factrecall.config.training import TraceSettings
     from factrecall.data.files import FactFiles
     from factrecall.experiments.gradient_similarity.settings import GradientSimilaritySettings
+    from factrecall.experiments.gradient_similarity.stages import Moment
 
 GRADIENTS = {
     "phase": "string",
@@ -59,26 +58,7 @@ GRADIENTS = {
 """
 
 
-@dataclass(frozen=True)
-class Moment:
-    """A moment of a training history.
-
-    Attributes
-    ----------
-    phase : str
-        The tuning: "bio", "stage" or "mix".
-    share : float
-        Which part of it is over: 0 at its start, 1 at its end.
-    path : Path
-        The weights: a model folder or a snapshot.
-    """
-
-    phase: str
-    share: float
-    path: Path
-
-
-def compare_gradients(
+def gradient_table(
     gradients: GradientSimilaritySettings,
     trace: TraceSettings,
     study_seed: int,
@@ -88,10 +68,8 @@ def compare_gradients(
     masks: Path,
     outcomes: Path,
     facts: FactFiles,
-    out: Path,
     device: torch.device,
-    provenance: Mapping[str, Any],
-) -> None:
+) -> pd.DataFrame:
     """Compare the gradients of traced people's statements and questions; columns ``GRADIENTS``.
 
     Memory: weights, their gradient and, of every fact of a split, twice the sampled parameters.
@@ -108,12 +86,8 @@ def compare_gradients(
         The masks of its end fitted to QA out, and what they recover.
     facts : FactFiles
         The tables of facts.
-    out : Path
-        The table to write.
     device : torch.device
         Where to run.
-    provenance : mapping
-        Kept in the table's metadata.
 
     Raises
     ------
@@ -122,8 +96,8 @@ def compare_gradients(
     """
     people, bio, qa = facts.read()
     traced = traced_individuals(people, trace, study_seed)
-    tokenizer = load_tokenizer(moments[0].path)
-    model = load_model(moments[0].path, device)
+    tokenizer = load_tokenizer(moments[0].weights)
+    model = load_model(moments[0].weights, device)
     pairs = {}
     for split in dict.fromkeys(traced.values()):
         chosen = [person for person, side in traced.items() if side == split]
@@ -150,7 +124,7 @@ def compare_gradients(
             watch(done)
 
         for moment in moments:
-            load_weights(model, moment.path)
+            load_weights(model, moment.weights)
             for split, found in pairs.items():
                 statements, questions = rows[:, : len(found.rows)]
                 write_gradients(statements, model, found.statements, sampled, count)
@@ -158,4 +132,4 @@ def compare_gradients(
                 products = sampled.products(statements, questions)
                 table = found.cosines(products, sampled.groups())
                 tables.append(table.assign(phase=moment.phase, share=moment.share, split=split))
-    write_table(out, pd.concat(tables), GRADIENTS, provenance)
+    return pd.concat(tables)

@@ -1,0 +1,182 @@
+"""The stages of circuits: sweeps over one kind of nodes of a grafted model, and all of a study.
+
+Ranking nodes by S and ranking them by γ or at random are two jobs: a change of S leaves the second
+as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from factrecall.runs import Run, interventions
+from factrecall.runtime.errors import FactRecallError
+from factrecall.runtime.job import Job
+from factrecall.runtime.stage import EXPERIMENTS, TABLES, Input, Output, stage
+from factrecall.vocabulary import NodeKind
+
+if TYPE_CHECKING:
+    from factrecall.experiments.circuits.settings import AdaptiveSteps, AllSteps, NodesPerStep
+
+
+@stage(
+    "intervene",
+    settings=lambda study, kind, by: {
+        "size": getattr(study.circuits, kind),
+        "steps": study.circuits.steps,
+        "random_orders": study.circuits.random_orders if by == "baseline" else 0,
+        "individuals": study.circuits.individuals,
+        "grafted_individuals": study.grafting.fit_individuals,
+        "max_eval_tokens": study.recall.max_eval_tokens,
+        "study_seed": study.seed,
+    },
+    libraries=EXPERIMENTS,
+    per=interventions,
+    device="model",
+    resumes=True,
+)
+def intervene(
+    job: Job,
+    *,
+    base: Input,
+    tuned: Input,
+    seed: int,
+    kind: NodeKind,
+    by: str,
+    sets: Input | None,
+    masks: Input,
+    outcomes: Input,
+    qa: Input,
+    out: Output,
+    curves: Output,
+    nodes: Output,
+    questions: Output,
+    size: NodesPerStep,
+    steps: AllSteps | AdaptiveSteps,
+    random_orders: int,
+    individuals: int | None,
+    grafted_individuals: int | None,
+    max_eval_tokens: int,
+    study_seed: int,
+) -> None:
+    """Intervene on the heads or neurons of a grafted model, in both directions.
+
+    Parameters
+    ----------
+    base, tuned
+        the model folder before or after fine-tuning
+    seed
+        Of the fine-tuning; random orders of different seeds are different draws.
+    kind
+        Kind of nodes.
+    by
+        What nodes are ranked by.
+    sets
+        the shared sets of the fine-tuned model, to rank nodes by; without, nodes are ranked by
+        their grafted parameters and at random
+    masks
+        its masks, fitted to QA out
+    outcomes
+        the outcomes of these masks
+    qa
+        the table of questions
+    out
+        the table of steps to write
+    curves
+        the table of how closely each sweep was evaluated to write
+    nodes
+        the table of nodes to write
+    questions
+        the table of questions to write
+    size, steps, random_orders, individuals, grafted_individuals, max_eval_tokens, study_seed
+        What the configuration says.
+    """
+    from factrecall.experiments.circuits.compute import SweepPlan, run_sweeps
+    from factrecall.experiments.circuits.tables import CURVES, NODES, QUESTIONS, STEPS
+    from factrecall.experiments.grafting.grafted_model import open_grafted
+    from factrecall.parameters.sets import read_set
+    from factrecall.runtime.seeds import generator
+
+    if (by == "shared") != (sets is not None):
+        why = f"nodes are ranked by {by}, " + ("no sets are given" if sets is None else "not by S")
+        raise FactRecallError("--sets", why, "give the shared sets with --by shared, and only then")
+    # Where passes begin depends on the cache, and so do the last bits of what they compute.
+    checkpoint, memory = job.checkpoint(cache_gb=job.cache_gb), job.cache_gb * 1e9
+    ranking = "grafted" if sets is None else "shared"
+    grafted = open_grafted(base, tuned, masks, outcomes, job.device, memory)
+    evaluator = grafted.questions(qa, grafted_individuals, individuals, study_seed, max_eval_tokens)
+    chosen = grafted.mask if sets is None else read_set(sets, "S", grafted.weights.space)
+    rng = generator(study_seed, "circuits", ranking, kind, seed)
+    plan = SweepPlan(kind, size, steps, random_orders, max_eval_tokens, memory)
+    tables = run_sweeps(grafted, evaluator, ranking, chosen, plan, checkpoint, rng)
+    job.write(out, tables["steps"], STEPS)
+    job.write(curves, tables["curves"], CURVES)
+    job.write(nodes, tables["nodes"], NODES)
+    job.write(questions, tables["questions"], QUESTIONS)
+    checkpoint.remove()
+
+
+@dataclass(frozen=True)
+class Intervention(Run):
+    """The files of one job of `intervene`."""
+
+    kind: str
+    by: str
+    steps: Path
+    curves: Path
+    nodes: Path
+    questions: Path
+
+    @property
+    def of_kind(self) -> dict[str, Any]:
+        """The columns of a table that say which model and kind of nodes it is of."""
+        return {**self.labels, "kind": self.kind}
+
+
+@stage("summarise-circuits", settings=lambda study: {"study_seed": study.seed}, libraries=TABLES)
+def summarise_circuits(
+    job: Job,
+    *,
+    interventions: list[Intervention],
+    out: Output,
+    by_relation: Output,
+    continuity: Output,
+    heads: Output,
+    sweeps: Output,
+    circuits: Output,
+    study_seed: int,
+) -> None:
+    """Gather what all interventions show.
+
+    Parameters
+    ----------
+    interventions
+        the files of one job; for each kind once by shared and once by baseline
+    out
+        the table of accuracies and completeness to write
+    by_relation
+        the table of accuracies by relation to write
+    continuity
+        the table of what stays right once it is to write
+    heads
+        the table of attention nodes to write
+    sweeps
+        the table of how closely each sweep was evaluated to write
+    circuits
+        the table of the circuits' numbers to write
+    study_seed
+        Shuffles outcomes between individuals.
+    """
+    from factrecall.experiments.circuits.summary import circuit_tables
+
+    paths = {
+        "interventions": out,
+        "by_relation": by_relation,
+        "continuity": continuity,
+        "heads": heads,
+        "sweeps": sweeps,
+        "circuits": circuits,
+    }
+    for name, table, schema in circuit_tables(interventions, study_seed):
+        job.write(paths[name], table, schema)

@@ -1,0 +1,94 @@
+"""The stage of gradient similarity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from factrecall.runs import histories
+from factrecall.runtime.job import Job
+from factrecall.runtime.stage import EXPERIMENTS, Input, Output, stage
+
+if TYPE_CHECKING:
+    from factrecall.config.training import TraceSettings
+    from factrecall.experiments.gradient_similarity.settings import GradientSimilaritySettings
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A moment of a training history.
+
+    Attributes
+    ----------
+    phase : str
+        The tuning: "bio", "stage" or "mix".
+    share : float
+        Which part of it is over: 0 at its start, 1 at its end.
+    weights : Path
+        A model folder or a snapshot.
+    """
+
+    phase: str
+    share: float
+    weights: Path
+
+
+@stage(
+    "compare-gradients",
+    settings=lambda study: {
+        "gradients": study.representations.gradient_similarity,
+        "tracing": study.trace.model_copy(update={"top_fraction": None, "checkpoints": None}),
+        "study_seed": study.seed,
+    },
+    libraries=EXPERIMENTS,
+    per=histories,
+    device="model",
+)
+def compare_gradients(
+    job: Job,
+    *,
+    moments: list[Moment],
+    sets: Input,
+    masks: Input,
+    outcomes: Input,
+    facts: list[Input],
+    out: Output,
+    gradients: GradientSimilaritySettings,
+    tracing: TraceSettings,
+    study_seed: int,
+) -> None:
+    """Compare the gradients of a fact's statement (BIO) and question (QA).
+
+    Parameters
+    ----------
+    moments
+        a model folder or snapshot of the training history; give all in order, θpre first
+    sets
+        the shared sets of this history
+    masks
+        the masks of its end, fitted to QA out
+    outcomes
+        the outcomes of these masks
+    facts
+        the three tables of facts: individuals, biographies, questions
+    out
+        the per-fact table to write
+    gradients, tracing, study_seed
+        What the configuration says.
+    """
+    from factrecall.data.files import FactFiles
+    from factrecall.experiments.gradient_similarity.compute import GRADIENTS, gradient_table
+
+    table = gradient_table(
+        gradients,
+        tracing,
+        study_seed,
+        moments=moments,
+        sets=sets,
+        masks=masks,
+        outcomes=outcomes,
+        facts=FactFiles(*facts),
+        device=job.device,
+    )
+    job.write(out, table, GRADIENTS)

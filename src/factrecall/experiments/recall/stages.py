@@ -1,0 +1,74 @@
+"""The stages of recall: every fact asked of one model, and all evaluations of a study."""
+
+from __future__ import annotations
+
+from factrecall.runs import Evaluation, evaluations
+from factrecall.runtime.job import Job
+from factrecall.runtime.stage import EXPERIMENTS, TABLES, Input, Output, stage
+
+
+@stage(
+    "recall",
+    settings=lambda study: {"max_eval_tokens": study.recall.max_eval_tokens},
+    libraries=EXPERIMENTS,
+    per=evaluations,
+    device="model",
+)
+def recall(
+    job: Job, *, tuned: Input, bio: Input, qa: Input, out: Output, max_eval_tokens: int
+) -> None:
+    """Evaluate which facts a model recalls.
+
+    Parameters
+    ----------
+    tuned
+        the model folder
+    bio, qa
+        the table of biographies or questions
+    out
+        the per-example table to write
+    max_eval_tokens
+        What the configuration says.
+    """
+    from factrecall.data.files import BIO_COLUMNS, QA_COLUMNS
+    from factrecall.evaluation.exact_match import PER_EXAMPLE, Evaluator
+    from factrecall.models.loading import load_model, load_tokenizer
+    from factrecall.runtime.progress import progress
+
+    tables = job.read(bio, BIO_COLUMNS), job.read(qa, QA_COLUMNS)
+    tokenizer, model = load_tokenizer(tuned), load_model(tuned, job.device)
+    evaluator = Evaluator.of(tokenizer, *tables, max_eval_tokens, job.device)
+    with progress(len(evaluator.texts), "recall", "text") as watch:
+        examples = evaluator.evaluate(model, watch)
+    job.write(out, examples, PER_EXAMPLE)
+
+
+@stage("summarise-recall", settings=lambda study: {"study_seed": study.seed}, libraries=TABLES)
+def summarise_recall(
+    job: Job, *, evaluations: list[Evaluation], qa: Input, out: Output, study_seed: int
+) -> None:
+    """Count what all models recall, and what the majority vote does.
+
+    Parameters
+    ----------
+    evaluations
+        the per-example table of a model, tuning and seed; give one for each
+    qa
+        the table of questions, for the majority vote
+    out
+        the table of accuracies to write
+    study_seed
+        The study's, which the majority vote carries, having none of its own.
+    """
+    import pandas as pd
+
+    from factrecall.data.files import QA_COLUMNS
+    from factrecall.evaluation.exact_match import PER_EXAMPLE, SUMMARY, majority, summarise
+
+    parts = [
+        summarise(job.read(e.table, PER_EXAMPLE), e.model, e.tuning, e.seed) for e in evaluations
+    ]
+    voted = majority(job.read(qa, QA_COLUMNS))
+    for model in dict.fromkeys(e.model for e in evaluations):
+        parts.append(summarise(voted, model, "majority", study_seed))
+    job.write(out, pd.concat(parts), SUMMARY)

@@ -1,0 +1,188 @@
+"""The stages of representations: hidden states of one model, probes of them, and all of a study.
+
+In `represent` three analyses of the same model and facts share a job, since each takes about as
+long as opening the model: the hidden states that probes need (`states`), the parts of the prompt
+that an answer is attributed to (`signature`), and whether the state of a statement restores the
+answer to the question (`patching`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from factrecall.runs import Run, histories
+from factrecall.runtime.job import Job
+from factrecall.runtime.stage import EXPERIMENTS, TABLES, Input, Output, stage
+
+if TYPE_CHECKING:
+    from factrecall.experiments.representations.settings import (
+        ProbeSettings,
+        RepresentationSettings,
+    )
+
+
+@stage(
+    "represent",
+    settings=lambda study: {
+        # How probes are fitted does not matter here, only to whom.
+        "representations": study.representations.model_copy(
+            update={
+                "gradient_similarity": None,
+                "probes": study.representations.probes.model_copy(
+                    update={"held_out": None, "penalties": None}
+                ),
+            }
+        ),
+        "max_eval_tokens": study.recall.max_eval_tokens,
+        "study_seed": study.seed,
+    },
+    libraries=(*EXPERIMENTS, "captum"),
+    per=histories,
+    device="model",
+)
+def represent(
+    job: Job,
+    *,
+    tuned: Input,
+    bio: Input,
+    qa: Input,
+    states: Output,
+    signature: Output,
+    patching: Output,
+    representations: RepresentationSettings,
+    max_eval_tokens: int,
+    study_seed: int,
+) -> None:
+    """Capture a model's hidden states; attribute its answers; patch its activations.
+
+    Parameters
+    ----------
+    tuned
+        the fine-tuned model folder
+    bio, qa
+        the table of biographies or questions
+    states
+        the hidden states to write
+    signature
+        the table to write of the parts of a prompt that answers are attributed to
+    patching
+        the table to write of what patched states do
+    representations, max_eval_tokens, study_seed
+        What the configuration says.
+    """
+    from factrecall.data.files import BIO_COLUMNS, QA_COLUMNS
+    from factrecall.experiments.attribution.attribution import ATTRIBUTION, attribute
+    from factrecall.experiments.attribution.patching import PATCHING, patch
+    from factrecall.experiments.common.model_facts import ModelFacts
+    from factrecall.experiments.representations.capture import capture_states
+    from factrecall.models.loading import load_model, load_tokenizer
+    from factrecall.runtime.safetensors_writer import write_tensors
+
+    model, tokenizer = load_model(tuned, job.device), load_tokenizer(tuned)
+    tables = job.read(bio, BIO_COLUMNS), job.read(qa, QA_COLUMNS)
+    opened = ModelFacts(model, tokenizer, *tables, study_seed, max_eval_tokens)
+    write_tensors(states, capture_states(opened, representations), job.provenance)
+    job.write(signature, attribute(opened, representations.attribution), ATTRIBUTION)
+    job.write(patching, patch(opened, representations), PATCHING)
+
+
+@stage(
+    "probe",
+    settings=lambda study: {
+        "probes": study.representations.probes.model_copy(update={"individuals": None}),
+        "study_seed": study.seed,
+    },
+    libraries=EXPERIMENTS,
+    per=histories,
+    device="exact",
+)
+def probe(
+    job: Job, *, states: Input, out: Output, fits: Output, probes: ProbeSettings, study_seed: int
+) -> None:
+    """Predict attributes from hidden states by linear probes.
+
+    Parameters
+    ----------
+    states
+        the hidden states of one model
+    out
+        the per-example table to write
+    fits
+        the table of probes to write
+    probes, study_seed
+        What the configuration says.
+    """
+    from factrecall.experiments.representations.probes import FITS, PROBE_EXAMPLES, probe_tables
+    from factrecall.runtime.safetensors_writer import read_tensors
+
+    tensors, _ = read_tensors(states)
+    examples, fitted = probe_tables(tensors, probes, study_seed, job.device)
+    job.write(out, examples, PROBE_EXAMPLES)
+    job.write(fits, fitted, FITS)
+
+
+@dataclass(frozen=True)
+class ModelTables(Run):
+    """The tables of one fine-tuned model."""
+
+    probes: Path
+    fits: Path
+    gradients: Path
+    signature: Path
+    patching: Path
+
+
+@stage(
+    "summarise-representations",
+    settings=lambda study: {"study_seed": study.seed},
+    libraries=TABLES,
+)
+def summarise_representations(
+    job: Job,
+    *,
+    runs: list[ModelTables],
+    probes: Output,
+    consistency: Output,
+    gradients: Output,
+    signature: Output,
+    patching: Output,
+    study_seed: int,
+) -> None:
+    """Gather the study's tables of representations.
+
+    Parameters
+    ----------
+    runs
+        the tables of one fine-tuned model; give one for each
+    probes
+        the table of accuracies of probes to write
+    consistency
+        the table of consistency of representations to write
+    gradients
+        the table of gradient similarity to write
+    signature
+        the table of attributions to write
+    patching
+        the table of what patched states restore to write
+    study_seed
+        Draws the samples of individuals behind all intervals.
+    """
+    from factrecall.experiments.attribution.attribution_summary import (
+        summarise_attribution,
+        summarise_patching,
+    )
+    from factrecall.experiments.gradient_similarity.summary import summarise_gradients
+    from factrecall.experiments.representations.probe_summary import Probed, summarise_probes
+    from factrecall.runs import Evaluation
+
+    def each(name: str) -> list[Evaluation]:
+        return [Evaluation(r.model, r.tuning, r.seed, getattr(r, name)) for r in runs]
+
+    given: dict[str, Any] = {"provenance": job.provenance}
+    probed = [Probed(r.model, r.tuning, r.seed, r.probes, r.fits) for r in runs]
+    summarise_probes(study_seed, runs=probed, out=probes, consistency=consistency, **given)
+    summarise_gradients(study_seed, runs=each("gradients"), out=gradients, **given)
+    summarise_attribution(study_seed, runs=each("signature"), out=signature, **given)
+    summarise_patching(study_seed, runs=each("patching"), out=patching, **given)

@@ -1,0 +1,93 @@
+"""The stages of shared parameters: one training history, and all of a study."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from factrecall.runs import Run, histories
+from factrecall.runtime.job import Job
+from factrecall.runtime.stage import EXPERIMENTS, TABLES, Input, Output, stage
+
+
+@stage(
+    "select-shared",
+    settings=lambda study: {"k": study.shared.k, "influence": study.shared.influence},
+    libraries=EXPERIMENTS,
+    per=histories,
+)
+def select_shared(
+    job: Job,
+    *,
+    traces: list[Input],
+    out: Output,
+    curve: Output,
+    places: Output,
+    k: int | float,
+    influence: str,
+) -> None:
+    """Select the parameters that both tasks move most.
+
+    Parameters
+    ----------
+    traces
+        the trace of mixed training, or those of both stages
+    out
+        the sets to write: S_I, S_II and S
+    curve
+        the table of |S(k)| to write
+    places
+        the table of where S lies to write
+    k, influence
+        What the configuration says.
+    """
+    from factrecall.experiments.shared_parameters import compute
+    from factrecall.parameters.amounts import absolute_count
+    from factrecall.parameters.sets import write_sets
+    from factrecall.runtime.errors import FactRecallError
+
+    rankings = compute.read_rankings(traces)
+    wanted = absolute_count(k, rankings.space.size)
+    if wanted > rankings.keep:
+        raise FactRecallError(
+            f"shared.k = {k}",
+            f"it asks for {wanted:,} parameters, the traces keep {rankings.keep:,}",
+            "lower it, or raise trace.top_fraction, which trains all models again",
+        )
+    sets = compute.shared_sets(rankings, influence, wanted)
+    provenance = dict(job.provenance)
+    write_sets(out, sets, {"k": wanted, "influence": influence, "provenance": provenance})
+    job.write(places, compute.places(sets), compute.PLACES)
+    del sets  # a curve needs the memory
+    job.write(curve, compute.curves(rankings, wanted), compute.CURVE)
+
+
+@dataclass(frozen=True)
+class Selection(Run):
+    """The tables of one training history."""
+
+    curve: Path
+    places: Path
+
+
+@stage("summarise-shared", libraries=TABLES)
+def summarise_shared(job: Job, *, selections: list[Selection], out: Output, places: Output) -> None:
+    """Gather the shared sets of all training histories.
+
+    Parameters
+    ----------
+    selections
+        the tables of one training history; give one for each
+    out
+        the table of |S(k)| to write
+    places
+        the table of where S lies to write
+    """
+    import pandas as pd
+
+    from factrecall.experiments.shared_parameters import compute
+
+    found = [job.read(s.curve, compute.CURVE).assign(**s.labels) for s in selections]
+    job.write(out, pd.concat(found), compute.SHARED)
+    found = [job.read(s.places, compute.PLACES).assign(**s.labels) for s in selections]
+    job.write(places, pd.concat(found), compute.SHARED_PLACES)

@@ -1,0 +1,125 @@
+"""The stages of the report: the figures of one model, and the page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from factrecall.runs import kinds_of, models
+from factrecall.runtime.job import Job
+from factrecall.runtime.stage import FIGURES, Folder, Output, stage
+from factrecall.vocabulary import NodeKind
+
+if TYPE_CHECKING:
+    from factrecall.config.study import Study
+
+
+def _published(study: Study, model: str) -> str | None:
+    """Return the paper's model to show beside one of the study's."""
+    from factrecall.report.published import counterpart
+
+    return counterpart(study.models[model].model_dump(mode="json"))
+
+
+def shown_kind(study: Study) -> NodeKind:
+    """Return whose continuity is shown: the MLP's if it is intervened on."""
+    return next((kind for kind in kinds_of(study) if kind != "attention"), "attention")
+
+
+@stage(
+    "draw-figures",
+    settings=lambda study, model: {
+        "published_model": _published(study, model),
+        "seeds": study.training.seeds,
+        "shown": shown_kind(study),
+        "k": study.shared.k,
+        "influence": study.shared.influence,
+        "recovery": study.grafting.target_recovery,
+    },
+    libraries=FIGURES,
+    per=models,
+)
+def draw_figures(
+    job: Job,
+    *,
+    model: str,
+    results: Folder,
+    out: Output,
+    published_model: str | None,
+    seeds: list[int],
+    shown: NodeKind,
+    k: int | float,
+    influence: str,
+    recovery: float,
+) -> None:
+    """Draw all figures of a model.
+
+    Parameters
+    ----------
+    model
+        Its name in the study.
+    results
+        the study's results folder, with all tables
+    out
+        the folder to write to
+    published_model, seeds, shown, k, influence, recovery
+        What the configuration says.
+    """
+    from factrecall.experiments.case_study.data import CaseFiles
+    from factrecall.experiments.circuits.continuity_figure import SweepFiles
+    from factrecall.experiments.representations.measures import RepresentationFiles
+    from factrecall.report import figures
+    from factrecall.vocabulary import TUNINGS
+
+    names = {
+        **{n: n for n in ("recall", "shared", "ablation", "grafting", "interventions", "heads")},
+        "places": "shared_places",
+        "checks": "grafting_checks",
+    }
+    tables = results / "tables"
+    sweep = results / f"circuits/{model}/mix/seed{seeds[0]}.{shown}.shared"
+    figures.draw_figures(
+        model,
+        k,
+        influence,
+        recovery,
+        **{name: tables / f"{file}.parquet" for name, file in names.items()},
+        sweep=SweepFiles(shown, *(sweep.with_name(sweep.name + s) for s in _SWEEP)),
+        case=CaseFiles.of(results / "case" / model),
+        representations=RepresentationFiles(
+            *(tables / f"{name}.parquet" for name in RepresentationFiles._fields)
+        ),
+        histories=[
+            (tuning, seed, results / f"models/{model}/{tuning}/seed{seed}.history.parquet")
+            for tuning in TUNINGS
+            for seed in seeds
+        ],
+        out=out,
+        published_model=published_model,
+    )
+
+
+_SWEEP = (".parquet", ".questions.parquet")
+
+
+@stage(
+    "write-report",
+    settings=lambda study: {"study": study.model_copy(update={"compute": None})},
+    libraries=("jinja2", *FIGURES),
+)
+def write_report(job: Job, *, results: Folder, out: Output, study: Study) -> None:
+    """Write the report of a study.
+
+    Parameters
+    ----------
+    results
+        the study's results folder, with all tables and figures
+    out
+        the HTML file to write
+    study
+        What the configuration says.
+    """
+    from factrecall.report.study import report_study
+
+    # The report shows the configuration itself.
+    provenance = {name: value for name, value in job.provenance.items() if name != "settings"}
+    report_study(study, results=results, out=out, provenance=provenance)

@@ -1,0 +1,118 @@
+"""Runs of a study: which models, tunings, seeds and splits its stages run over.
+
+Each function lists the jobs of a stage as wildcards, as the workflow's file names hold them. The
+rules, the plan and `rule all` all take them from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from factrecall.vocabulary import COMPARED, NODE_KINDS, SIDES, TUNINGS, NodeKind
+
+if TYPE_CHECKING:
+    from factrecall.config.study import Study
+
+RANKINGS = ("shared", "baseline")
+
+WILDCARDS = {
+    "model": "the model's name in the study",
+    "tuning": "how the model is fine-tuned",
+    "seed": "seed of the fine-tuning: the order of its examples",
+    "split": "whose questions masks are fitted to: people in or out of distribution",
+    "kind": "kind of nodes",
+    "by": "what nodes are ranked by: shared parameters, or what they are compared with",
+}
+"""What tells the jobs of a stage apart."""
+
+Wildcards = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A fine-tuned model of the study."""
+
+    model: str
+    tuning: str
+    seed: int
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """The columns of a table that say which model it is of."""
+        return {"model": self.model, "tuning": self.tuning, "seed": self.seed}
+
+
+@dataclass(frozen=True)
+class Evaluation(Run):
+    """A table of one model, and what made it."""
+
+    table: Path
+
+
+def once(study: Study) -> list[Wildcards]:
+    """Return the one job of a stage that summarises the study."""
+    return [{}]
+
+
+def models(study: Study) -> list[Wildcards]:
+    """Return all models."""
+    return [{"model": name} for name in study.models]
+
+
+def scratch_models(study: Study) -> list[Wildcards]:
+    """Return the models that are pre-trained here."""
+    return [{"model": n} for n, model in study.models.items() if model.source == "scratch"]
+
+
+def fetched_models(study: Study) -> list[Wildcards]:
+    """Return the models that come from the hub or a folder."""
+    return [{"model": n} for n, model in study.models.items() if model.source != "scratch"]
+
+
+def _tuned(study: Study, tunings: Sequence[str]) -> list[Wildcards]:
+    seeds = study.training.seeds
+    return [
+        {"model": model, "tuning": tuning, "seed": seed}
+        for model in study.models
+        for tuning in tunings
+        for seed in seeds
+    ]
+
+
+def trainings(study: Study) -> list[Wildcards]:
+    """Return all fine-tunings."""
+    return _tuned(study, TUNINGS)
+
+
+def evaluations(study: Study) -> list[Wildcards]:
+    """Return all models to evaluate; θpre has no seed of its own and carries the study's."""
+    base = [{"model": m, "tuning": "base", "seed": study.seed} for m in study.models]
+    return base + trainings(study)
+
+
+def histories(study: Study) -> list[Wildcards]:
+    """Return the training histories: two-stage and mixed training of each model and seed."""
+    return _tuned(study, COMPARED)
+
+
+def grafts(study: Study) -> list[Wildcards]:
+    """Return the training histories, with each split that masks are fitted to."""
+    return [{**run, "split": split} for run in histories(study) for split in SIDES]
+
+
+def kinds_of(study: Study) -> list[NodeKind]:
+    """Return the kinds of nodes that are intervened on."""
+    return [kind for kind in NODE_KINDS if getattr(study.circuits, kind)]
+
+
+def interventions(study: Study) -> list[Wildcards]:
+    """Return the training histories, with each kind of nodes and what nodes are ranked by."""
+    return [
+        {**run, "kind": kind, "by": by}
+        for run in histories(study)
+        for kind in kinds_of(study)
+        for by in RANKINGS
+    ]

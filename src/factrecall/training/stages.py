@@ -1,0 +1,219 @@
+"""The stages that train: pre-training of a scratch model, and fine-tuning.
+
+A scratch model learns the language and the task, but none of the facts: it reads biographies and
+answers questions of *other* individuals, whose names are disjoint from the study's and whose
+attributes come from the same pools. Its tokenizer is trained on all text of the study, so that
+every name has tokens.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from factrecall.runs import scratch_models, trainings
+from factrecall.runtime.job import Job
+from factrecall.runtime.stage import MODELS, Input, Output, stage
+
+if TYPE_CHECKING:
+    from factrecall.config.model import Scratch
+    from factrecall.config.training import Recipe, TraceSettings
+    from factrecall.training.execution import Execution
+
+
+@stage(
+    "pretrain",
+    settings=lambda study, model: {
+        "scratch": study.models[model].model_copy(update={"training": None}),
+        "precision": study.training.precision,
+        "mode": study.training.mode,
+        "study_seed": study.seed,
+    },
+    libraries=MODELS,
+    per=scratch_models,
+    device="model",
+    resumes=True,
+    setup="workflow.execution:of_pretraining",
+)
+def pretrain(
+    job: Job,
+    *,
+    facts: list[Input],
+    out: Output,
+    history: Output,
+    scratch: Scratch,
+    precision: str,
+    mode: Execution,
+    study_seed: int,
+) -> None:
+    """Build a small model and pre-train it on other individuals.
+
+    Parameters
+    ----------
+    facts
+        the three tables of facts: individuals, biographies, questions
+    out
+        the model folder to write
+    history
+        the table of losses to write
+    scratch, precision, study_seed
+        What the configuration says.
+    mode
+        How the training is done on this device.
+    """
+    from factrecall.data.files import FactFiles
+    from factrecall.models.loading import save_model
+    from factrecall.models.scratch import build_model
+    from factrecall.models.tokenizers import train_tokenizer
+    from factrecall.runtime.progress import progress
+    from factrecall.runtime.seeds import derive
+    from factrecall.training.examples import training_set
+    from factrecall.training.loop import train
+    from factrecall.training.strategy import strategy_of
+    from factrecall.training.training_log import write_history
+
+    _, bio, qa = FactFiles(*facts).read()
+    texts = [*bio["text"], *qa["text"]]
+    tokenizer = train_tokenizer(
+        texts, scratch.tokenizer, scratch.vocabulary, context=scratch.context
+    )
+    model = build_model(scratch, tokenizer, derive(study_seed, "weights"))
+    strategy = strategy_of(mode, job.device)
+    model = strategy.shard(model, job.device)
+    recipe = scratch.pretrain
+    examples = training_set("base", recipe, bio, qa, tokenizer)
+    checkpoint = job.checkpoint(saves=strategy.rank == 0)
+    with progress(recipe.updates, "pre-training", "update") as watch, checkpoint:
+        losses = train(
+            model,
+            examples,
+            recipe,
+            derive(study_seed, "base"),
+            checkpoint=checkpoint,
+            precision=precision,
+            mode=mode,
+            strategy=strategy,
+            device=job.device,
+            watch=watch,
+        )
+    trained = strategy.gather(model)
+    if strategy.rank == 0:
+        save_model(out, trained, tokenizer)
+        write_history(history, losses, job.provenance)
+        checkpoint.remove()
+
+
+@stage(
+    "fine-tune",
+    settings=lambda study, model, tuning: {
+        "recipe": getattr(study.models[model].training, tuning),
+        "tracing": study.trace,
+        "precision": study.training.precision,
+        "mode": study.training.mode,
+        "study_seed": study.seed,
+    },
+    libraries=MODELS,
+    per=trainings,
+    device="model",
+    resumes=True,
+    setup="workflow.execution:of_fine_tuning",
+)
+def fine_tune(
+    job: Job,
+    *,
+    tuning: str,
+    seed: int,
+    facts: list[Input],
+    start: Input,
+    out: Output,
+    history: Output,
+    trace: Output,
+    snapshots: list[Output],
+    recipe: Recipe,
+    tracing: TraceSettings,
+    precision: str,
+    mode: Execution,
+    study_seed: int,
+) -> None:
+    """Fine-tune a model and trace its gradients.
+
+    If several processes share the training, all of them call this, and the first one writes.
+
+    Parameters
+    ----------
+    tuning
+        What is learnt; for "stage", `start` is the BIO-tuned model of the same seed.
+    seed
+        Of this run: the order of its examples.
+    facts
+        the three tables of facts: individuals, biographies, questions
+    start
+        the model folder to start from
+    out
+        the model folder to write
+    history
+        the table of losses to write
+    trace
+        the gradient trace to write
+    snapshots
+        the snapshots to write, first moment first; as many as trace.checkpoints
+    recipe, tracing, precision, study_seed
+        What the configuration says.
+    mode
+        How the training is done on this device.
+
+    Raises
+    ------
+    FactRecallError
+        When an input cannot be used, the training diverges, or the number of snapshots differs.
+    """
+    from factrecall.data.files import FactFiles
+    from factrecall.models.loading import load_model, load_tokenizer, save_model
+    from factrecall.runtime.errors import FactRecallError
+    from factrecall.runtime.progress import progress
+    from factrecall.runtime.seeds import derive
+    from factrecall.training.examples import training_set
+    from factrecall.training.fine_tuning import traced_individuals, write_trace
+    from factrecall.training.loop import train
+    from factrecall.training.snapshots import Snapshots
+    from factrecall.training.strategy import strategy_of
+    from factrecall.training.trace import GradientTrace
+    from factrecall.training.training_log import write_history
+
+    if len(snapshots) != tracing.checkpoints:
+        raise FactRecallError(
+            f"--snapshots with {len(snapshots)} files",
+            f"the study asks for {tracing.checkpoints} (trace.checkpoints)",
+            "name as many files, or change the key",
+        )
+    individuals, bio, qa = FactFiles(*facts).read()
+    tokenizer = load_tokenizer(start)
+    strategy = strategy_of(mode, job.device)
+    model = strategy.shard(load_model(start), job.device)
+    examples = training_set(tuning, recipe, bio, qa, tokenizer)
+    people = traced_individuals(individuals, tracing, study_seed)
+    watched = GradientTrace(model, people, mode.trace, strategy)
+    checkpoint = job.checkpoint(saves=strategy.rank == 0)
+    provenance = job.provenance
+    moments = Snapshots(model, recipe.updates, snapshots, checkpoint, provenance, strategy)
+    with progress(recipe.updates, f"{tuning} seed {seed}", "update") as watch, checkpoint:
+        losses = train(
+            model,
+            examples,
+            recipe,
+            derive(study_seed, tuning, seed),
+            trace=watched,
+            checkpoint=checkpoint,
+            snapshots=moments,
+            precision=precision,
+            mode=mode,
+            strategy=strategy,
+            device=job.device,
+            watch=watch,
+        )
+    trained = strategy.gather(model)
+    write_trace(trace, watched, tracing, provenance)
+    if strategy.rank == 0:
+        save_model(out, trained, tokenizer)
+        write_history(history, losses, provenance)
+        moments.publish()
+        checkpoint.remove()
