@@ -13,13 +13,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import safetensors
 import torch
 
 from factrecall.cli import main
 from factrecall.models.loading import load_model
 from factrecall.parameters.sets import ParameterSet, read_sets, write_sets
 from factrecall.parameters.space import ParameterSpace
+from factrecall.runtime import safetensors_writer
 from factrecall.runtime.errors import DamagedFile, FactRecallError
 from factrecall.runtime.safetensors_writer import read_tensors, write_tensors
 from factrecall.runtime.storage import read_table, write_table
@@ -155,7 +155,7 @@ def test_a_machine_that_fails_to_read_makes_no_file_damaged(
             read_table(tmp_path / "x")
         assert not isinstance(caught.value, DamagedFile)
     for error in (OSError("Input/output error"), FileNotFoundError("permission denied")):
-        monkeypatch.setattr(safetensors, "safe_open", fail(error))
+        monkeypatch.setattr(safetensors_writer, "safe_open", fail(error))
         with pytest.raises(FactRecallError, match="it cannot be read") as caught:
             read_tensors(tmp_path / "x")
         assert not isinstance(caught.value, DamagedFile)

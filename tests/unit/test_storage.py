@@ -20,6 +20,7 @@ import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 
+from factrecall.runtime import safetensors_writer
 from factrecall.runtime.errors import DamagedFile, FactRecallError
 from factrecall.runtime.safetensors_writer import open_tensors, read_tensors, write_tensors
 from factrecall.runtime.storage import (
@@ -343,7 +344,7 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_again(
         return real(torn, framework=framework)
 
     real = safetensors.safe_open
-    monkeypatch.setattr(safetensors, "safe_open", safe_open)
+    monkeypatch.setattr(safetensors_writer, "safe_open", safe_open)
     tensors, _ = read_tensors(path)
     assert opened == [path, path] and tensors["x"].unique().tolist() == [1]
     with pytest.raises(DamagedFile):
