@@ -79,7 +79,7 @@ CASES: dict[str, Case] = {
     "yes in quotes": ([("grafting/exclude_embeddings", "yes")], "exclude_embeddings = 'yes'", "text", "write true"),
     "unclear boolean": ([("grafting/exclude_embeddings", 1)], "exclude_embeddings = 1", "whole number", "true or false"),
     "moments in 8 bits on two GPUs": ([("training/mode", {"optimiser": "adamw_8bit", "gpus": 2})], "training.mode.optimiser", "single GPU", "set adamw"),
-    "compiled layers on two GPUs": ([("training/mode", {"compile": "always", "gpus": 2})], "training.mode.compile", "never tried", "set auto"),
+    "compiled layers on two GPUs": ([("training/mode", {"compile": "always", "gpus": 2})], "training.mode.compile", "not tested", "set auto"),
     "unknown switch": ([("training/mode", {"packing": "sometimes"})], "training.mode.packing", "one of", "always"),
     "no value": ([("training/bio/updates", None)], "updates = null", "no value", "whole number"),
     "no value, default": ([("trace/top_fraction", None)], "trace.top_fraction = null", "no value", "remove the key for 0.2"),

@@ -1,4 +1,4 @@
-"""The section of the configuration that says who is invented and what is told about them."""
+"""The section of the configuration on synthetic individuals and their texts."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from factrecall.config.section import ConfigIssue, Location, Natural, Positive, 
 
 
 class PoolSizes(Section):
-    """How many values each attribute is drawn from (defaults: the paper's, appendix A.2.1)."""
+    """Numbers of values from which attributes are drawn (defaults: the paper's, appendix A.2.1)."""
 
     first_names: Annotated[int, Field(ge=1, le=600)] = 400
     """First names."""
     last_names: Annotated[int, Field(ge=1, le=1000)] = 1000
-    """Last names; a full name is a first and a last name, and names one person."""
+    """Last names; a full name, a first and a last name, belongs to one individual."""
     cities: Annotated[int, Field(ge=2, le=2000)] = 200
     """Invented cities, each with one US state or territory."""
     universities: Annotated[int, Field(ge=2, le=300)] = 300
@@ -41,25 +41,25 @@ class PoolSizes(Section):
 
 
 class Facts(Section):
-    """Who is invented, and what is told about them."""
+    """Synthetic individuals and their texts."""
 
     people: Annotated[int, Field(ge=2)]
-    """People of the study; with `individuals`, the number of rows of that file."""
+    """Individuals of the study; with `individuals`, the number of rows of that file."""
     pretrain_people: Natural = 0
-    """Other invented people, on whom models built from scratch are pre-trained."""
+    """Other individuals, on whom models built from scratch are pre-trained."""
     pretrain_biographies: Positive = 1
-    """Biographies of each of them, which tell the same facts in other words."""
+    """Biographies of each of them, the same facts in other words."""
     in_distribution: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
-    """Share of the people whose questions are trained on; the others' are only asked."""
+    """Share of the individuals whose questions are trained on; the others' only measure recall."""
     pools: PoolSizes = PoolSizes()
     individuals: Location | None = None
-    """Your own people, a `.csv` or `.parquet` file; null invents them."""
+    """File of your own individuals (`.csv` or `.parquet`); null draws synthetic ones."""
     templates: Location | None = None
-    """Your own sentences and questions, a YAML file; null takes those of the package."""
+    """File of your own sentences and questions (YAML); null takes those of the package."""
 
     @property
     def sides(self) -> tuple[int, int]:
-        """How many people are in and out of distribution; each side has at least one."""
+        """Numbers of individuals in and out of distribution, at least one each."""
         inside = min(max(round(self.people * self.in_distribution), 1), self.people - 1)
         return inside, self.people - inside
 

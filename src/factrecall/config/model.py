@@ -16,14 +16,14 @@ COMMIT = r"^[0-9a-f]{40}$"
 
 
 class Scratch(Section):
-    """A small model built here and pre-trained on other invented people."""
+    """A small model, built here and pre-trained on other synthetic individuals."""
 
     source: Literal["scratch"]
-    """Build the model here."""
+    """The model is built here."""
     architecture: Literal["llama", "gpt_neox"]
     """Llama (attention, then MLP) or GPT-NeoX (both side by side, as in Pythia)."""
     layers: Positive
-    """Layers."""
+    """Number of layers."""
     hidden_size: Annotated[int, Field(ge=8)]
     """Width of the residual stream."""
     heads: Positive
@@ -33,17 +33,17 @@ class Scratch(Section):
     mlp_size: Annotated[int, Field(ge=8)]
     """Hidden units of a layer's MLP."""
     context: Annotated[int, Field(ge=32)] = 512
-    """Longest text, in tokens."""
+    """Maximum length of a text in tokens."""
     tie_embeddings: bool = False
-    """Use the embedding matrix as output matrix too."""
+    """Whether the embedding matrix is the output matrix, too."""
     tokenizer: Literal["words", "bpe"] = "words"
     """Whole words, or byte-level byte-pair encoding as in the large models."""
     vocabulary: Annotated[int, Field(ge=300)] = 4096
-    """Largest number of tokens of a `bpe` tokenizer; `words` has as many as it meets."""
+    """Maximum number of tokens of a `bpe` tokenizer; `words` has one for every word."""
     pretrain: Recipe
     """Pre-training on `facts.pretrain_people`; takes nothing from `training`."""
     training: Recipes
-    """What differs from the recipes in the section `training`, for this model only."""
+    """Recipe keys in which this model differs from the section `training`."""
 
     def _issues(self) -> Iterator[ConfigIssue]:
         if self.hidden_size % (2 * self.heads):
@@ -72,24 +72,24 @@ class Hub(Section):
     """A pre-trained model of the Hugging Face hub."""
 
     source: Literal["hub"]
-    """Fetch the model from the hub."""
+    """The model is fetched from the hub."""
     repository: Annotated[str, Field(pattern=REPOSITORY)]
     """Its name there, e.g. `EleutherAI/pythia-2.8b`."""
     revision: Annotated[str, Field(pattern=COMMIT)] | None = None
     """Commit of the repository; null takes the latest, and the models lock keeps to it."""
     training: Recipes
-    """What differs from the recipes in the section `training`, for this model only."""
+    """Recipe keys in which this model differs from the section `training`."""
 
 
 class Folder(Section):
     """A pre-trained model in a folder that `save_pretrained` wrote."""
 
     source: Literal["folder"]
-    """Read the model from a folder."""
+    """The model is read from a folder."""
     path: Location
     """The folder; it holds `config.json`, the weights as safetensors and `tokenizer.json`."""
     training: Recipes
-    """What differs from the recipes in the section `training`, for this model only."""
+    """Recipe keys in which this model differs from the section `training`."""
 
     def _issues(self) -> Iterator[ConfigIssue]:
         if not (self.path / "config.json").is_file():

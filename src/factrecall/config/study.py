@@ -29,18 +29,18 @@ from factrecall.vocabulary import TUNINGS
 
 
 class ComputeSettings(Section):
-    """Where stages run; nothing here determines a result's meaning, so nothing reruns."""
+    """Where and how stages run; nothing here reruns anything."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto takes a GPU if there is one."""
+    """auto is a GPU if there is one."""
     threads: Positive = 1
     """CPU threads of a job."""
     pretrain_threads: Positive | None = None
-    """CPU threads of pre-training, before which nothing else can run; null: `threads`."""
+    """CPU threads of pre-training, for which all else waits; null: `threads`."""
     checkpoint_interval_s: Annotated[float, Field(gt=0.0)] = 60.0
-    """Seconds between saves of a long job's state, from which it resumes."""
+    """Seconds between checkpoints of a long job, from which it resumes."""
     cache_gb: Annotated[float, Field(ge=0.0)] = 2.0
-    """Memory for what interventions need not compute again; less makes them slower."""
+    """Gigabytes in which interventions cache activations; with less they are slower."""
 
 
 class Study(Section):
@@ -49,11 +49,11 @@ class Study(Section):
     name: Name
     """Name of the study and of its folder in `results/`."""
     seed: Natural = 0
-    """Of everything drawn but the order of examples: people, templates, first weights."""
+    """Seed of all draws except the order of examples: individuals, templates, first weights."""
     facts: Facts
     training: TrainingSettings
     models: Annotated[dict[Name, Model], Field(min_length=1)]
-    """The models, by names of your choice that become names of folders."""
+    """Models, by names of your choice, which become names of folders."""
     trace: TraceSettings = TraceSettings()
     shared: SharedSettings = SharedSettings()
     grafting: GraftingSettings = GraftingSettings()
@@ -121,7 +121,7 @@ class Study(Section):
             share = f"set it to {2 / self.facts.people:.2g} or more, or raise facts.people"
             yield ConfigIssue(
                 ("facts", "people" if few else "in_distribution"),
-                "only one person is in distribution: probes are fitted to some, tested on others",
+                "only one person is in distribution, but probes are fitted to some, tested on others",
                 "set it to 3 or more" if few else share,
             )
         traced = (self.trace.in_distribution, self.trace.out_of_distribution)

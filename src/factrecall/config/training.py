@@ -14,7 +14,7 @@ Switch = Literal["auto", "always", "never"]
 
 
 class ExecutionSettings(Section):
-    """How trainings fit their device; `auto` takes the fastest that fits, on a CPU `adamw`.
+    """How a training fits its device; `auto` takes the fastest that fits, on a CPU `adamw`.
 
     All compute the same updates up to rounding, but for `adamw_8bit`, which is an approximation
     that `auto` never chooses (docs/method.md). `cpu_offload` keeps weights, gradients and moments
@@ -24,15 +24,15 @@ class ExecutionSettings(Section):
     optimiser: Literal["auto", "adamw", "adamw_8bit", "cpu_offload"] = "auto"
     """Moments in float32 (`adamw`) or in 8 bits (`adamw_8bit`), or all state in main memory."""
     checkpointing: Switch = "auto"
-    """Compute activations twice to save memory."""
+    """Activation checkpointing: activations are computed twice to save memory."""
     trace: Literal["auto", "device", "host"] = "auto"
-    """Where the gradients of traced people are added up: on the device, or in main memory."""
+    """Where gradients of traced individuals are added up: on the device, or in main memory."""
     gpus: Positive = 1
-    """GPUs that share one fine-tuning: weights, gradients and moments are split among them."""
+    """GPUs that share one fine-tuning; each holds a part of weights, gradients and moments."""
     packing: Switch = "auto"
-    """Lay examples end to end in place of padding them; auto does on a GPU."""
+    """Concatenate examples instead of padding them; auto does on a GPU."""
     compile: Switch = "auto"
-    """Compile the model's layers first."""
+    """Compile the model's layers."""
 
     def _issues(self) -> Iterator[ConfigIssue]:
         if self.optimiser == "adamw_8bit" and self.gpus > 1:
@@ -44,7 +44,7 @@ class ExecutionSettings(Section):
         if self.compile == "always" and self.gpus > 1:
             yield ConfigIssue(
                 ("compile",),
-                "compiled layers that are split among GPUs were never tried",
+                "compiled layers that are split among GPUs are not tested",
                 "set auto, or gpus to 1",
             )
 
@@ -55,23 +55,23 @@ class Recipe(Section):
     updates: Positive
     """Optimiser steps."""
     batch_size: Positive
-    """Examples in a step; may exceed the number of examples, which then repeat."""
+    """Examples in a step; if it exceeds the number of examples, they repeat."""
     learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)]
-    """AdamW's learning rate at its peak; it falls to 0 along a cosine."""
+    """Peak of AdamW's learning rate, which falls to 0 along a cosine."""
     warmup: Natural = 0
     """Steps over which the learning rate first rises linearly."""
     weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
-    """AdamW's weight decay; norms and biases are not decayed."""
+    """AdamW's weight decay, not of norms and biases."""
     betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = (0.9, 0.999)
-    """AdamW's two decay rates of the moments."""
+    """AdamW's decay rates of the two moments."""
     clip: Annotated[float, Field(gt=0.0)] | None = 1.0
-    """Largest norm of the gradient, longer ones are shortened; null never shortens."""
+    """Maximum norm of the gradient; null does not clip."""
     loss: Literal["all", "answer"] = "all"
-    """Tokens that are learnt: all of a text, or only its attributes and what ends them."""
+    """Tokens in the loss: all of a text, or only its attributes and their terminators."""
     questions_per_example: Literal["one", "all"] = "one"
     """Questions in an example: one, or all six of an individual."""
     micro_batch_tokens: Annotated[int, Field(ge=16)] = 16384
-    """Tokens in one pass, padding included; lower it when memory is short."""
+    """Maximum tokens of a pass, padding included; lower it when memory is short."""
 
     def _issues(self) -> Iterator[ConfigIssue]:
         if self.warmup >= self.updates:
@@ -86,23 +86,23 @@ class Recipes(Section):
     """The three fine-tunings of a model; two-stage training is `bio` and then `stage`."""
 
     bio: Recipe
-    """Learn the biographies of all people."""
+    """On the biographies of all individuals."""
     stage: Recipe
-    """Learn the in-distribution questions, from the weights that `bio` ends with."""
+    """On the in-distribution questions, from the weights that `bio` ends with."""
     mix: Recipe
-    """Learn all biographies and the in-distribution questions, shuffled together."""
+    """On all biographies and the in-distribution questions, shuffled together."""
 
 
 class TrainingSettings(Recipes):
-    """What the fine-tunings have in common; the recipes hold for every model."""
+    """Settings of all fine-tunings; the recipes hold for every model."""
 
     seeds: Annotated[list[Natural], Field(min_length=1)]
-    """Every fine-tuning is done once with each; a seed orders the examples."""
+    """Seeds of the order of examples; every fine-tuning runs once with each."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """bfloat16 is autocast over float32 weights; auto is bfloat16 on a GPU, else float32. There,
-    models are asked with products in TF32, unless this is float32."""
+    """bfloat16 is autocast over float32 weights; auto is bfloat16 on a GPU, else float32. On a GPU,
+    models are evaluated in TF32, unless this is float32."""
     mode: ExecutionSettings = ExecutionSettings()
-    """How trainings fit their device; `auto` takes the fastest that fits."""
+    """How a training fits its device; `auto` takes the fastest that fits."""
 
     def _issues(self) -> Iterator[ConfigIssue]:
         if len(set(self.seeds)) < len(self.seeds):
@@ -114,13 +114,13 @@ class TrainingSettings(Recipes):
 
 
 class TraceSettings(Section):
-    """Whose gradients are recorded, and how much of the ranking is kept."""
+    """Gradient trace of fine-tuning, from which parameters are ranked."""
 
     in_distribution: Positive = 10
-    """People traced among those in distribution (their biographies and questions)."""
+    """Traced individuals in distribution (their biographies and questions)."""
     out_of_distribution: Positive = 10
-    """People traced among those out of distribution (their biographies)."""
+    """Traced individuals out of distribution (their biographies)."""
     top_fraction: Amount = 0.2
-    """Parameters kept of every ranking, a count or a fraction of all: the largest `shared.k`."""
+    """Top of each ranking that is kept, a count or a fraction of all: the largest `shared.k`."""
     checkpoints: Natural = 2
-    """Moments between start and end of a fine-tuning, evenly spaced, whose weights are kept."""
+    """Checkpoints between start and end of a fine-tuning, evenly spaced."""

@@ -10,16 +10,16 @@ from factrecall.config.section import Positive, Section
 
 
 class AttributionSettings(Section):
-    """Which parts of its prompt a fact is read from."""
+    """Attribution of the answer to parts of the prompt."""
 
     individuals: Positive | None = 10
-    """People of each side whose facts are looked at; null: all."""
+    """Individuals of each side whose facts are attributed; null: all."""
     steps: Positive = 16
-    """Points of the path that integrated gradients follow."""
+    """Steps of integrated gradients."""
 
 
 class PatchingSettings(Section):
-    """Activation patching between a fact told and asked."""
+    """Activation patching between a fact's statement and question."""
 
     individuals: Annotated[int, Field(ge=2)] | None = 10
-    """People of each side whose facts are patched; null: all."""
+    """Individuals of each side whose facts are patched; null: all."""

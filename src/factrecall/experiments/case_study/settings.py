@@ -9,16 +9,16 @@ from factrecall.vocabulary import RELATIONS
 
 
 class CaseStudySettings(Section):
-    """What the attention case study looks at; null chooses it (docs/method.md)."""
+    """Head and fact of the attention case study; null chooses them (docs/method.md)."""
 
     layer: Natural | None = None
-    """The head's layer, from 0."""
+    """Layer of the head, from 0."""
     head: Natural | None = None
-    """The head, from 0; null takes the one whose output projection has most shared parameters."""
+    """Head, from 0; null is the one whose output projection has most shared parameters."""
     individual: Natural | None = None
-    """Whose fact, one of those masks are fitted to on QA out; null takes a telling one."""
+    """Individual, one to whose QA out masks are fitted; null chooses by docs/method.md."""
     relation: str | None = None
-    """Which fact of theirs."""
+    """Relation of the fact."""
 
     def _issues(self) -> Iterator[ConfigIssue]:
         for one, other in (("layer", "head"), ("head", "layer")):

@@ -1,4 +1,4 @@
-"""The section of the configuration that says how nodes are intervened on."""
+"""Settings of circuits: interventions on heads and neurons."""
 
 from __future__ import annotations
 
@@ -12,53 +12,53 @@ from factrecall.experiments.case_study.settings import CaseStudySettings
 
 
 class NodesPerStep(Section):
-    """How many nodes of a kind a step intervenes on."""
+    """Nodes of one kind per step."""
 
     forward: Positive = 1
-    """Nodes grafted in a step, from none to all."""
+    """Nodes grafted per step, from none to all."""
     backward: Positive = 1
-    """Nodes put back in a step, from all to none."""
+    """Nodes reset to θpre per step, from all to none."""
 
 
 class AllSteps(Section):
-    """Ask at steps of even distance."""
+    """Recall is evaluated at evenly spaced steps."""
 
     method: Literal["all"]
-    """Every `stride`-th step."""
+    """Every `stride`-th step is evaluated."""
     stride: Positive = 1
-    """1 asks at every step."""
+    """Steps from one evaluation to the next."""
 
 
 class AdaptiveSteps(Section):
-    """Ask where the curve bends: for large models."""
+    """Recall is evaluated where the curve bends: for large models."""
 
     method: Literal["adaptive"]
-    """Halve the steps between which the curve is no line; test it on others."""
+    """Intervals in which the curve is no line are halved; held-out steps test it."""
     intervals: Positive = 16
-    """Intervals to begin with."""
+    """Intervals at the start."""
     tolerance: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.01
-    """How far a tested step's accuracy may be from the line, as a share of all questions."""
+    """Largest distance of a step's accuracy from the line, as a share of all questions."""
     held_out: Positive = 20
-    """Steps that test the curve, drawn at random."""
+    """Random steps that test the curve."""
 
 
 class CircuitSettings(Section):
-    """Which heads and neurons support recall (section 4, appendices A.6 and A.7)."""
+    """Circuits: heads and neurons that support recall (section 4, appendices A.6 and A.7)."""
 
     attention: NodesPerStep | None = NodesPerStep()
-    """Heads' slices of the query, key, value and output projections; null leaves them out."""
+    """Heads: their slices of the query, key, value and output projections; null leaves them out."""
     column: NodesPerStep | None = NodesPerStep(forward=8192, backward=64)
-    """Columns of the MLP's matrices, the paper's neurons; null leaves them out."""
+    """Columns of the MLP matrices, the paper's neurons; null leaves them out."""
     unit: NodesPerStep | None = None
     """Hidden units of the MLP, the usual neurons; null leaves them out."""
     random_orders: Natural = 3
-    """Random orders of the nodes, to compare with."""
+    """Random orders of the nodes: the baseline."""
     individuals: Positive | None = None
-    """People whose questions are asked, of those the masks were fitted to; null: all of them."""
+    """Individuals whose questions are evaluated, among those masks are fitted to; null: all."""
     steps: Annotated[AllSteps | AdaptiveSteps, Field(discriminator="method")] = AllSteps(
         method="all"
     )
-    """At which steps the model is asked."""
+    """Steps at which recall is evaluated."""
     case: CaseStudySettings = CaseStudySettings()
     """The attention case study."""
 

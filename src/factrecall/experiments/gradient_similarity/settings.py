@@ -10,9 +10,9 @@ from factrecall.config.section import Positive, Section
 
 
 class GradientSimilaritySettings(Section):
-    """Consistency of gradients: whether the same parameters learn a fact told and asked."""
+    """Gradient similarity: whether a fact's statement and question move the same parameters."""
 
     individuals: Annotated[int, Field(ge=2)] | None = 5
-    """Traced people of each side whose facts are compared; null: all that are traced."""
+    """Traced individuals of each side whose facts are compared; null: all of them."""
     sampled_parameters: Positive | None = None
-    """Parameters drawn of each layer and group, for large models; null: all."""
+    """Parameters sampled of each layer and group, for large models; null: all."""

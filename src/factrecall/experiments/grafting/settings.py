@@ -1,4 +1,4 @@
-"""The section of the configuration that says how few parameters are to carry recall."""
+"""Settings of grafting."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Alpha = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
 class DualAveraging(Section):
-    """The default: gradients of the loss add up to scores, and the mask is always their top."""
+    """The default: gradients of the loss are summed to scores, and the mask is their top."""
 
     method: Literal["dual_averaging"]
     """Lazy projected gradient descent on the mask itself (docs/method.md)."""
@@ -22,7 +22,7 @@ class DualAveraging(Section):
     batch_size: Positive = 100
     """Questions in an update."""
     step: Annotated[float, Field(gt=0.0)] = 0.3
-    """Weight of an update's gradient; the path from θpre to θtask that comes first has 1."""
+    """Step size of an update, relative to the initial path from θpre to θtask."""
 
 
 class SigmoidSGD(Section):
@@ -35,28 +35,28 @@ class SigmoidSGD(Section):
     batch_size: Positive = 2
     """Questions in an update."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 1e8
-    """It is large because the slope of the sigmoid is as small as `initial`."""
+    """Learning rate: large, because the slope of the sigmoid is as small as `initial`."""
     initial: Annotated[float, Field(gt=0.0, lt=0.5)] = 1e-4
-    """How far each entry of the mask is from 0 or 1 at the start."""
+    """Distance of each entry of the mask from 0 or 1 at the start."""
     check: Positive = 200
-    """Updates between two looks at the size and the accuracy of the rounded mask."""
+    """Updates between two evaluations of the rounded mask."""
 
 
 class GraftingSettings(Section):
-    """How few fine-tuned parameters recover recall (section 3.2, appendix A.5)."""
+    """Grafting: the smallest masks that recover recall (section 3.2, appendix A.5)."""
 
     alphas: Annotated[list[Alpha], Field(min_length=1)] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05]  # noqa: RUF012
-    """Sizes of the masks as shares of all parameters."""
+    """Sizes of masks as shares of all parameters, ascending."""
     fit_individuals: Annotated[int, Field(ge=2)] | None = None
-    """People whose questions the mask is fitted to, on each side; the others test it. null: all."""
+    """Individuals of each side to whose questions masks are fitted; others test them. null: all."""
     exclude_embeddings: bool = True
-    """Leave embeddings and output head as they were before fine-tuning, as the paper does."""
+    """Keep embeddings and output head at θpre, as the paper does."""
     target_recovery: Annotated[float, Field(gt=0.0, le=1.0)] = 0.92
-    """The smallest mask that recovers this share of the fine-tuned accuracy is the chosen one."""
+    """Share of the fine-tuned accuracy to recover; the smallest mask that does is chosen."""
     optimiser: Annotated[DualAveraging | SigmoidSGD, Field(discriminator="method")] = DualAveraging(
         method="dual_averaging"
     )
-    """How masks are fitted."""
+    """Optimiser of masks."""
 
     def _issues(self) -> Iterator[ConfigIssue]:
         if sorted(set(self.alphas)) != self.alphas:

@@ -1,4 +1,4 @@
-"""Settings of recall: how answers are checked."""
+"""Settings of recall."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from factrecall.config.section import Section
 
 
 class RecallSettings(Section):
-    """How answers are checked."""
+    """Evaluation of recall by exact match."""
 
     max_eval_tokens: Annotated[int, Field(ge=64)] = 16384
-    """Tokens in one pass, padding included; lower it when memory is short."""
+    """Maximum tokens of a pass, padding included; lower it when memory is short."""

@@ -1,4 +1,4 @@
-"""The section of the configuration that says how representations are looked at."""
+"""Settings of the experiments on representations."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ Penalty = Annotated[float, Field(gt=0.0)]
 
 
 class ProbeSettings(Section):
-    """Linear probes: what of a fact can be read off the residual stream."""
+    """Linear probes of the attribute on the residual stream."""
 
     individuals: Annotated[int, Field(ge=10)] | None = None
-    """People of each side whose prompts are probed; null: all."""
+    """Individuals of each side whose prompts are probed; null: all."""
     held_out: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
-    """Share of the people in distribution on whom probes are tested in place of fitted."""
+    """Share of the individuals in distribution on whom probes are tested instead of fitted."""
     penalties: Annotated[list[Penalty], Field(min_length=1)] = [  # noqa: RUF012 (pydantic copies it)
         1e-4,
         1e-3,
         1e-2,
         1e-1,
     ]
-    """Weights of the squared norm beside the mean loss, of which training data choose."""
+    """L2 penalties on the mean loss, one of which is chosen on training data."""
 
     def _issues(self) -> Iterator[ConfigIssue]:
         if sorted(set(self.penalties)) != self.penalties:
@@ -37,12 +37,12 @@ class ProbeSettings(Section):
 
 
 class RepresentationSettings(Section):
-    """How facts are represented when told and when asked, and what they are read from."""
+    """Representations of a fact as statement and as question."""
 
     layers: list[Natural] | None = None
-    """Layers that are probed and patched, counted from 0; null: all."""
+    """Layers that are probed and patched, from 0; null: all."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the hidden states that are kept."""
+    """Number format of stored hidden states."""
     probes: ProbeSettings = ProbeSettings()
     gradient_similarity: GradientSimilaritySettings = GradientSimilaritySettings()
     attribution: AttributionSettings = AttributionSettings()

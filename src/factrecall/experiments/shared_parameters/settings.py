@@ -7,9 +7,9 @@ from factrecall.vocabulary import Influence
 
 
 class SharedSettings(Section):
-    """Which parameters count as shared: the top `k` of both tasks (definition 3.1)."""
+    """Shared parameters: those in the top `k` of both tasks (definition 3.1)."""
 
     k: Amount = 0.03
-    """Top parameters of a task: a count or a fraction of all, as `trace.top_fraction` is."""
+    """Top parameters of a task: a count or a fraction of all, the unit of `trace.top_fraction`."""
     influence: Influence = "absolute"
-    """Ranked by Σ|lr·g|, by |Σ lr·g| (`magnitude`), or by Σ lr·g (`signed`, equation 2)."""
+    """Influence: Σ|lr·g|, |Σ lr·g| (`magnitude`), or Σ lr·g (`signed`, equation 2)."""
