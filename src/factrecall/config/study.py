@@ -121,7 +121,7 @@ class Study(Section):
             share = f"set it to {2 / self.facts.people:.2g} or more, or raise facts.people"
             yield ConfigIssue(
                 ("facts", "people" if few else "in_distribution"),
-                "only one person is in distribution, but probes are fitted to some, tested on others",
+                "only one person is in distribution, but probes need some to fit and some to test",
                 "set it to 3 or more" if few else share,
             )
         traced = (self.trace.in_distribution, self.trace.out_of_distribution)
