@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from factrecall.cost.job_cost import JobCost, Kind, Passes
-from factrecall.cost.memory import CONTEXT, Memory, evaluation_memory, text_bytes
+from factrecall.cost.memory import CONTEXT, CUDA, PROCESS, Memory, activation_bytes, text_bytes
 from factrecall.parameters.amounts import absolute_count
 from factrecall.parameters.placement import PAIR, SPARE
 from factrecall.vocabulary import RELATIONS
@@ -16,17 +16,11 @@ if TYPE_CHECKING:
     from factrecall.cost.devices import Device
     from factrecall.cost.jobs import Job
     from factrecall.cost.models import ModelInfo
-    from factrecall.cost.shapes import Shape
-    from factrecall.cost.texts import TextLengths
 
 SIX = len(RELATIONS)
 PADDED = 1.1  # tokens that pass over those of texts: questions of like length share batches
-
-MOVED = 12.0
-"""Bytes a parameter that setting another set of parameters moves: read and written."""
-
-FETCHED = 8.0
-"""Bytes a parameter over the link for each set, where θpre and θtask are in main memory."""
+MOVED = 12.0  # bytes a parameter that setting another set of parameters reads and writes
+FETCHED = 8.0  # … that each set takes over the link, where θpre and θtask are in main memory
 
 
 @dataclass(frozen=True)
@@ -34,20 +28,9 @@ class JobContext:
     """A job on a device: what a stage's cost function gets."""
 
     study: Study
-    info: ModelInfo | None  # of its model; None for jobs without one
+    model: ModelInfo
     job: Job
     device: Device
-
-    @property
-    def model(self) -> ModelInfo:
-        """The job's model."""
-        assert self.info is not None
-        return self.info
-
-    @property
-    def shape(self) -> Shape:
-        """The model's dimensions."""
-        return self.model.shape
 
     @property
     def n(self) -> int:
@@ -55,24 +38,14 @@ class JobContext:
         return self.model.shape.parameters
 
     @property
-    def texts(self) -> TextLengths:
-        """Lengths of the study's texts in the model's tokens."""
-        return self.model.texts
-
-    @property
-    def gpu(self) -> bool:
-        """Whether the device is a GPU."""
-        return self.device.is_gpu
+    def kept(self) -> int:
+        """Parameters that each ranking of a trace keeps."""
+        return absolute_count(self.study.trace.top_fraction, self.n)
 
     @property
     def precision(self) -> str:
         """Precision of evaluations on a GPU (`cli.common.device_of`); a CPU has float32 only."""
         return "float32" if self.study.training.precision == "float32" else "tf32"
-
-    @property
-    def kept(self) -> int:
-        """Parameters that each ranking of a trace keeps."""
-        return absolute_count(self.study.trace.top_fraction, self.n)
 
     def people(self, individuals: int | None) -> float:
         """Count the people of both sides of whom an analysis takes so many each."""
@@ -81,58 +54,93 @@ class JobContext:
     def cost(self, memory: Memory, *passes: Passes, **quantities: Any) -> JobCost:
         """Return the cost of a job that runs the model, on the study's threads."""
         quantities = {"threads": self.study.compute.threads, **quantities}
-        return JobCost(memory, self.shape, passes, **quantities)
+        return JobCost(memory, self.model.shape, passes, **quantities)
 
     def questions(self, count: float, times: float, kind: Kind = "forward") -> Passes:
         """Return the passes of so many questions, each a number of times."""
-        texts = self.texts
-        total = count * texts.asked * PADDED
-        passes = max(1.0, total / self.study.recall.max_eval_tokens)
-        targets, length = count * texts.answer / passes, float(texts.question.mean())
-        return self._passes(times * passes, total / passes, targets, length, kind)
+        texts = self.model.texts
+        length = float(texts.question.mean())
+        return self._passes(count * texts.asked * PADDED, count * texts.answer, length, times, kind)
 
     def all_facts(self, times: float) -> tuple[Passes, Passes]:
         """Return the passes of all biographies and of all questions, each a number of times."""
-        people, length = self.study.facts.people, float(self.texts.bio.mean())
-        total = people * length * PADDED
-        passes = max(1.0, total / self.study.recall.max_eval_tokens)
-        targets = people * SIX * self.texts.answer / passes
-        statements = self._passes(times * passes, total / passes, targets, length, "forward")
+        people, texts = self.study.facts.people, self.model.texts
+        length = float(texts.bio.mean())
+        targets = people * SIX * texts.answer
+        statements = self._passes(people * length * PADDED, targets, length, times)
         return statements, self.questions(SIX * people, times)
 
     def _passes(
-        self, count: float, tokens: float, targets: float, length: float, kind: Kind
+        self, tokens: float, targets: float, length: float, times: float, kind: Kind = "forward"
     ) -> Passes:
-        return Passes(count, tokens, targets, length, kind, self.precision, short=True)
+        count = max(1.0, tokens / self.study.recall.max_eval_tokens)
+        each = tokens / count, targets / count, length
+        return Passes(times * count, *each, kind, self.precision, short=True)
 
     def memory(
+        self, copies: float, questions: float, biographies: float = 0.0, **more: float
+    ) -> Memory:
+        """Return the peak memory of evaluating so many texts (see `pass_memory`).
+
+        Passes have `recall.max_eval_tokens` tokens, or `backward`, if gradients are taken.
+        """
+        texts = self.model.texts
+        total = questions * float(texts.question.mean()) + biographies * float(texts.bio.mean())
+        tokens = more.get("backward") or min(float(self.study.recall.max_eval_tokens), total)
+        prepared = text_bytes(questions + biographies, total)
+        return self.pass_memory(
+            tokens, tokens * (texts.answer / texts.asked), copies, prepared, **more
+        )
+
+    def pass_memory(
         self,
+        tokens: float,
+        targets: float,
         copies: float,
-        questions: float,
-        biographies: float = 0.0,
-        *,
+        prepared: float,
         backward: float = 0.0,
         device_bytes: float = 0.0,
         host_bytes: float = 0.0,
     ) -> Memory:
-        """Return the peak memory of evaluating so many texts (see `evaluation_memory`).
+        """Return the peak memory of passes in float32.
 
-        Passes have `recall.max_eval_tokens` tokens, or `backward`, if gradients are taken.
+        Parameters
+        ----------
+        tokens, targets : float
+            Of one pass, and those of its tokens whose logits are made.
+        copies : float
+            Tensors as large as the model: itself, θpre, θtask, changes, scores.
+        prepared : float
+            Bytes of the texts (see `text_bytes`).
+        backward : float
+            Not 0 if gradients are taken; each is freed at once.
+        device_bytes, host_bytes : float
+            Kept beside, on the device and of sets in main memory.
         """
-        texts = self.texts
-        total = questions * float(texts.question.mean()) + biographies * float(texts.bio.mean())
-        tokens = backward or min(float(self.study.recall.max_eval_tokens), total)
-        return evaluation_memory(
-            self.shape,
-            tokens,
-            tokens * (texts.answer / texts.asked),
-            copies,
-            gpu=self.gpu,
-            backward=bool(backward),
-            prepared=text_bytes(questions + biographies, total),
-            device_bytes=device_bytes,
-            host_bytes=host_bytes,
-        )
+        n, shape = self.n, self.model.shape
+        parts = {"weights": 4.0 * n}
+        if copies > 1:
+            parts["copies of weights"] = 4.0 * n * (copies - 1)
+        if backward:
+            # The embedding's gradient waits for that of the head where they are tied.
+            parts["gradients"] = 4.0 * (shape.largest + shape.embedding * shape.tied)
+            layers = shape.layers + 0.5
+            parts["activations"] = activation_bytes(shape, "float32") * tokens * layers
+            parts["logits"] = 12.0 * targets * shape.vocabulary
+        else:
+            # Residual stream, normalised, query to output, gate, up and product, of one layer.
+            wide = 6 * shape.width + 2 * shape.keys + 3 * shape.mlp_size
+            parts["activations"] = 4.0 * wide * tokens
+            parts["logits"] = 4.0 * targets * shape.vocabulary
+        if device_bytes:
+            parts["kept"] = device_bytes
+        host = {"process": PROCESS, "texts": prepared}
+        if host_bytes:
+            host["sets"] = host_bytes
+        if not self.device.is_gpu:
+            return Memory({}, {**host, **parts})
+        # One model at a time is read there.
+        return Memory({"context": CONTEXT, **parts}, {**host, "CUDA": CUDA, "reading": 4.0 * n})
 
     def placement(self, beside: float = PAIR, spare: float = 0.0) -> tuple[float, float]:
         """Return the bytes a parameter kept beside the model, and those fetched for each set.

@@ -44,18 +44,8 @@ def choose(
 ) -> Execution:
     """Return how a training is done: the first that fits or, where none does, the smallest.
 
-    Parameters
-    ----------
-    settings : ExecutionSettings
-        The configuration's `training.mode`.
-    shape : Shape
-        Of the model.
-    tokens, tasks : int
-        Tokens of one pass at most (``recipe.micro_batch_tokens``); traced tasks of the tuning.
-    memory : int, optional
-        Bytes of the device, as PyTorch says; None for a CPU.
-    precision : {"bfloat16", "float32"}
-        Of matrix products.
+    Its passes have at most so many tokens (``recipe.micro_batch_tokens``), of so many traced tasks;
+    `memory` is that of the device in bytes, None for a CPU.
     """
     possible = list(candidates(settings, gpu=memory is not None))
     if memory is None:

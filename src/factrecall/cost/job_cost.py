@@ -32,23 +32,18 @@ DISK, CHECKSUM, NETWORK = 1e9, 1e9, 1e8
 SORT = 1e-7  # seconds a number, with the order, by numpy: 1.2e8 take 12 s
 TEXT = 3e-4  # seconds in which Python splits, locates and packs a text: 4,200 take 1.2 s
 
-SELECTED = 4.0
-"""Bytes a parameter that selecting the largest scores reads: all of them once."""
+SELECTED = 4.0  # bytes a parameter that selecting the largest scores reads: all of them once
 
+# Share of a GPU's rate that large matrix products reach by themselves. What else a pass does takes
+# as long in any precision: it is what `efficiency` lacks of this in bfloat16.
 PRODUCTS = 0.75
-"""Share of a GPU's rate that large matrix products reach by themselves. What else a pass does takes
-as long in any precision: it is what `efficiency` lacks of this in bfloat16."""
-
+# Share of the data sheet's rate in bfloat16 that passes are thought to reach: an assumption, and
+# higher than the goal of docs/benchmarks.md, a share of the measured rate and of whole updates.
 EFFICIENCY = 0.45
-"""Share of the data sheet's rate in bfloat16 that passes are thought to reach: an assumption, and
-higher than the goal of docs/benchmarks.md, a share of the measured rate and of whole updates."""
-
+# Share of a CPU's measured matrix rate that passes of a small model reach: the rest is norms,
+# activations and soft-max (2 layers of width 192: 59 of 100 GFLOP/s).
 CPU_EFFICIENCY = 0.6
-"""Share of a CPU's measured matrix rate that passes of a small model reach: the rest is norms,
-activations and soft-max (2 layers of width 192: 59 of 100 GFLOP/s)."""
-
-THREAD = 0.35
-"""What each further thread adds to the speed of small models, on a machine that others use, too."""
+THREAD = 0.35  # what each further thread adds to the speed of small models, on a shared machine
 
 
 def seconds_each(device: Device, precision: str, efficiency: float) -> float:

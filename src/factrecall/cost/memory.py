@@ -73,36 +73,25 @@ def activation_bytes(shape: Shape, precision: str) -> float:
     anew.
     """
     d, q, k, f = shape.width, shape.queries, shape.keys, shape.mlp_size
-    half = precision == "bfloat16"
-    if shape.architecture == "llama":
-        if half:
-            # Of both norms: input and normalised, float32 (16 d). Casts: three for Q, K and V, two
-            # for gate and up (10 d). Attention's q, k, v, output. Gate, its SiLU, up, product.
-            return 26 * d + 2 * (2 * q + 2 * k) + 8 * f
+    llama, half = shape.architecture == "llama", precision == "bfloat16"
+    if llama and half:
+        # Of both norms: input and normalised, float32 (16 d). Casts: three for Q, K and V, two
+        # for gate and up (10 d). Attention's q, k, v, output. Gate, its SiLU, up, product.
+        return 26 * d + 2 * (2 * q + 2 * k) + 8 * f
+    if llama:
         # Of both norms: input, normalised, scaled (24 d). Attention's four. The MLP's four.
         return 24 * d + 4 * (2 * q + 2 * k) + 16 * f
-    if half:
-        # Both norms share their input (4 d), with a cast each (4 d). Q, K and V in one tensor,
-        # rotated q and k anew, the output and its copy in rows. Hidden units before, after GELU.
-        return 8 * d + 2 * 7 * q + 4 * f
-    return 12 * d + 4 * 7 * q + 8 * f
+    # Both norms share their input (4 d), with a cast each (4 d). Q, K and V in one tensor,
+    # rotated q and k anew, the output and its copy in rows. Hidden units before, after GELU.
+    return 8 * d + 2 * 7 * q + 4 * f if half else 12 * d + 4 * 7 * q + 8 * f
 
 
 def training_memory(
     shape: Shape, execution: Execution, tokens: int, tasks: int, precision: str, *, gpu: bool = True
 ) -> Memory:
-    """Return the peak memory of a training.
+    """Return the peak memory of a training by passes of so many tokens, padding included.
 
-    Parameters
-    ----------
-    shape, execution
-        Of the model and of the training.
-    tokens, tasks : int
-        Tokens of one pass, padding included; traced tasks.
-    precision : {"bfloat16", "float32"}
-        Of matrix products.
-    gpu : bool
-        Whether there is a CUDA to keep.
+    `tasks` are traced, `precision` is that of matrix products; on a `gpu` there is CUDA to keep.
     """
     n = shape.parameters
     offloaded, split = execution.optimiser == "cpu_offload", execution.gpus
@@ -145,60 +134,3 @@ def training_memory(
         if on_host:  # with two tensors on their way, in page-locked memory
             host["trace"] = traced + (0.0 if offloaded or not tasks else 8.0 * shape.largest)
     return Memory(parts, host)
-
-
-def evaluation_memory(
-    shape: Shape,
-    tokens: float,
-    targets: float,
-    copies: float,
-    *,
-    gpu: bool,
-    backward: bool = False,
-    prepared: float = 0.0,
-    device_bytes: float = 0.0,
-    host_bytes: float = 0.0,
-) -> Memory:
-    """Return the peak memory of evaluating models in float32.
-
-    Parameters
-    ----------
-    shape : Shape
-        Of the model.
-    tokens, targets : float
-        Of one pass, and those of its tokens whose logits are made.
-    copies : float
-        Tensors in float32 as large as the model: itself, θpre, θtask, changes, scores.
-    gpu : bool
-        Whether these are on a GPU.
-    backward : bool
-        Whether gradients are taken; each is freed at once.
-    prepared : float
-        Bytes of the texts (see `text_bytes`).
-    device_bytes, host_bytes : float
-        What is kept beside, on the device and of sets in main memory.
-    """
-    n = shape.parameters
-    parts = {"context": CONTEXT} if gpu else {}
-    parts["weights"] = 4.0 * n
-    if copies > 1:
-        parts["copies of weights"] = 4.0 * n * (copies - 1)
-    if backward:
-        # The embedding's gradient waits for that of the head where they are tied.
-        parts["gradients"] = 4.0 * (shape.largest + shape.embedding * shape.tied)
-        parts["activations"] = activation_bytes(shape, "float32") * tokens * (shape.layers + 0.5)
-        parts["logits"] = 12.0 * targets * shape.vocabulary
-    else:
-        # Residual stream, normalised, query to output, gate, up and product, of one layer.
-        wide = 6 * shape.width + 2 * shape.keys + 3 * shape.mlp_size
-        parts["activations"] = 4.0 * wide * tokens
-        parts["logits"] = 4.0 * targets * shape.vocabulary
-    if device_bytes:
-        parts["kept"] = device_bytes
-    host = {"process": PROCESS, "texts": prepared}
-    if host_bytes:
-        host["sets"] = host_bytes
-    if not gpu:
-        return Memory({}, {**host, **parts})
-    # One model at a time is read there.
-    return Memory(parts, {**host, "CUDA": CUDA, "reading": 4.0 * n})

@@ -135,12 +135,11 @@ class Plan:
 
     def trainings(self) -> list[tuple[PlannedJob, TrainingPlan]]:
         """Return each model's trainings, one of each tuning."""
-        found = {
-            (p.job.model, p.job.tuning): p
-            for p in reversed(self.jobs)
-            if p.job.stage in training.COSTS
-        }
-        return [(p, plan_training(p.context)) for p in reversed(found.values())]
+        found: dict[tuple[str, str], PlannedJob] = {}
+        for one in self.jobs:
+            if one.job.stage in training.COSTS:
+                found.setdefault((one.job.model, one.job.tuning), one)
+        return [(one, plan_training(one.context)) for one in found.values()]
 
     def too_large(self) -> list[PlannedJob]:
         """Return the jobs that do not fit into the device's memory."""
@@ -158,7 +157,8 @@ def plan_study(study: Study, device: Device, efficiency: float = EFFICIENCY) -> 
     models = {name: model_info(study, name) for name in study.models}
     planned = []
     for job in jobs_of(study):
-        context = JobContext(study, models.get(job.model), job, device)
+        model = models[job.model or next(iter(models))]  # which jobs without one do not use
+        context = JobContext(study, model, job, device)
         cost, gpus = cost_of(context), study.training.mode.gpus if job.stage == "fine-tune" else 1
         planned.append(PlannedJob(context, cost, cost.seconds(device, efficiency), gpus))
     return Plan(study, device, efficiency, tuple(models.values()), tuple(planned))
@@ -180,17 +180,16 @@ def costs() -> dict[str, Callable[[JobContext], JobCost]]:
 
 def as_json(plans: Sequence[Plan]) -> dict[str, Any]:
     """Return plans of one study on several devices as plain values, to be written."""
+    keys = ("model", "architecture", "parameters", "source", "guessed")
     models = [
-        {
-            "model": model.name,
-            "architecture": model.shape.architecture,
-            "parameters": model.shape.parameters,
-            "source": model.source,
-            "guessed": model.guessed,
-        }
-        for model in plans[0].models
+        (m.name, m.shape.architecture, m.shape.parameters, m.source, m.guessed)
+        for m in plans[0].models
     ]
-    return {"study": plans[0].study.name, "models": models, "devices": [*map(_device, plans)]}
+    return {
+        "study": plans[0].study.name,
+        "models": [dict(zip(keys, model, strict=True)) for model in models],
+        "devices": [_device(plan) for plan in plans],
+    }
 
 
 def _device(plan: Plan) -> dict[str, Any]:

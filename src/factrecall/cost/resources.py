@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING
 from factrecall.cost.devices import CPU, DEVICES, SOME_CPU, Device
 from factrecall.cost.evaluation import JobContext
 from factrecall.cost.job_cost import EFFICIENCY
-from factrecall.cost.jobs import Job, kinds_of
+from factrecall.cost.jobs import Job, jobs_of
 from factrecall.cost.models import model_info
 from factrecall.cost.plan import cost_of
 from factrecall.runtime.errors import FactRecallError
-from factrecall.vocabulary import SIDES
 
 if TYPE_CHECKING:
     from factrecall.config.study import Study
@@ -33,14 +32,11 @@ ROOM = 500.0  # megabytes beside: the engine's own processes around a job on a c
 START = 25  # minutes that every job gets; SLURM gives notice after the first fifteen
 LONGEST = 24 * 60  # minutes at most: trainings, fits and sweeps go on in their next attempt
 
+# Stages that resume, so that a later attempt needs no more time than the first.
 RESUMED = ("pretrain", "fine-tune", "graft", "graft-without-shared", "intervene")
-"""Stages that resume, so that a later attempt needs no more time than the first."""
-
+# The slower of the GPUs that hold models of the paper's size whole: for jobs that begin anew.
 TIMED = "A100-80"
-"""The slower of the GPUs that hold models of the paper's size whole: for jobs that begin anew."""
-
-LARGE = 3e7
-"""Parameters from which models are thought to be on a GPU, where there may be one."""
+LARGE = 3e7  # parameters from which models are thought to be on a GPU, where there may be one
 
 Resources = dict[str, Callable[..., int]]
 
@@ -48,24 +44,11 @@ Resources = dict[str, Callable[..., int]]
 def needs(
     study: Study, stage: str, model: str, tuning: str = "base", attempt: int = 1
 ) -> dict[str, int]:
-    """Return what a job asks for.
+    """Return what a job of a stage with a model asks for, as Snakemake names it.
 
-    Parameters
-    ----------
-    study : Study
-        The configuration.
-    stage : str
-        One that has a model.
-    model, tuning : str
-        Of the job.
-    attempt : int
-        From 1; memory grows with it, and so does the time of stages that begin anew.
-
-    Returns
-    -------
-    dict of str to int
-        ``mem_mb``, ``runtime`` (minutes) and ``disk_mb``, as Snakemake names them. Of several
-        devices that it may run on, the most.
+    Of several devices that it may run on it is the most: ``mem_mb``, ``runtime`` (minutes) and
+    ``disk_mb``. Memory grows with the attempt (from 1), and so does the time of stages that begin
+    anew.
     """
     found = _costs(study, stage, model, tuning)
     host = max(cost.memory.host for _, cost in found)
@@ -105,14 +88,12 @@ def _costs(study: Study, stage: str, name: str, tuning: str) -> list[tuple[Devic
     ]
 
 
-def _jobs(study: Study, stage: str, name: str, tuning: str) -> list[Job]:
-    """Return the jobs among which is the one that takes most; of the first seed, as a rule."""
-    job = Job(stage, name, tuning, study.training.seeds[0])
-    if stage in ("graft", "graft-without-shared"):
-        return [replace(job, split=split) for split in SIDES]
-    if stage == "intervene":
-        return [replace(job, kind=kind, by="baseline") for kind in kinds_of(study)]
-    return [job]
+def _jobs(study: Study, stage: str, name: str, tuning: str) -> set[Job]:
+    """Return the jobs among which is the one that takes most: of the first seed, as a rule."""
+    seed = study.training.seeds[0]
+    jobs = (job for job in jobs_of(study) if (job.stage, job.model) == (stage, name))
+    # Sweeps over the baseline take more than those over S.
+    return {replace(job, tuning=tuning, seed=seed) for job in jobs if job.by != "shared"}
 
 
 def gpus(study: Study, *, cluster: bool, stage: str = "") -> int:

@@ -20,17 +20,13 @@ if TYPE_CHECKING:
     from factrecall.config.training import Recipe
     from factrecall.training.execution import Execution
 
+# Bytes a parameter that an update moves beside its passes: AdamW reads weight, gradient and two
+# moments and writes three of them (28); the norm is taken and gradients are scaled (12).
 UPDATE = 40.0
-"""Bytes a parameter that an update moves beside its passes: AdamW reads weight, gradient and two
-moments and writes three of them (28); the norm is taken and gradients are scaled (12)."""
-
-CASTS = 6.0
-"""Bytes a parameter: autocast reads float32 and writes bfloat16 once an update."""
-
+CASTS = 6.0  # bytes a parameter and update: autocast reads float32 and writes bfloat16
+# Bytes a parameter that a traced gradient moves: |g| is made (8), both sums are read, added to and
+# written, with what is added (20).
 TRACED = 28.0
-"""Bytes a parameter that a traced gradient moves: |g| is made (8), both sums are read, added to and
-written, with what is added (20)."""
-
 HOST_BANDWIDTH = 1e11  # bytes a second of a server's main memory, with the threads of one job
 RANKED = 3  # rankings of each task: absolute, magnitude, signed
 KEPT = 8.0  # bytes of a kept parameter in a ranking: index and value of four each (below 2³²)
@@ -63,7 +59,7 @@ def plan_training(context: JobContext) -> TrainingPlan:
     lengths, examples = _examples(context, recipe, tuning)
     batch = recipe.batch_size * float(lengths.mean())
     execution, precision = settle(
-        study.training, context.shape, recipe, tuning, context.device.memory
+        study.training, context.model.shape, recipe, tuning, context.device.memory
     )
     passes: float
     if execution.packing:
@@ -87,7 +83,7 @@ def plan_training(context: JobContext) -> TrainingPlan:
 
 def _examples(context: JobContext, recipe: Recipe, tuning: str) -> tuple[np.ndarray, float]:
     """Return lengths of examples, in their shares, and how many there are."""
-    facts, texts = context.study.facts, context.texts
+    facts, texts = context.study.facts, context.model.texts
     whole = recipe.questions_per_example == "all"
     questions, each = (texts.six, 1) if whole else (texts.question, SIX)
     if tuning == "base":
@@ -142,7 +138,7 @@ def training_cost(context: JobContext) -> JobCost:
     study, n, plan = context.study, context.n, plan_training(context)
     recipe, execution, base = plan.recipe, plan.execution, not plan.tasks
     split, mean = execution.gpus, float(plan.lengths.mean())
-    targets = 1.0 if recipe.loss == "all" else context.texts.answer / mean
+    targets = 1.0 if recipe.loss == "all" else context.model.texts.answer / mean
     kind: Kind = "checkpointed" if execution.checkpointing else "train"
     batch = Passes(
         recipe.updates * plan.passes,
@@ -197,16 +193,18 @@ def training_cost(context: JobContext) -> JobCost:
 
 
 def _memory(context: JobContext, plan: TrainingPlan) -> Memory:
-    gpu = context.gpu
+    gpu, shape = context.device.is_gpu, context.model.shape
     found = training_memory(
-        context.shape, plan.execution, round(plan.tokens), plan.tasks, plan.precision, gpu=gpu
+        shape, plan.execution, round(plan.tokens), plan.tasks, plan.precision, gpu=gpu
     )
     host: dict[str, float] = {"process": PROCESS, **(found.host_parts if gpu else found.parts)}
     host["texts"] = text_bytes(plan.examples, plan.examples * float(plan.lengths.mean()))
     # Processes that share a training are on one machine.
     host = {part: size * plan.execution.gpus for part, size in host.items()}
     # A state is written tensor by tensor. The tops of all rankings are there until all are.
-    host["writing"] = max(4.0 * context.shape.largest, RANKED * KEPT * plan.tasks * context.kept)
+    host["writing"] = max(
+        4.0 * context.model.shape.largest, RANKED * KEPT * plan.tasks * context.kept
+    )
     return Memory(found.parts if gpu else {}, host)
 
 

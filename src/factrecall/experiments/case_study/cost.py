@@ -9,7 +9,7 @@ from factrecall.parameters.placement import PAIR
 
 def case_cost(context: JobContext) -> JobCost:
     """Return the cost of the case study: both grafted models, fact by fact."""
-    study, n, texts = context.study, context.n, context.texts
+    study, n, texts = context.study, context.n, context.model.texts
     side = study.facts.sides[1]
     # The second model is opened beside the first with all that it keeps.
     beside, fetched = context.placement(spare=(4.0 + PAIR) * n)

@@ -22,7 +22,7 @@ SHORTENED = 0.8  # share of tokens that a step evaluates: wrong answers exit ear
 
 def sweeps_cost(context: JobContext) -> JobCost:
     """Return the cost of the sweeps over one kind of nodes."""
-    study, shape, n = context.study, context.shape, context.n
+    study, shape, n = context.study, context.model.shape, context.n
     side = study.facts.sides[1]
     fitted = min(side, study.grafting.fit_individuals or side)
     people = min(fitted, study.circuits.individuals or fitted)
@@ -85,7 +85,7 @@ def evaluated_steps(context: JobContext) -> tuple[float, float, int]:
     circuits, job = context.study.circuits, context.job
     size, plan = getattr(circuits, job.kind), circuits.steps
     orders = 1 + (circuits.random_orders if job.by == "baseline" else 0)
-    nodes, steps, share = nodes_of(context.shape, job.kind), 0.0, 0.0
+    nodes, steps, share = nodes_of(context.model.shape, job.kind), 0.0, 0.0
     for each in (size.forward, size.backward):
         count = -(-nodes // each)
         if isinstance(plan, AdaptiveSteps):

@@ -11,7 +11,7 @@ CELLS = 8  # sets by layers of which parameters are sampled (four groups, in S a
 
 def similarity_cost(context: JobContext) -> JobCost:
     """Return the cost of comparing gradients at all moments of a training."""
-    study, texts, shape, n = context.study, context.texts, context.shape, context.n
+    study, texts, shape, n = context.study, context.model.texts, context.model.shape, context.n
     settings, trace = study.representations.gradient_similarity, study.trace
     traced = (trace.in_distribution, trace.out_of_distribution)
     sides = [min(side, settings.individuals or side) for side in traced]
@@ -21,7 +21,7 @@ def similarity_cost(context: JobContext) -> JobCost:
     sampled, cells = settings.sampled_parameters, CELLS * (shape.layers + 1)
     columns = n if sampled is None else min(n, cells * sampled)
     rows = SIX * max(sides) * 2 * 4.0 * columns
-    parts = {"context": CONTEXT} if context.gpu else {}
+    parts = {"context": CONTEXT} if context.device.is_gpu else {}
     parts |= {
         "weights": 4.0 * n,
         "gradients": 4.0 * n,
@@ -31,7 +31,7 @@ def similarity_cost(context: JobContext) -> JobCost:
     # Only few texts are prepared, but the tables are read whole.
     prepared = text_bytes(7.0 * study.facts.people, SIX * sum(sides) * sum(lengths))
     host = {"process": PROCESS, "texts": prepared, "sets": 5.0 * n + 16.0 * columns}
-    if context.gpu:
+    if context.device.is_gpu:
         memory = Memory(parts, {**host, "CUDA": CUDA, "reading": 8.0 * n})
     else:
         memory = Memory({}, {**host, **parts, "reading": 4.0 * n})

@@ -42,7 +42,7 @@ def grafting_cost(context: JobContext) -> JobCost:
     chosen = sum(grafting.alphas) * n
     beside, fetched = context.placement(kept)
     fixed = kept - PAIR - 4.0  # what is descended on stays where the model is
-    texts = context.texts.asked
+    texts = context.model.texts.asked
     return context.cost(
         context.memory(
             1 + max(beside, fixed) / 4,

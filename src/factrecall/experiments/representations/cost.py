@@ -5,14 +5,7 @@ from __future__ import annotations
 from factrecall.cost.common import tables_cost
 from factrecall.cost.evaluation import PADDED, SIX, JobContext
 from factrecall.cost.job_cost import JobCost, Passes
-from factrecall.cost.memory import (
-    BARE,
-    CONTEXT,
-    CUDA,
-    Memory,
-    evaluation_memory,
-    text_bytes,
-)
+from factrecall.cost.memory import BARE, CONTEXT, CUDA, Memory, text_bytes
 from factrecall.experiments.representations.limits import NUMBERS
 from factrecall.vocabulary import STATE_FORMATS
 
@@ -29,7 +22,7 @@ SEARCHED = 3  # soft-maxes of an iteration, a few of its line search
 
 def capture_cost(context: JobContext) -> JobCost:
     """Return the cost of keeping hidden states, attributing prompts and patching."""
-    study, texts, shape, n = context.study, context.texts, context.shape, context.n
+    study, texts, shape, n = context.study, context.model.texts, context.model.shape, context.n
     settings, batch = study.representations, study.recall.max_eval_tokens
     layers = list(range(shape.layers)) if settings.layers is None else settings.layers
     people = context.people(settings.probes.individuals)
@@ -63,16 +56,10 @@ def capture_cost(context: JobContext) -> JobCost:
     per_fact = (bio * 0.6 + 2 * question) / 3
     targets = patched * texts.answer * PATCHED * len(layers)
     held, _ = states_bytes(context)
-    memory = evaluation_memory(
-        shape,
-        batch,
-        batch * 0.5,
-        1,
-        gpu=context.gpu,
-        prepared=text_bytes((2 * SIX + 1) * people, people * (bio + SIX * (short + question))),
-        # States in the model's precision before they are cast: one format's beside all.
-        host_bytes=held + held / FORMATS * (2 if settings.precision == "bfloat16" else 1),
-    )
+    # States in the model's precision before they are cast: one format's beside all.
+    copy = held / FORMATS * (2 if settings.precision == "bfloat16" else 1)
+    prepared = text_bytes((2 * SIX + 1) * people, people * (bio + SIX * (short + question)))
+    memory = context.pass_memory(batch, batch * 0.5, 1, prepared, host_bytes=held + copy)
     rows = facts * FORMATS * 7 + patched * PATCHED * len(layers)
     return context.cost(
         memory,
@@ -91,7 +78,7 @@ def capture_cost(context: JobContext) -> JobCost:
 
 def states_bytes(context: JobContext) -> tuple[float, float]:
     """Return the size of a model's hidden states, and what probing them takes besides."""
-    settings, shape = context.study.representations, context.shape
+    settings, shape = context.study.representations, context.model.shape
     rows = FORMATS * context.people(settings.probes.individuals) * shape.width
     layers = shape.layers if settings.layers is None else len(settings.layers)
     item = 2 if settings.precision == "bfloat16" else 4
@@ -100,7 +87,7 @@ def states_bytes(context: JobContext) -> tuple[float, float]:
 
 def probing_cost(context: JobContext) -> JobCost:
     """Return the cost of fitting and testing all probes of a model."""
-    study, shape = context.study, context.shape
+    study, shape = context.study, context.model.shape
     settings, probes, pools = study.representations, study.representations.probes, study.facts.pools
     layers = shape.layers if settings.layers is None else len(settings.layers)
     inside = min(study.facts.sides[0], probes.individuals or study.facts.sides[0])
@@ -116,14 +103,14 @@ def probing_cost(context: JobContext) -> JobCost:
     turned = SIX * layers * FORMATS * (2 * rows * width**2 + 10 * width**3)
     turned += SIX * layers * FORMATS**2 * 2 * people * shape.width * width
     numbers = layers * FORMATS * rows * max(width, classes)
-    together = NUMBERS["cuda" if context.gpu else "cpu"]
+    together = NUMBERS["cuda" if context.device.is_gpu else "cpu"]
     batches = max(1.0, numbers / together) * SIX * 2 * (len(probes.penalties) + 1)
     # Soft-maxes read and write the likelihoods several times.
     moved = fits * ITERATIONS * SEARCHED * 6 * 4 * rows * classes
     held, probing = states_bytes(context)
     host = {"process": BARE, "states": held * (1 + 1 / SIX), "algebra": ALGEBRA}
     host["rows"] = 60.0 * SIX * layers * FORMATS * (FORMATS + 1) * (people - rows)
-    if context.gpu:
+    if context.device.is_gpu:
         memory = Memory({"context": CONTEXT, "probes": probing}, {**host, "CUDA": CUDA})
     else:
         memory = Memory({}, {**host, "probes": min(probing, 3e8 + probing / 10)})
