@@ -21,7 +21,7 @@ import pandas as pd
 
 from factrecall.config.reading import read_study
 from factrecall.cost.devices import this_cpu
-from factrecall.cost.jobs import Job
+from factrecall.cost.jobs import StageJob
 from factrecall.cost.plan import plan_study
 
 SHARED = 55.0
@@ -50,9 +50,9 @@ class Measured:
         return self.load < SHARED
 
 
-def benchmark(results: Path, job: Job) -> Path:
+def benchmark(results: Path, job: StageJob) -> Path:
     """Return the file of a job, as the rules name it."""
-    folder = results / "benchmarks" / job.rule
+    folder = results / "benchmarks" / job.stage.replace("-", "_")
     if not job.model:
         return folder.with_suffix(".tsv")
     name = job.model

@@ -17,7 +17,7 @@ from factrecall.config.study import Study
 from factrecall.cost.devices import DEVICES, SOME_CPU
 from factrecall.cost.evaluation import JobContext
 from factrecall.cost.job_cost import Passes
-from factrecall.cost.jobs import Job, jobs_of
+from factrecall.cost.jobs import StageJob, jobs_of
 from factrecall.cost.models import model_info
 from factrecall.cost.plan import costs, plan_study
 from factrecall.cost.shapes import PUBLISHED
@@ -83,7 +83,7 @@ def paper() -> Study:
     return read_study(PAPER)
 
 
-def context(study: Study, job: Job) -> JobContext:
+def context(study: Study, job: StageJob) -> JobContext:
     return JobContext(study, model_info(study, job.model), job, DEVICES["H200"])
 
 
@@ -151,7 +151,7 @@ def test_operations_are_two_a_parameter_and_token_and_thrice_in_training() -> No
 
 def test_examples_and_traced_ones_are_counted(paper: Study) -> None:
     found = {
-        tuning: plan_training(context(paper, Job("fine-tune", "llama-3.2-3b", tuning, 0)))
+        tuning: plan_training(context(paper, StageJob("fine-tune", "llama-3.2-3b", tuning, 0)))
         for tuning in ("bio", "stage", "mix")
     }
     assert {t: p.examples for t, p in found.items()} == {
@@ -165,12 +165,12 @@ def test_examples_and_traced_ones_are_counted(paper: Study) -> None:
 
 
 def test_sweeps_evaluate_all_steps_or_where_the_curve_bends(paper: Study) -> None:
-    column = Job("intervene", "llama-3.2-3b", "mix", 0, kind="column", by="baseline")
+    column = StageJob("intervene", "llama-3.2-3b", "mix", 0, kind="column", by="baseline")
     steps, share, orders = evaluated_steps(context(paper, column))
     forward = -(-401_408 // 8192) + 1  # fewer than adaptive steps would be
     assert orders == 4 and 4 * 2 * forward < steps < 4 * (forward + 200) and share > 0.9
     laptop = read_study(ROOT / "config.yaml")
-    job = Job("intervene", "llama-small", "mix", 0, kind="attention", by="shared")
+    job = StageJob("intervene", "llama-small", "mix", 0, kind="attention", by="shared")
     steps, share, orders = evaluated_steps(context(laptop, job))
     assert (steps, orders) == (2 * (2 * (2 * 8 + 2 * 4) + 1), 1) and share < 0.6
 

@@ -15,11 +15,12 @@ from factrecall.config.reading import read_study
 from factrecall.config.study import Study
 from factrecall.cost.devices import DEVICES
 from factrecall.cost.evaluation import JobContext
-from factrecall.cost.jobs import Job
+from factrecall.cost.jobs import StageJob
 from factrecall.cost.models import UNKNOWN, model_info, parameters_of_name
 from factrecall.cost.plan import cost_of
-from factrecall.cost.resources import LONGEST, RESUMED, gpus, needs, resources
+from factrecall.cost.resources import LONGEST, gpus, needs, resources
 from factrecall.cost.shapes import PUBLISHED
+from factrecall.experiments.registry import stages
 from factrecall.experiments.representations.cost import states_bytes
 from tests.conftest import scratch
 
@@ -40,7 +41,7 @@ def ci() -> Study:
     return read_study(PRESETS / "ci.yaml")
 
 
-def context(study: Study, job: Job) -> JobContext:
+def context(study: Study, job: StageJob) -> JobContext:
     return JobContext(study, model_info(study, job.model), job, DEVICES["H200"])
 
 
@@ -110,7 +111,7 @@ def test_larger_models_and_later_attempts_ask_for_more(paper: Study, ci: Study, 
     again = needs(paper, stage, "llama-3.2-3b", "mix", attempt=2)
     assert all(small[name] <= large[name] <= again[name] for name in small)
     assert large["mem_mb"] < again["mem_mb"]
-    assert large["runtime"] < again["runtime"] or stage in RESUMED
+    assert large["runtime"] < again["runtime"] or stages()[stage].resumes
     assert small["mem_mb"] < 5000 and small["runtime"] <= 30
     assert again["runtime"] <= LONGEST
 
@@ -131,9 +132,9 @@ def test_a_cpu_keeps_everything_in_main_memory(paper: Study) -> None:
 
 def test_hidden_states_are_counted(paper: Study, ci: Study) -> None:
     # Three formats, two layers, forty people, six relations, 64 numbers of four bytes.
-    assert states_bytes(context(ci, Job("probe", "llama-tiny")))[0] == 3 * 2 * 40 * 6 * 64 * 4
+    assert states_bytes(context(ci, StageJob("probe", "llama-tiny")))[0] == 3 * 2 * 40 * 6 * 64 * 4
     real = 3 * 8 * 10_000 * 6 * 3072 * 2
-    assert states_bytes(context(paper, Job("probe", "llama-3.2-3b")))[0] == real
+    assert states_bytes(context(paper, StageJob("probe", "llama-3.2-3b")))[0] == real
     asked = needs(paper, "probe", "llama-3.2-3b"), needs(paper, "represent", "llama-3.2-3b")
     assert all(real / 1e6 < one["mem_mb"] for one in asked)
     assert asked[1]["disk_mb"] > real / 1e6
@@ -147,7 +148,7 @@ def test_hidden_states_are_counted(paper: Study, ci: Study) -> None:
 
 
 def test_gradients_that_are_kept_are_on_the_device(paper: Study) -> None:
-    job = Job("compare-gradients", "llama-3.2-3b", "mix", 0)
+    job = StageJob("compare-gradients", "llama-3.2-3b", "mix", 0)
     cost = cost_of(context(paper, job))
     # Six facts of five people, told and asked, at 200,000 coordinates of 232 cells, in float32.
     kept = 6 * 5 * 2 * 8 * 29 * 200_000 * 4

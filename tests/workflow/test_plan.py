@@ -38,5 +38,7 @@ def test_a_plan_has_the_jobs_of_a_dry_run(preset: str, tmp_path: Path) -> None:
     stats = done.stdout.split("Job stats:")[1].split("\n\n")[0]
     jobs = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", stats, re.M)}
     del jobs["all"], jobs["total"]
-    planned = Counter(job.rule for job in jobs_of(read_study(folder / preset, own)))
+    planned = Counter(
+        job.stage.replace("-", "_") for job in jobs_of(read_study(folder / preset, own))
+    )
     assert planned == jobs

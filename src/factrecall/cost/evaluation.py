@@ -14,7 +14,7 @@ from factrecall.vocabulary import RELATIONS
 if TYPE_CHECKING:
     from factrecall.config.study import Study
     from factrecall.cost.devices import Device
-    from factrecall.cost.jobs import Job
+    from factrecall.cost.jobs import StageJob
     from factrecall.cost.models import ModelInfo
 
 SIX = len(RELATIONS)
@@ -29,7 +29,7 @@ class JobContext:
 
     study: Study
     model: ModelInfo
-    job: Job
+    job: StageJob
     device: Device
 
     @property

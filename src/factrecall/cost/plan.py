@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from factrecall.cost import common, training
 from factrecall.cost.evaluation import JobContext
 from factrecall.cost.execution_choice import fits
 from factrecall.cost.job_cost import EFFICIENCY, JobCost
-from factrecall.cost.jobs import Job, jobs_of
+from factrecall.cost.jobs import StageJob, jobs_of
 from factrecall.cost.models import ModelInfo, model_info
 from factrecall.cost.training import TrainingPlan, plan_training
+from factrecall.experiments.registry import EXPERIMENTS
 
 if TYPE_CHECKING:
     from factrecall.config.study import Study
     from factrecall.cost.devices import Device
-
-EXPERIMENTS = (
-    *("recall", "shared_parameters", "ablation", "grafting", "circuits", "case_study"),
-    *("representations", "gradient_similarity"),
-)
 
 Value = Callable[["PlannedJob"], float]
 
@@ -38,7 +34,7 @@ class PlannedJob:
     gpus: int
 
     @property
-    def job(self) -> Job:
+    def job(self) -> StageJob:
         """The job itself."""
         return self.context.job
 
@@ -86,12 +82,11 @@ class Plan:
 
     @property
     def rows(self) -> dict[tuple[str, str], list[PlannedJob]]:
-        """The jobs by stage and model, stage by stage; those of a row differ in tuning and seed."""
-        stages: dict[str, dict[tuple[str, str], list[PlannedJob]]] = {}
+        """The jobs by stage and model; those of a row differ in their other wildcards."""
+        rows: dict[tuple[str, str], list[PlannedJob]] = {}
         for one in self.jobs:
-            key = one.job.stage, one.job.model
-            stages.setdefault(key[0], {}).setdefault(key, []).append(one)
-        return {key: jobs for models in stages.values() for key, jobs in models.items()}
+            rows.setdefault((one.job.stage, one.job.model), []).append(one)
+        return rows
 
     def of(self, quantity: str) -> float:
         """Return a quantity of all jobs."""
@@ -134,12 +129,14 @@ class Plan:
         return next(fitting, 1)
 
     def trainings(self) -> list[tuple[PlannedJob, TrainingPlan]]:
-        """Return each model's trainings, one of each tuning."""
+        """Return the trainings, model by model, one of each tuning."""
         found: dict[tuple[str, str], PlannedJob] = {}
         for one in self.jobs:
             if one.job.stage in training.COSTS:
                 found.setdefault((one.job.model, one.job.tuning), one)
-        return [(one, plan_training(one.context)) for one in found.values()]
+        names = [model.name for model in self.models]
+        jobs = sorted(found.values(), key=lambda one: names.index(one.job.model))
+        return [(one, plan_training(one.context)) for one in jobs]
 
     def too_large(self) -> list[PlannedJob]:
         """Return the jobs that do not fit into the device's memory."""
@@ -172,10 +169,8 @@ def cost_of(context: JobContext) -> JobCost:
 @cache
 def costs() -> dict[str, Callable[[JobContext], JobCost]]:
     """Return the cost function of every stage."""
-    found: dict[str, Callable[[JobContext], JobCost]] = {**common.COSTS, **training.COSTS}
-    for name in EXPERIMENTS:
-        found |= import_module(f"factrecall.experiments.{name}.cost").COSTS
-    return found
+    experiments = [experiment.load("cost") for experiment in EXPERIMENTS if experiment.cost]
+    return dict(ChainMap(common.COSTS, training.COSTS, *experiments))
 
 
 def as_json(plans: Sequence[Plan]) -> dict[str, Any]:

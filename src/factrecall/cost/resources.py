@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 from factrecall.cost.devices import CPU, DEVICES, SOME_CPU, Device
 from factrecall.cost.evaluation import JobContext
 from factrecall.cost.job_cost import EFFICIENCY
-from factrecall.cost.jobs import Job, jobs_of
+from factrecall.cost.jobs import StageJob, jobs_of
 from factrecall.cost.models import model_info
 from factrecall.cost.plan import cost_of
+from factrecall.experiments.registry import stages
 from factrecall.runtime.errors import FactRecallError
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ ROOM = 500.0  # megabytes beside: the engine's own processes around a job on a c
 START = 25  # minutes that every job gets; SLURM gives notice after the first fifteen
 LONGEST = 24 * 60  # minutes at most: trainings, fits and sweeps go on in their next attempt
 
-# Stages that resume, so that a later attempt needs no more time than the first.
-RESUMED = ("pretrain", "fine-tune", "graft", "graft-without-shared", "intervene")
 # The slower of the GPUs that hold models of the paper's size whole: for jobs that begin anew.
 TIMED = "A100-80"
 LARGE = 3e7  # parameters from which models are thought to be on a GPU, where there may be one
@@ -53,7 +52,7 @@ def needs(
     found = _costs(study, stage, model, tuning)
     host = max(cost.memory.host for _, cost in found)
     disk = max(cost.written + cost.held for _, cost in found)
-    resumed = stage in RESUMED
+    resumed = stages()[stage].resumes  # a later attempt needs no more time than the first
     seconds = max(
         cost.seconds(device, EFFICIENCY)
         for device, cost in found
@@ -88,7 +87,7 @@ def _costs(study: Study, stage: str, name: str, tuning: str) -> list[tuple[Devic
     ]
 
 
-def _jobs(study: Study, stage: str, name: str, tuning: str) -> set[Job]:
+def _jobs(study: Study, stage: str, name: str, tuning: str) -> set[StageJob]:
     """Return the jobs among which is the one that takes most: of the first seed, as a rule."""
     seed = study.training.seeds[0]
     jobs = (job for job in jobs_of(study) if (job.stage, job.model) == (stage, name))

@@ -47,7 +47,7 @@ EXPERIMENTS = (
     Experiment("circuits"),
     Experiment("case_study"),
     Experiment("gradient_similarity"),
-    Experiment("attribution", stages=""),
+    Experiment("attribution", stages="", cost=""),
     Experiment("representations"),
 )
 
