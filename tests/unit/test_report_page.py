@@ -119,10 +119,13 @@ def test_representations_are_shown_with_their_cautions_and_claims(html: str) -> 
     page = Page(html)
     text = " ".join("".join(page.text).split())
     assert {"href": "#representations-1"} in page.all("a")
-    assert "Caution. Only the layers that the configuration names were looked at: 0, 1." in text
-    for section in ("Representations", "Gradients of both formats", "What facts are read from"):
+    assert (
+        "Caution. Only the layers that the configuration names were probed and patched: 0, 1."
+        in text
+    )
+    for section in ("Representations", "Gradients of both formats", "What answers depend on"):
         assert f"<h4>{section}</h4>" in html
-    assert "behind the middle one of the layers looked at (0)" in text
+    assert "after the middle one of the patched layers (0)" in text
     assert "So few layers are drawn as points" in text
 
 

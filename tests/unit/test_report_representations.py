@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import warnings
 from itertools import product
@@ -18,55 +17,32 @@ from factrecall.experiments.attribution.attribution_summary import (
     ATTRIBUTION_SUMMARY,
     PATCHING_SUMMARY,
 )
+from factrecall.experiments.attribution.claims import ROLES as ROLE_LABELS
 from factrecall.experiments.attribution.counterfactual_prompts import OTHER_RELATION
-from factrecall.experiments.attribution.figures import (
-    PATCHING_DATA,
-    SIGNATURE_DATA,
-    SIGNATURE_LABELS,
-    draw_patching,
-    draw_signature,
-)
+from factrecall.experiments.attribution.report import SECTION as ATTRIBUTION
 from factrecall.experiments.attribution.tokenised_prompts import POSITIONS
+from factrecall.experiments.common import estimates
+from factrecall.experiments.common.estimates import Estimate, absolute, apart, chosen, together
 from factrecall.experiments.common.prompts import ROLES
-from factrecall.experiments.gradient_similarity.figures import GRADIENTS_DATA, draw_gradients
-from factrecall.experiments.gradient_similarity.summary import GRADIENT_SUMMARY as GRADIENTS
-from factrecall.experiments.representations.caveats import (
-    gradient_cautions,
-    patching_cautions,
-    probe_cautions,
-    signature_cautions,
-)
-from factrecall.experiments.representations.claims import representation_claims, size
-from factrecall.experiments.representations.figures import (
-    CONSISTENCY_DATA,
-    PROBES_DATA,
-    draw_consistency,
-    draw_probes,
-)
-from factrecall.experiments.representations.measures import (
-    Found,
-    Represented,
-    apart,
-    chosen,
-    read_represented,
-    together,
-)
+from factrecall.experiments.gradient_similarity.report import SECTION as GRADIENTS
+from factrecall.experiments.gradient_similarity.summary import GRADIENT_SUMMARY
 from factrecall.experiments.representations.probe_summary import CONSISTENCY, PROBES
-from factrecall.experiments.representations.report_tables import with_interval
-from factrecall.experiments.representations.section import representations, texts
-from factrecall.report.claim import NOT_MEASURED, Claim
+from factrecall.experiments.representations.report import SECTION as REPRESENTATIONS
+from factrecall.report.claims import NOT_MEASURED, Judged
 from factrecall.report.measures import TableFiles
+from factrecall.report.plots import Figure
 from factrecall.report.published import LLAMA, PYTHIA
+from factrecall.report.section import Caveats, Section
 from factrecall.report.style import DOTS_PER_INCH, WIDTH
-from factrecall.report.tables import MISSING, points
+from factrecall.report.tables import MISSING, Table
 from factrecall.runtime.statistics import TOGETHER
 from factrecall.runtime.storage import read_table, write_table
 from factrecall.vocabulary import FORMATS, RELATIONS
 
+SECTIONS = (REPRESENTATIONS, GRADIENTS, ATTRIBUTION)
 SEEDS = (0, 1, 2)
 EVERY = (*SEEDS, TOGETHER)
 TUNINGS = ("stage", "mix")
-STUDY = {"representations": {"layers": None}}
 
 DELTA = {
     ("stage", "rep", "bio_long"): 0.3,
@@ -177,7 +153,7 @@ def gradient_rows(
             for kind in ("matched", "matched - person", "matched - relation"):
                 key = ("m", tuning, seed, phase, share, split, f"S - {group}", kind)
                 rows.append((*key, above, above - width, above + width, 30))
-    return pd.DataFrame(rows, columns=list(GRADIENTS))
+    return pd.DataFrame(rows, columns=list(GRADIENT_SUMMARY))
 
 
 SHARE = {
@@ -254,7 +230,7 @@ def patching_rows(
 SCHEMAS = {
     "probes": PROBES,
     "consistency": CONSISTENCY,
-    "gradients": GRADIENTS,
+    "gradients": GRADIENT_SUMMARY,
     "signature": ATTRIBUTION_SUMMARY,
     "patching": PATCHING_SUMMARY,
 }
@@ -278,28 +254,28 @@ def write_representation_tables(files: TableFiles, models: tuple[str, ...] = ("m
         write_table(getattr(files, name), every, SCHEMAS[name])
 
 
-def measures_of(folder: Path, tables: dict[str, pd.DataFrame]) -> Represented:
-    """Write tables and read them as the report does."""
-    files = vars(TableFiles.of(folder))
-    for name, table in tables.items():
-        write_table(files[name], table, SCHEMAS[name])
-    return read_represented({name: files[name] for name in tables}, "m")
+def measured(section: Section, folder: Path, layers: Any = None, **replaced: pd.DataFrame) -> Any:
+    """Write tables, some replaced, and read them as the section does."""
+    files = {name: folder / f"{name}.parquet" for name in section.tables}
+    for name, path in files.items():
+        write_table(path, frames(**replaced)[name], SCHEMAS[name])
+    return section.read("m", files, {"layers": layers}, LLAMA)
 
 
-@pytest.fixture
-def measures(tmp_path: Path) -> Represented:
-    """Return measures that are as the paper says."""
-    return measures_of(tmp_path, frames())
+def claims_of(folder: Path, **replaced: pd.DataFrame) -> list[Judged]:
+    """Judge the claims of all sections, some tables replaced."""
+    return [c for s in SECTIONS for c in s.judged(measured(s, folder, **replaced))]
 
 
-def claims_of(folder: Path, **replaced: pd.DataFrame) -> list[Claim]:
-    """Judge tables, some replaced."""
-    return list(representation_claims(measures_of(folder, frames(**replaced)), LLAMA))
+def caveats_of(section: Section, measures: Any) -> list[str]:
+    """Return all that a section says against itself."""
+    return [text for part in section.body if isinstance(part, Caveats)
+            for text in part.said(measures)]  # fmt: skip
 
 
-def about(claims: list[Claim], *words: str) -> list[str]:
+def about(claims: list[Judged], *words: str) -> list[str]:
     """Return the verdicts on the claims with all these words."""
-    return [c.word for c in claims if all(w in c.text for w in words)]
+    return [c.verdict for c in claims if all(w in c.text for w in words)]
 
 
 # --- measures ---------------------------------------------------------------------------------
@@ -307,26 +283,30 @@ def about(claims: list[Claim], *words: str) -> list[str]:
 
 def test_middle_is_the_lower_one_of_two(tmp_path: Path) -> None:
     for layers, middle in ((1, 0), (2, 0), (3, 1), (28, 13)):
-        folder = tmp_path / str(layers)
-        assert measures_of(folder, {"patching": patching_rows(layers=layers)}).middle == middle
-    assert measures_of(tmp_path / "0", {}).middle is None
+        measures = measured(ATTRIBUTION, tmp_path, patching=patching_rows(layers=layers))
+        assert measures.middle == middle
+    assert measured(ATTRIBUTION, tmp_path, patching=patching_rows().iloc[:0]).middle is None
 
 
-def test_consistency_over_training_leaves_out_the_start(measures: Represented) -> None:
-    found = measures.trained("mix", "all", "matched - person")
-    assert together(found, "cosine").value == pytest.approx(0.2)
+def test_consistency_over_training_leaves_out_the_start(tmp_path: Path) -> None:
+    measures = measured(GRADIENTS, tmp_path)
+    assert measures.mean("mix", "all", "matched - person").value == pytest.approx(0.2)
     moments = chosen(measures.moments(), tuning="stage", seed=TOGETHER, group="S", kind="matched")
     assert moments["progress"].tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1, 4 / 3, 5 / 3, 2])
-    ends = measures.ends()
+    (figure,) = GRADIENTS.figures
+    assert figure.prepare is not None
+    drawn = figure.prepare(figure.data(measures), measures)
+    ends = drawn[drawn["panel"] == "by layer"]
     assert set(zip(ends["tuning"], ends["phase"], ends["share"], strict=True)) == {
         ("stage", "stage", 1.0),
         ("mix", "mix", 1.0),
     }
+    assert set(ends["layer"]) == {-1, 0, 1}
 
 
-def test_accuracies_are_condensed_over_seeds(measures: Represented) -> None:
-    rows = chosen(measures.accuracies(), tuning="mix", trained="qa", tested="bio_long", layer=1)
-    row = rows.iloc[0]
+def test_accuracies_are_condensed_over_seeds(tmp_path: Path) -> None:
+    table = measured(REPRESENTATIONS, tmp_path).accuracies()
+    row = chosen(table, tuning="mix", trained="qa", tested="bio_long", layer=1).iloc[0]
     assert [row["low"], row["mean"], row["high"]] == pytest.approx([0.75, 0.76, 0.77])
     assert np.isnan(row["shuffled"])
 
@@ -334,38 +314,39 @@ def test_accuracies_are_condensed_over_seeds(measures: Represented) -> None:
 def test_roles_without_tokens_have_no_share(tmp_path: Path) -> None:
     rows = signature_rows()
     rows.loc[rows["role"] == "start", "tokens"] = 0.0
-    measures = measures_of(tmp_path, {"signature": rows})
-    start = measures.signature["role"] == "start"
-    assert measures.signature.loc[start, ["share", "share_low"]].isna().all(axis=None)
-    assert measures.signature.loc[~start, "logit_drop"].notna().all()
+    table = measured(ATTRIBUTION, tmp_path, signature=rows).attributions()
+    start = table["role"] == "start"
+    assert table.loc[start, ["share", "share_low"]].isna().all(axis=None)
+    assert table.loc[~start, "logit_drop"].notna().all()
 
 
 def test_bounds_by_hand() -> None:
-    assert size(Found(0.1, 0.05, 0.2)) == (0.05, 0.2)
-    assert size(Found(-0.1, -0.2, -0.05)) == (0.05, 0.2)
-    assert size(Found(0.0, -0.3, 0.2)) == (0.0, 0.3)
-    assert apart(Found(3, 2, 4), Found(1, 0, 2)) == Found(2, 0, 4)
-    assert with_interval(Found(0.1, 0.05, 0.2), points) == "+10.0 (+5.0 to +20.0)"
-    assert with_interval(Found(0.1, np.nan, np.nan), points) == "+10.0"
-    assert with_interval(Found(np.nan, np.nan, np.nan), points) == MISSING
+    assert absolute(Estimate(0.1, 0.05, 0.2)) == (0.05, 0.2)
+    assert absolute(Estimate(-0.1, -0.2, -0.05)) == (0.05, 0.2)
+    assert absolute(Estimate(0.0, -0.3, 0.2)) == (0.0, 0.3)
+    assert apart(Estimate(3, 2, 4), Estimate(1, 0, 2)) == Estimate(2, 0, 4)
+    assert Estimate(0.1, 0.05, 0.2).write() == "+10.0 (+5.0 to +20.0)"
+    assert Estimate(0.1).write() == "+10.0" and Estimate().write() == MISSING
+    assert estimates.TOGETHER == TOGETHER
 
 
 # --- claims -----------------------------------------------------------------------------------
 
 
-def test_claims_hold_of_representations_like_the_papers(measures: Represented) -> None:
-    claims = list(representation_claims(measures, LLAMA))
-    assert {c.word for c in claims} == {"holds"}
-    assert [c.section for c in claims].count("Representations") == 10
-    assert sum(c.own for c in claims) == 2
-    assert all(bool(c.paper) != c.own for c in claims)
+def test_claims_hold_of_representations_like_the_papers(tmp_path: Path) -> None:
+    claims = claims_of(tmp_path)
+    assert {c.verdict for c in claims} == {"holds"}
+    assert [c.section for c in claims].count("Representations") == 10 and len(claims) == 16
+    assert sum(c.is_extension for c in claims) == 2
+    assert all(bool(c.paper) != c.is_extension for c in claims)
     first = claims[0].evidence
     assert "Stage-tuned 30.1\u00a0points, Mix-tuned 5.1\u00a0points" in first
     assert "by seed +25.0, +25.0, +25.0 points" in first
     assert "95 % interval +24.0 to +26.0." in first
     assert not any(f"(of {LLAMA})" in c.paper for c in claims)
-    others = list(representation_claims(measures, PYTHIA))
-    assert all(c.paper.endswith(f"(of {LLAMA})") for c in others[:10])
+    measures = measured(REPRESENTATIONS, tmp_path)
+    other = REPRESENTATIONS.read("m", measures.files, measures.settings, PYTHIA)
+    assert all(c.paper.endswith(f"(of {LLAMA})") for c in REPRESENTATIONS.judged(other))
 
 
 TURNED: dict[str, pd.DataFrame] = {
@@ -389,11 +370,11 @@ UNSURE: dict[str, pd.DataFrame] = {
 
 def test_claims_the_other_way_round_do_not_hold(tmp_path: Path) -> None:
     claims = claims_of(tmp_path, **TURNED)
-    assert {c.word for c in claims} == {"does not hold"}
+    assert {c.verdict for c in claims} == {"does not hold"}
 
 
 def test_claims_within_the_intervals_are_inconclusive(tmp_path: Path) -> None:
-    assert {c.word for c in claims_of(tmp_path, **UNSURE)} == {"inconclusive"}
+    assert {c.verdict for c in claims_of(tmp_path, **UNSURE)} == {"inconclusive"}
 
 
 def test_seeds_that_disagree_are_inconclusive(tmp_path: Path) -> None:
@@ -437,7 +418,8 @@ def test_patching_is_judged_behind_the_middle_layer(tmp_path: Path) -> None:
         0.0, -0.1, 0.1,
     ]  # fmt: skip
     claims = claims_of(tmp_path, patching=rows)
-    assert about(claims, "behind the middle one of the layers looked at (1)") == ["inconclusive"]
+    assert about(claims, "after the middle one of the patched layers") == ["inconclusive"]
+    assert "after layer 1" in claims[-1].evidence
     assert "0: 0.0, 1: 0.0, 2: +40.0" in claims[-1].evidence
     assert "gained: 0: +3.3, 1: +16.7, 2: +30.0" in claims[-1].evidence
 
@@ -479,11 +461,11 @@ def test_a_moment_without_bounds_leaves_none(tmp_path: Path) -> None:
     rows = gradient_rows()
     one = (rows["share"] == 1.0) & (rows["seed"] == TOGETHER) & (rows["phase"] == "mix")
     rows.loc[one, "low"] = np.nan
-    measures = measures_of(tmp_path, {"gradients": rows})
-    found = measures.trained("mix", "all", "matched - person")
-    together_ = together(found, "cosine")
-    assert together_.value == pytest.approx(0.2) and not together_.known
-    assert np.isnan(together_.high)
+    measures = measured(GRADIENTS, tmp_path, gradients=rows)
+    found = measures.over_training("mix", "all", "matched - person")
+    all_seeds = together(found, "cosine")
+    assert all_seeds.value == pytest.approx(0.2) and not all_seeds.known
+    assert np.isnan(all_seeds.high)
     assert found.loc[found["seed"] >= 0, ["low", "high"]].notna().all(axis=None)
 
 
@@ -497,94 +479,86 @@ def test_the_number_of_the_papers_text_is_of_bio_states(tmp_path: Path) -> None:
 
 
 def test_what_was_not_measured_is_said_so(tmp_path: Path) -> None:
-    claims = list(representation_claims(measures_of(tmp_path, {}), LLAMA))
-    assert {(c.word, c.evidence) for c in claims} == {("inconclusive", NOT_MEASURED)}
+    claims = claims_of(tmp_path, **{name: table.iloc[:0] for name, table in frames().items()})
+    assert {(c.verdict, c.evidence) for c in claims} == {("inconclusive", NOT_MEASURED)}
 
 
-# --- cautions ---------------------------------------------------------------------------------
+# --- caveats ----------------------------------------------------------------------------------
 
 
-def test_runs_like_the_papers_need_no_caution(measures: Represented) -> None:
-    for cautions in representations(STUDY, measures).cautions.values():
-        assert [c for c in cautions if "people" not in c] == []
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.name)
+def test_runs_like_the_papers_need_no_caveat(section: Section, tmp_path: Path) -> None:
+    caveats = caveats_of(section, measured(section, tmp_path))
+    assert [c for c in caveats if "people" not in c] == []
 
 
-def test_what_leaves_differences_no_room_is_told(tmp_path: Path) -> None:
-    low = measures_of(tmp_path / "low", frames(probes=probe_rows(levels={"stage": 0.1, "mix": 1})))
-    stage, mix, *_, _ = probe_cautions(low, {"representations": {"layers": [3, 7]}})
-    assert "Stage-tuned: the states of a question say little" in stage
-    assert "11.0\u00a0% off them, where the most frequent answer gives 10.0\u00a0%" in stage
-    assert "Mix-tuned: QA probes read 101.0" in mix
-    assert probe_cautions(low, {"representations": {"layers": [3, 7]}})[-1].endswith("at: 3, 7.")
-    few = measures_of(tmp_path / "few", frames(consistency=delta_rows().assign(people=12)))
-    assert any("over 12\u00a0people" in c for c in probe_cautions(few, STUDY))
+def test_what_leaves_differences_no_room_is_said(tmp_path: Path) -> None:
+    low = {"probes": probe_rows(levels={"stage": 0.1, "mix": 1})}
+    stage, mix, *_, layers = caveats_of(
+        REPRESENTATIONS, measured(REPRESENTATIONS, tmp_path / "low", [3, 7], **low)
+    )
+    assert "Stage-tuned: the states of a question hold little" in stage
+    assert "decode 11.0\u00a0%, where the most frequent answer gives 10.0\u00a0%" in stage
+    assert "Mix-tuned: QA probes decode 101.0" in mix
+    assert layers.endswith("patched: 3, 7.")
+    few = measured(REPRESENTATIONS, tmp_path, consistency=delta_rows().assign(people=12))
+    assert any("over 12\u00a0people" in c for c in caveats_of(REPRESENTATIONS, few))
 
 
-def test_what_speaks_against_the_other_measures_is_told(tmp_path: Path) -> None:
+def test_what_speaks_against_the_other_measures_is_said(tmp_path: Path) -> None:
     shares = {t: {**SHARE[t], "start": -0.4} for t in TUNINGS}
-    exchanged = signature_rows(shares)
-    exchanged.loc[exchanged["role"] == "other", "replaced"] = 20
+    attributed = signature_rows(shares)
+    attributed.loc[attributed["role"] == "other", "replaced"] = 20
     patched = patching_rows()
     patched.loc[patched["target"] == "bio", "unpatched"] = 0.3
     none = {t: dict.fromkeys(COSINE[t], 0.0) for t in TUNINGS}
-    odd = measures_of(
-        tmp_path,
-        frames(gradients=gradient_rows(none), signature=exchanged, patching=patched),
-    )
-    said = gradient_cautions(odd)
-    assert "Stage-tuned and Mix-tuned" in said[0] and "other people asked" in said[0]
+    alike = measured(GRADIENTS, tmp_path, gradients=gradient_rows(none))
+    said = caveats_of(GRADIENTS, alike)
+    assert "Stage-tuned and Mix-tuned" in said[0] and "other people" in said[0]
     assert "over 5\u00a0people" in said[-1]
-    start, short = signature_cautions(odd)
+    odd = measured(ATTRIBUTION, tmp_path, signature=attributed, patching=patched)
+    start, short, known, *_ = caveats_of(ATTRIBUTION, odd)
     assert "up to 40.0" in start
-    assert "all other wording, told (20 of 180)" in short
-    assert "Stage-tuned model continues only 30.0" in patching_cautions(odd)[0]
+    assert "all other wording, statements (20 of 180)" in short
+    assert "Stage-tuned model continues only 30.0" in known
 
 
 # --- figures, and what is missing -------------------------------------------------------------
 
-DRAWN = {
-    "probes": (draw_probes, PROBES_DATA),
-    "consistency": (draw_consistency, CONSISTENCY_DATA),
-    "gradients": (draw_gradients, GRADIENTS_DATA),
-    "signature": (draw_signature, SIGNATURE_DATA),
-    "patching": (draw_patching, PATCHING_DATA),
-}
+DRAWN: dict[str, tuple[Section, Figure]] = {f.name: (s, f) for s in SECTIONS for f in s.figures}
 
 
-def draw(measures: Represented, folder: Path, *names: str) -> dict[str, bytes]:
+def draw(folder: Path, *names: str, **replaced: pd.DataFrame) -> dict[str, bytes]:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # missing glyphs, layouts that collapse
         for name in names or DRAWN:
-            DRAWN[name][0](measures, folder / name)
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+            section, figure = DRAWN[name]
+            figure.save(measured(section, folder / "tables", **replaced), folder / name)
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
 
 
 def test_figures_of_many_layers_are_of_readable_size_and_hold_their_data(tmp_path: Path) -> None:
     seeds = (0,)
-    large = measures_of(
-        tmp_path / "tables",
-        {
-            "probes": probe_rows(layers=28, seeds=seeds),
-            "consistency": delta_rows(layers=28, seeds=seeds),
-            "gradients": gradient_rows(layers=28, seeds=seeds),
-            "signature": signature_rows(seeds=seeds),
-            "patching": patching_rows(layers=28, seeds=seeds),
-        },
+    draw(
+        tmp_path,
+        probes=probe_rows(layers=28, seeds=seeds),
+        consistency=delta_rows(layers=28, seeds=seeds),
+        gradients=gradient_rows(layers=28, seeds=seeds),
+        signature=signature_rows(seeds=seeds),
+        patching=patching_rows(layers=28, seeds=seeds),
     )
-    folder = tmp_path / "figures"
-    draw(large, folder)
-    for name, (_, schema) in DRAWN.items():
-        assert len(read_table(folder / f"{name}.parquet", schema))
-        height, width, _ = matplotlib.image.imread(folder / f"{name}.png").shape
+    assert set(DRAWN) == {"probes", "consistency", "gradients", "attribution", "patching"}
+    for name, (_, figure) in DRAWN.items():
+        assert len(read_table(tmp_path / f"{name}.parquet", dict(figure.schema)))
+        height, width, _ = matplotlib.image.imread(tmp_path / f"{name}.png").shape
         assert width == round(WIDTH * DOTS_PER_INCH)
-        assert 0.3 < height / width < 1.65
-    deltas = read_table(folder / "consistency.parquet", CONSISTENCY_DATA)
-    assert set(deltas["tuning"]) == {"stage", "mix"}
-    assert set(read_table(folder / "patching.parquet")["source_fact"]) == {"same", "other"}
+        assert 0.3 < height / width < 2.1
+    assert set(read_table(tmp_path / "consistency.parquet")["tuning"]) == {"stage", "mix"}
+    assert set(read_table(tmp_path / "patching.parquet")["source_fact"]) == {"same", "other"}
 
 
-def test_a_figure_is_the_same_bytes_twice(measures: Represented, tmp_path: Path) -> None:
-    one, two = (draw(measures, tmp_path / name, "consistency") for name in ("one", "two"))
+def test_a_figure_is_the_same_bytes_twice(tmp_path: Path) -> None:
+    one, two = (draw(tmp_path / name, "consistency") for name in ("one", "two"))
     assert one == two and len(one) == 3
 
 
@@ -602,35 +576,40 @@ SPARSE = {
         n: t.assign(**{c: np.nan for c in t if SCHEMAS[n][c] == "float64" and c != "share"})
         for n, t in frames().items()
         if n != "signature"
-    },
+    }
+    | {"signature": signature_rows().iloc[:0]},
 }
 
 
 @pytest.mark.parametrize("tables", SPARSE.values(), ids=SPARSE)
 def test_missing_rows_are_shown_as_missing(tables: dict[str, pd.DataFrame], tmp_path: Path) -> None:
-    measures = measures_of(tmp_path, tables)
-    shown = representations(STUDY, measures)
-    claims = list(representation_claims(measures, LLAMA))
-    text = str([dataclasses.asdict(shown), claims, texts(measures)])
-    assert not re.search(r"\bnan\b|\binf\b", text)
+    claims = claims_of(tmp_path, **tables)
+    text = [str(claims)]
+    for section in SECTIONS:
+        measures = measured(section, tmp_path, **tables)
+        shown = [part.view(measures) for part in section.body if isinstance(part, Table)]
+        alternatives = [f.alt(measures) for f in section.figures if callable(f.alt)]
+        text.append(str([shown, alternatives, caveats_of(section, measures)]))
+    assert not re.search(r"\bnan\b|\binf\b", str(text))
     if tables is not SPARSE["one seed"]:
         compared = [claim for claim in claims if "in S than" not in claim.text]
-        assert {claim.word for claim in compared} == {"inconclusive"}
+        assert {claim.verdict for claim in compared} == {"inconclusive"}
 
 
 def test_figures_of_missing_rows_are_drawn(tmp_path: Path) -> None:
-    for case, names in (("no rows", tuple(DRAWN)), ("one tuning", ("gradients", "signature"))):
-        measures = measures_of(tmp_path / case, SPARSE[case])
-        assert len(draw(measures, tmp_path / case / "figures", *names)) == 3 * len(names)
+    for case, names in (("no rows", tuple(DRAWN)), ("one tuning", ("gradients", "attribution"))):
+        assert len(draw(tmp_path / case, *names, **SPARSE[case])) == 3 * len(names)
 
 
 def test_every_role_has_a_label() -> None:
-    assert set(SIGNATURE_LABELS) == {*ROLES, OTHER_RELATION}
+    assert set(ROLE_LABELS) == {*ROLES, OTHER_RELATION}
 
 
-def test_what_stands_for_figures_says_what_they_show(measures: Represented) -> None:
-    said: dict[str, Any] = texts(measures)
-    assert set(said) == set(DRAWN)
+def test_what_stands_for_figures_says_what_they_show(tmp_path: Path) -> None:
+    said = {}
+    for name, (section, figure) in DRAWN.items():
+        assert callable(figure.alt)
+        said[name] = figure.alt(measured(section, tmp_path))
     assert "Δrep, BIO long, Stage-tuned: +30.0" in said["consistency"]
-    assert "Mix-tuned 50.0 and 30.0 %" in said["signature"]
+    assert "Mix-tuned 50.0 and 30.0 %" in said["attribution"]
     assert "Stage-tuned +20.0 points" in said["patching"]

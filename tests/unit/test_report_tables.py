@@ -18,7 +18,6 @@ from factrecall.data.tables import make_bio, make_qa
 from factrecall.data.templates import load_templates
 from factrecall.evaluation.exact_match import PER_EXAMPLE, SUMMARY
 from factrecall.experiments.circuits.continuity_figure import SweepFiles
-from factrecall.experiments.representations.measures import RepresentationFiles
 from factrecall.experiments.shared_parameters.top_tensors import read_gatherings
 from factrecall.report.deviations import CONDITIONS, deviations
 from factrecall.report.figures import draw_figures
@@ -88,9 +87,7 @@ class Synthetic:
                 heads=self.tables.heads,
                 sweep=self.sweep,
                 case=model.case,
-                representations=RepresentationFiles(
-                    *(getattr(self.tables, name) for name in RepresentationFiles._fields)
-                ),
+                representations=vars(self.tables),
                 histories=self.histories,
                 out=model.figures,
                 published_model=said,

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from factrecall.experiments.ablation.report import SECTION as ABLATION
-from factrecall.experiments.attribution.figures import draw_patching, draw_signature
+from factrecall.experiments.attribution.report import SECTION as ATTRIBUTION
 from factrecall.experiments.case_study.data import CaseFiles, read_case
 from factrecall.experiments.case_study.figures import draw_case, draw_looks
 from factrecall.experiments.circuits.continuity_figure import SweepFiles, draw_continuity
 from factrecall.experiments.circuits.figures import draw_circuits, draw_heads
 from factrecall.experiments.circuits.measures import MLP, read_circuits
-from factrecall.experiments.gradient_similarity.figures import draw_gradients
+from factrecall.experiments.gradient_similarity.report import SECTION as GRADIENTS
 from factrecall.experiments.grafting.figures import draw_grafting, draw_grafting_size
 from factrecall.experiments.grafting.overlap_figure import draw_grafting_overlap
 from factrecall.experiments.recall.figures import draw_recall, draw_recall_by_relation
 from factrecall.experiments.recall.loss_figure import draw_loss
-from factrecall.experiments.representations.figures import draw_consistency, draw_probes
-from factrecall.experiments.representations.measures import RepresentationFiles, read_represented
+from factrecall.experiments.representations.report import SECTION as REPRESENTATIONS
 from factrecall.experiments.shared_parameters.figures import draw_shared, draw_shared_places
 from factrecall.report.measures import read_measures
 from factrecall.report.summaries import read_recall
@@ -40,7 +39,7 @@ def draw_figures(
     heads: Path,
     sweep: SweepFiles,
     case: CaseFiles,
-    representations: RepresentationFiles,
+    representations: Mapping[str, Path],
     histories: Iterable[tuple[str, int, Path]],
     out: Path,
     published_model: str | None = None,
@@ -59,8 +58,8 @@ def draw_figures(
         The interventions whose continuity is shown.
     case : CaseFiles
         The model's attention case study.
-    representations : RepresentationFiles
-        The study's tables on representations.
+    representations : mapping of str to Path
+        The study's tables on representations, by name.
     histories : iterable of (tuning, seed, Path)
         The model's training histories.
     out : Path
@@ -100,9 +99,5 @@ def draw_figures(
     studied = read_case(case)
     draw_case(studied, out / "case")
     draw_looks(studied, out / "looks")
-    represented = read_represented(representations._asdict(), model)
-    draw_probes(represented, out / "probes")
-    draw_consistency(represented, out / "consistency")
-    draw_gradients(represented, out / "gradients")
-    draw_signature(represented, out / "signature")
-    draw_patching(represented, out / "patching")
+    for section in (REPRESENTATIONS, GRADIENTS, ATTRIBUTION):
+        section.draw(section.read(model, representations, {}, published_model), out)

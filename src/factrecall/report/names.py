@@ -19,7 +19,7 @@ FIGURES = (
     "probes",
     "consistency",
     "gradients",
-    "signature",
+    "attribution",
     "patching",
 )
 SUFFIXES = (".png", ".svg", ".parquet")

@@ -32,7 +32,6 @@ PARTIALS = (
     "grafting.html.j2",
     "circuits.html.j2",
     "case.html.j2",
-    "representations.html.j2",
 )
 """Parts of the page's template. Named here, they count when it is asked what code a report is."""
 

@@ -10,18 +10,18 @@ from typing import Any
 import pandas as pd
 
 from factrecall.experiments.ablation.report import SECTION as ABLATION
+from factrecall.experiments.attribution.report import SECTION as ATTRIBUTION
 from factrecall.experiments.case_study.claims import case_claims
 from factrecall.experiments.case_study.data import CaseFiles, read_case
 from factrecall.experiments.circuits.claims import circuit_claims
 from factrecall.experiments.circuits.measures import read_circuits
 from factrecall.experiments.circuits.section import Circuits, alternatives, circuits
+from factrecall.experiments.gradient_similarity.report import SECTION as GRADIENTS
 from factrecall.experiments.recall.caveats import cautions
 from factrecall.experiments.recall.figures import RELATION_DATA
 from factrecall.experiments.recall.loss_figure import LOSS_DATA
 from factrecall.experiments.recall.verdict import Verdict, judge
-from factrecall.experiments.representations.claims import representation_claims
-from factrecall.experiments.representations.measures import read_represented
-from factrecall.experiments.representations.section import Representations, representations, texts
+from factrecall.experiments.representations.report import SECTION as REPRESENTATIONS
 from factrecall.experiments.shared_parameters.top_tensors import Gathering, read_gatherings
 from factrecall.report import tables
 from factrecall.report.claim import Claim
@@ -82,7 +82,7 @@ class Shown:
     traced: tables.View | None
     shared: Parameters
     circuits: Circuits
-    represented: Representations
+    represented: list[ShownSection]
     ablation: ShownSection
 
 
@@ -104,7 +104,11 @@ def show(
         recovery=study["grafting"]["target_recovery"],
     )
     nodes, case = read_circuits(vars(table_files), files.name), read_case(files.case)
-    represented = read_represented(vars(table_files), files.name)
+    layers = {"layers": study["representations"]["layers"]}
+    represented = [
+        (section, section.read(files.name, vars(table_files), layers, paper))
+        for section in (REPRESENTATIONS, GRADIENTS, ATTRIBUTION)
+    ]
     rng = generator(study["seed"], "report", "looks", files.name)
     ablation = ABLATION.read(files.name, vars(table_files), {}, paper)
     further: list[Claim | Judged] = [
@@ -116,7 +120,7 @@ def show(
             rng,
             chosen=study["circuits"]["case"]["layer"] is None,
         ),
-        *representation_claims(represented, paper),
+        *(claim for section, m in represented for claim in section.judged(m)),
     ]
     return Shown(
         name=files.name,
@@ -130,12 +134,10 @@ def show(
         sources=sorted(
             {row.source for row in PUBLISHED if row.model == paper and not row.relation}
         ),
-        images=_images(
-            files.figures, measures, {**alternatives(nodes, case), **texts(represented)}
-        ),
+        images=_images(files.figures, measures, alternatives(nodes, case)),
         shared=parameters(study, measures, further, paper),
         circuits=circuits(study, nodes, measures, case, paper),
-        represented=representations(study, represented),
+        represented=[show_section(s, m, files.figures, study) for s, m in represented],
         traced=traced,
         ablation=show_section(ABLATION, ablation, files.figures, study),
     )

@@ -66,7 +66,6 @@ def draw_figures(
     """
     from factrecall.experiments.case_study.data import CaseFiles
     from factrecall.experiments.circuits.continuity_figure import SweepFiles
-    from factrecall.experiments.representations.measures import RepresentationFiles
     from factrecall.report import figures
     from factrecall.vocabulary import TUNINGS
 
@@ -85,9 +84,7 @@ def draw_figures(
         **{name: tables / f"{file}.parquet" for name, file in names.items()},
         sweep=SweepFiles(shown, *(sweep.with_name(sweep.name + s) for s in _SWEEP)),
         case=CaseFiles.of(results / "case" / model),
-        representations=RepresentationFiles(
-            *(tables / f"{name}.parquet" for name in RepresentationFiles._fields)
-        ),
+        representations={name: tables / f"{name}.parquet" for name in _REPRESENTATIONS},
         histories=[
             (tuning, seed, results / f"models/{model}/{tuning}/seed{seed}.history.parquet")
             for tuning in TUNINGS
@@ -99,6 +96,7 @@ def draw_figures(
 
 
 _SWEEP = (".parquet", ".questions.parquet")
+_REPRESENTATIONS = ("probes", "consistency", "gradients", "signature", "patching")
 
 
 @stage(

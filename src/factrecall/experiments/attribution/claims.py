@@ -1,92 +1,93 @@
-"""What the revised abstract says of what facts are read from, and our check by patching."""
+"""The revised abstract's claims on what answers depend on, and our check by patching."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from factrecall.experiments.representations.measures import (
-    RESTORED,
+from factrecall.experiments.common.estimates import (
+    MINUS,
     SPLIT,
-    Found,
-    Represented,
+    TOGETHER,
+    Estimate,
     chosen,
-    minus,
     single,
     together,
 )
-from factrecall.report.claim import (
-    NAMES,
-    NOT_MEASURED,
-    Claim,
-    Interval,
-    Section,
-    listed,
-    with_sign,
-    word,
-)
+from factrecall.report.claims import NAMES, Claim, Quantity, listed, minus, with_sign
+from factrecall.report.section import Source
 from factrecall.report.tables import points
 from factrecall.vocabulary import COMPARED
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 ANCHORS = ("subject", "relation")
-"""What mixed training is said to read a fact off."""
+"""The parts that mixed training is said to anchor facts to."""
 
 CONTEXT = ("attribute", "other")
-"""What else a biography has: attributes told before, and all other wording."""
+"""What else a biography has: attributes stated before, and all other wording."""
 
 ABSTRACT = "so in the abstract of version 2; no number"
 
-_SECTION: Section = "What facts are read from"
+RESTORED = "same - other"
+"""The source whose gain is what a fact's own state restores beyond another person's."""
 
-_MINUS = "\N{MINUS SIGN}"
+ROLES = {
+    "subject": "name, pronouns",
+    "relation": "wording of\nthe relation",
+    "another relation": "… of\nanother relation",
+    "attribute": "attributes\nstated before",
+    "other": "all other wording",
+    "start": "start token",
+}
+"""Roles in the order in which they are shown; the third is a counterfactual only."""
 
-
-def reading_claims(measures: Represented) -> Iterator[Claim]:
-    """Yield the claims on attribution and patching.
-
-    Parameters
-    ----------
-    measures : Represented
-        Of one model.
-    """
-    yield _read(
-        measures,
-        ANCHORS,
-        "Mix-tuned models read a fact that is told off its subject and relation: these have a "
-        "larger share of the attribution than in Stage-tuned ones.",
-        1,
-    )
-    yield _read(
-        measures,
-        CONTEXT,
-        "Stage-tuned models read it off the whole context: attributes told before and all other "
-        "wording have a larger share than in Mix-tuned ones.",
-        -1,
-    )
-    yield _patched(measures)
+MOSTLY = 0.5
+START = 0.2
+"""The share of attribution from which the start token, which holds no fact, is worth a word."""
 
 
-def _read(measures: Represented, roles: tuple[str, ...], text: str, sign: int) -> Claim:
-    rows = chosen(measures.signature, format="bio", relation="all", split=SPLIT)
-    sides = {t: _summed(chosen(rows, tuning=t), roles) for t in COMPARED}
-    found = minus(*(single(sides[t], "share") for t in ("mix", "stage")))
-    difference = together(_summed(chosen(rows, tuning="mix - stage"), roles), "share")
-    said = NOT_MEASURED
-    interval: Interval | None = None
-    if found:
-        shares = {t: with_sign(together(sides[t], "share").value) for t in COMPARED[::-1]}
-        each = ", ".join(f"{NAMES[t]} {share.replace('-', _MINUS)}" for t, share in shares.items())
-        said = f"Facts out: {each}; difference by seed {listed(found, points)} points."
-    if difference.known:
-        low, high = difference.low, difference.high
-        interval = (low, high) if sign > 0 else (-high, -low)
-        said += (
-            f" 95 % interval {points(low)} to {points(high)}, a rough one: the bounds of the roles "
-            "added up."
-        )
-    margins = {seed: sign * value for seed, value in found.items()}
-    return Claim(_SECTION, text, False, word(margins, interval), said, ABSTRACT)
+class Attributions(Source):
+    """One model's attributions and patches."""
+
+    def attributions(self, **keys: Any) -> pd.DataFrame:
+        """Return the attributions of facts out over all relations; no tokens have no share."""
+        rows = chosen(self.rows("signature"), relation="all", split=SPLIT, **keys)
+        there = rows["tokens"] > 0
+        shares = ("share", "share_low", "share_high")
+        return rows.assign(**{column: rows[column].where(there) for column in shares})
+
+    def drawn(self) -> pd.DataFrame:
+        """Return the attributions of both tunings."""
+        rows = self.attributions()
+        return rows[rows["tuning"].isin(COMPARED)]
+
+    def patches(self, **keys: Any) -> pd.DataFrame:
+        """Return the patches of facts out."""
+        return chosen(self.rows("patching"), split=SPLIT, **keys)
+
+    def gains(self) -> pd.DataFrame:
+        """Return the gains of both tunings, all seeds together."""
+        rows = self.patches(seed=TOGETHER)
+        return rows[rows["tuning"].isin(COMPARED) & (rows["source_fact"] != RESTORED)]
+
+    @property
+    def middle(self) -> int | None:
+        """The middle one of the patched layers, the lower of two; None if none was patched."""
+        layers = sorted({int(layer) for layer in self.rows("patching")["layer"]})
+        return layers[(len(layers) - 1) // 2] if layers else None
+
+    def restored(self) -> pd.DataFrame:
+        """Return what statements restore of questions, after the middle layer, at the last token.
+
+        It is the gain beyond another person's state.
+        """
+        return self.at_last_token(source_fact=RESTORED, layer=self.middle)
+
+    def at_last_token(self, **keys: Any) -> pd.DataFrame:
+        """Return the patches of questions with the states of statements at the last token."""
+        return self.patches(source="bio", target="qa", position="last", **keys)
 
 
 def _summed(rows: pd.DataFrame, roles: tuple[str, ...]) -> pd.DataFrame:
@@ -96,49 +97,109 @@ def _summed(rows: pd.DataFrame, roles: tuple[str, ...]) -> pd.DataFrame:
     return rows.groupby("seed", as_index=False)[columns].sum(min_count=len(roles))
 
 
-def _patched(measures: Represented) -> Claim:
+def _depends(roles: tuple[str, ...], sign: int, m: Attributions) -> Quantity:
+    """Compare the share of some parts in Mix-tuned and Stage-tuned models."""
+    rows = m.attributions(format="bio")
+    sides = {t: _summed(chosen(rows, tuning=t), roles) for t in COMPARED[::-1]}
+    found = minus(*(single(side, "share") for side in sides.values()))
+    difference = together(_summed(chosen(rows, tuning="mix - stage"), roles), "share")
+    shares = {t: with_sign(together(side, "share").value) for t, side in sides.items()}
+    each = ", ".join(f"{NAMES[t]} {share.replace('-', MINUS)}" for t, share in shares.items())
+    said = f"Facts out: {each}; difference by seed {listed(found, points)} points."
+    interval = difference.interval
+    if interval:
+        said += difference.sentence()[:-1] + ", a rough one: the bounds of the roles added up."
+        interval = interval if sign > 0 else (-interval[1], -interval[0])
+    return Quantity({seed: sign * value for seed, value in found.items()}, said, interval)
+
+
+def _restores(m: Attributions) -> Quantity:
     """Judge two gains at once: another's state may do harm, and nothing is above harm."""
-    rows = chosen(
-        measures.patching, source="bio", target="qa", position="last", split=SPLIT, tuning="stage"
-    )
-    judged = rows[rows["layer"] == measures.middle] if measures.middle is not None else rows[:0]
-    own, beyond = (
-        single(chosen(judged, source_fact=donor), "gain") for donor in ("same", RESTORED)
-    )
+    judged = m.at_last_token(tuning="stage", layer=m.middle)
+    own, beyond = (single(judged, "gain", source_fact=f) for f in ("same", RESTORED))
     margins = {seed: min(own[seed], beyond[seed]) for seed in own if seed in beyond}
-    gains = [together(chosen(judged, source_fact=donor), "gain") for donor in ("same", RESTORED)]
-    interval: Interval | None = None
+    gains = [together(judged, "gain", source_fact=f) for f in ("same", RESTORED)]
+    interval = None
     if all(gain.known for gain in gains):
         interval = (min(gain.low for gain in gains), min(gain.high for gain in gains))
-    said = NOT_MEASURED
-    if margins:
-        said = (
-            "Facts out, gained by the fact's own state, points by seed "
-            f"{listed(own, points)}{_between(gains[0])}; what this is above another's, by seed "
-            f"{listed(beyond, points)}{_between(gains[1])}. By layer, all seeds, gained: "
-            f"{_by_layer(chosen(rows, source_fact='same'))}; above another's: "
-            f"{_by_layer(chosen(rows, source_fact=RESTORED))}."
-        )
-    where = "" if measures.middle is None else f" ({measures.middle})"
-    return Claim(
-        _SECTION,
-        "Stage-tuned models know what they do not recall: put behind the middle one of the layers "
-        f"looked at{where} at the last token of the question, the state of the same fact told "
-        "makes them answer rightly more often than no patch does, and than the state of another "
-        "person's fact.",
-        True,
-        word(margins, interval),
-        said,
-        "",
+    rows = m.at_last_token(tuning="stage", seed=TOGETHER).sort_values("layer")
+    layers = (
+        ", ".join(f"{row.layer}: {points(float(str(row.gain)))}"
+                  for row in chosen(rows, source_fact=f).itertuples())
+        for f in ("same", RESTORED)
+    )  # fmt: skip
+    return Quantity(
+        margins,
+        f"Facts out, after layer {m.middle}, gained by the fact's own state, points by seed "
+        f"{listed(own, points)}{_between(gains[0])}; what this is above another's, by seed "
+        f"{listed(beyond, points)}{_between(gains[1])}. By layer, all seeds, gained: "
+        f"{next(layers)}; above another's: {next(layers)}.",
+        interval,
     )
 
 
-def _between(found: Found) -> str:
-    if not found.known:
-        return ""
-    return f"; 95 % interval {points(found.low)} to {points(found.high)}"
+def _between(found: Estimate) -> str:
+    return f";{found.sentence()[:-1]}" if found.known else ""
 
 
-def _by_layer(rows: pd.DataFrame) -> str:
-    rows = rows[rows["seed"] < 0].sort_values("layer")
-    return ", ".join(f"{row.layer}: {points(float(str(row.gain)))}" for row in rows.itertuples())
+CLAIMS = (
+    Claim(
+        "Mix-tuned models rely on a statement's subject and relation: these have a larger share "
+        "of the attribution than in Stage-tuned ones.",
+        partial(_depends, ANCHORS, 1),
+        ABSTRACT,
+    ),
+    Claim(
+        "Stage-tuned models rely on the whole context of a statement: attributes stated before and "
+        "all other wording have a larger share than in Mix-tuned ones.",
+        partial(_depends, CONTEXT, -1),
+        ABSTRACT,
+    ),
+    Claim(
+        "Stage-tuned models know what they do not recall: patched after the middle one of the "
+        "patched layers at the last token of the question, the state of the fact's statement makes "
+        "them answer rightly more often than no patch does, and than the state of another person's "
+        "fact.",
+        _restores,
+        is_extension=True,
+    ),
+)
+
+
+def start_token(m: Attributions) -> str | None:
+    """Say how much is attributed to the start token."""
+    share = chosen(m.drawn(), role="start", seed=TOGETHER)["share"].abs().max()
+    if not share > START:
+        return None
+    return (
+        "The start token, which holds nothing of the fact, has up to "
+        f"{with_sign(float(share))} of the attribution: that part says nothing of the prompt."
+    )
+
+
+def few_replaced(m: Attributions) -> str | None:
+    """Say which parts could be replaced in few facts."""
+    rows = chosen(m.drawn(), seed=TOGETHER)
+    part = rows["replaced"] / rows["facts"].where(rows["facts"] > 0)
+    short = rows[(part < MOSTLY) & rows["logit_drop"].notna()].drop_duplicates(["format", "role"])
+    each = "; ".join(
+        f"{ROLES[row.role]}, {'statements' if row.format == 'bio' else 'questions'} "
+        f"({row.replaced} of {row.facts})"
+        for row in short.itertuples()
+    )
+    each = each.replace("\n", " ")
+    return (
+        f"Some parts could be replaced in fewer than half of the facts: {each}." if each else None
+    )
+
+
+def few_statements_known(m: Attributions) -> list[str]:
+    """Say where a model does not know the statements whose states are patched."""
+    rows = m.patches(seed=TOGETHER, target="bio", source_fact="same")
+    means = {t: chosen(rows, tuning=t)["unpatched"].mean() for t in COMPARED}
+    return [
+        f"The {NAMES[t]} model continues only {with_sign(float(mean))} of these biographies "
+        "rightly. The states of statements that it does not know cannot restore answers."
+        for t, mean in means.items()
+        if mean < MOSTLY
+    ]
