@@ -96,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
         "shape": dict(bench.scale.shape),
     }
     found = []
-    with precision("high"):  # as `cli.common.device_of` has it
+    with precision("high"):  # as `workflow.execution.device_of` has it
         for row in measure(bench, wanted.parts or list(PARTS), wanted.minutes):
             print(" ".join(row.cells()), flush=True)
             found.append(row)

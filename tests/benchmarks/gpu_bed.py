@@ -154,7 +154,7 @@ class Bench:
 
     @property
     def asks(self) -> str:
-        """What models are asked in: as `cli.common.device_of` has it."""
+        """What models are asked in: as `workflow.execution.device_of` has it."""
         return "tf32" if self.device.type == "cuda" else "float32"
 
     def peak(self, part: str, what: str = "", predicted: float | None = None) -> Iterator[Found]:

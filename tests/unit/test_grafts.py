@@ -13,6 +13,7 @@ import torch
 
 from factrecall.data.files import QA_COLUMNS
 from factrecall.experiments.common.model_pair import open_pair
+from factrecall.experiments.grafting.compute import graft_outcomes
 from factrecall.experiments.grafting.grafter import (
     GRAFTING,
     OUTCOMES,
@@ -290,7 +291,7 @@ def test_the_smallest_mask_that_recovers_enough_is_chosen(tmp_path: Path) -> Non
     for least, alpha in ((0.9, 0.2), (0.5, 0.1), (0.95, 0.3), (1.1, None)):
         table = recovered(True, 1.0)
         write_table(done.table, table.assign(chosen=smallest(table, least)), OUTCOMES)
-        joined = done.outcomes()
+        joined = graft_outcomes(done)
         chosen = joined[joined["chosen"]]
         assert chosen["alpha"].tolist() == ([alpha, alpha] if alpha else [])
         assert set(chosen["method"]) <= {"fitted"}

@@ -44,7 +44,7 @@ class JobContext:
 
     @property
     def precision(self) -> str:
-        """Precision of evaluations on a GPU (`cli.common.device_of`); a CPU has float32 only."""
+        """Precision of evaluations on a GPU (`execution.device_of`); a CPU has float32."""
         return "float32" if self.study.training.precision == "float32" else "tf32"
 
     def people(self, individuals: int | None) -> float:

@@ -47,7 +47,7 @@ class DamagedFile(FactRecallError):
     """A file of the study, or a model folder, that is there but not what was once written.
 
     A job of the workflow moves it aside, so that the next run makes it anew (see
-    `factrecall.cli.common.moved_aside`). A file that the machine merely failed to read is none.
+    `factrecall.cli`). A file that the machine merely failed to read is none.
 
     Parameters
     ----------

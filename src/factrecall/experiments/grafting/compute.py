@@ -66,7 +66,7 @@ def fitted_masks(masks: Masks) -> dict[str, ParameterSet]:
     return {repr(alpha): mask for (alpha, method), mask in masks.items() if method not in UNFITTED}
 
 
-def recovered(graft: Graft) -> pd.DataFrame:
+def graft_outcomes(graft: Graft) -> pd.DataFrame:
     """Return what masks with S and without recover; columns ``GRAFTING``."""
     allowed = read_table(graft.table, OUTCOMES)
     without = read_table(graft.without, RECOVERED)

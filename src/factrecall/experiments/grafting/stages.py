@@ -234,11 +234,11 @@ def summarise_grafting(job: Job, *, grafts: list[Graft], out: Output, checks: Ou
     """
     import pandas as pd
 
-    from factrecall.experiments.grafting.compute import recovered
+    from factrecall.experiments.grafting.compute import graft_outcomes
     from factrecall.experiments.grafting.grafter import GRAFTING
     from factrecall.experiments.grafting.mask_checks import CHECK, CHECKS, overlaps
 
-    job.write(out, pd.concat(recovered(graft) for graft in grafts), GRAFTING)
+    job.write(out, pd.concat(graft_outcomes(graft) for graft in grafts), GRAFTING)
     found = [job.read(g.checks, CHECK).assign(**g.labels) for g in grafts]
     groups: dict[tuple[str, str, str], dict[int, Path]] = {}
     for g in grafts:
