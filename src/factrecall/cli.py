@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """A full or read-only disk may show wherever a command writes, and is never its defect."""
 
-FORMER: dict[str, str] = {}
+FORMER = {
+    "study-case": "attention-case-study",
+    "compare-gradients": "gradient-similarity",
+    "represent": "capture",
+}
 """Former names of commands, and what they are called now."""
 
 PLAIN: dict[str, tuple[Callable[[str], Any], str]] = {

@@ -24,7 +24,7 @@ WILDCARDS = {
     "seed": "seed of the fine-tuning: the order of its examples",
     "split": "whose questions masks are fitted to: people in or out of distribution",
     "kind": "kind of nodes",
-    "by": "what nodes are ranked by: shared parameters, or what they are compared with",
+    "ranking": "what nodes are ranked by: shared parameters, or what they are compared with",
 }
 """What tells the jobs of a stage apart."""
 
@@ -111,8 +111,8 @@ def kinds_of(study: Study) -> list[NodeKind]:
 def interventions(study: Study) -> list[Wildcards]:
     """Return the training histories, with each kind of nodes and what nodes are ranked by."""
     return [
-        {**run, "kind": kind, "by": by}
+        {**run, "kind": kind, "ranking": ranking}
         for run in histories(study)
         for kind in kinds_of(study)
-        for by in RANKINGS
+        for ranking in RANKINGS
     ]

@@ -57,7 +57,7 @@ def benchmark(results: Path, job: StageJob) -> Path:
         return folder.with_suffix(".tsv")
     name = job.model
     if job.tuning:
-        parts = [f"{job.tuning}-seed{job.seed}", job.split, job.kind, job.by]
+        parts = [f"{job.tuning}-seed{job.seed}", job.split, job.kind, job.ranking]
         name = f"{job.model}/{'-'.join(filter(None, parts))}"
     return folder / f"{name}.tsv"
 

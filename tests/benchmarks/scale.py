@@ -144,7 +144,7 @@ def _run(small: bool, folder: Path) -> None:
             write_trace(paths[-1], trace, settings, {})
             made += influences.seconds
             del trace, influences
-    files = {name: folder / name for name in ("out", "curve", "places")}
+    files = {name: folder / name for name in ("out", "overlap_curve", "locations")}
     with step("select"):
         select_shared(Job(), k=k, influence="absolute", traces=paths, **files)
     found = {name: len(members) for name, members in read_sets(files["out"], space).items()}

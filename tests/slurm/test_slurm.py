@@ -21,8 +21,8 @@ from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import write_study
 
 GPU_RULES = (
-    *("pretrain", "fine_tune", "recall", "ablate", "graft", "intervene", "study_case"),
-    *("represent", "probe", "compare_gradients"),
+    *("pretrain", "fine_tune", "recall", "ablate", "graft", "intervene", "attention_case_study"),
+    *("capture", "probe", "gradient_similarity"),
 )
 VOLATILE = ("logs", "benchmarks", "claims", "studies", "figures")
 
@@ -174,7 +174,7 @@ def test_light_rules_stay_here(story: Story) -> None:
         "graft",
         "graft_without_shared",
         "intervene",
-        "study_case",
-        "states_probe_represent",
-        "compare_gradients",
+        "attention_case_study",
+        "states_capture_probe",
+        "gradient_similarity",
     }

@@ -11,7 +11,7 @@ import torch
 from factrecall.experiments.case_study.attention_head import eager_attention, run_head
 from factrecall.experiments.case_study.compute import choose_fact
 from factrecall.experiments.case_study.settings import CaseStudySettings
-from factrecall.experiments.case_study.stages import GraftedFiles, study_case
+from factrecall.experiments.case_study.stages import GraftedFiles, attention_case_study
 from factrecall.experiments.case_study.tables import (
     ATTENTION,
     CASE,
@@ -44,7 +44,7 @@ def study(folder: Path, case: CaseStudySettings) -> dict[str, pd.DataFrame]:
         GraftedFiles(t, *(folder / f"{t}{part}" for part in ("", ".sets", ".masks", ".outcomes")))
         for t in ("mix", "stage")
     ]
-    study_case(
+    attention_case_study(
         Job(CPU), case=case, individuals=PEOPLE, max_eval_tokens=512, study_seed=7,
         base=folder / "base", grafted=grafted, bio=folder / "bio.parquet",
         qa=folder / "qa.parquet", **paths,

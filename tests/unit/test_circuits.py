@@ -95,7 +95,7 @@ def run(
     }
     intervene(
         Job(CPU, state=folder / "state", checkpoint_interval_s=checkpoint_interval_s),
-        kind=kind, by=by, size=size, steps=steps, random_orders=int(by == "baseline"),
+        kind=kind, ranking=by, size=size, steps=steps, random_orders=int(by == "baseline"),
         individuals=individuals, grafted_individuals=PEOPLE, max_eval_tokens=512, study_seed=7,
         base=folder / "base", tuned=folder / "mix", seed=0,
         sets=folder / "mix.sets" if by == "shared" else None, masks=folder / "mix.masks",
@@ -187,7 +187,7 @@ def test_the_tables_of_a_study(folder: Path) -> None:
     steps = found["out"]
     assert set(steps["kind"]) == {"attention", "unit", "column"}
     assert (steps["completeness"] == steps["accuracy"] / steps["kind"].map(whole)).all()
-    asked = {(d.kind, d.by): read_table(d.steps, STEPS) for d in done}
+    asked = {(d.kind, d.ranking): read_table(d.steps, STEPS) for d in done}
     assert len(steps) == sum(map(len, asked.values()))
     sums = found["by_relation"].groupby([*tables.KEYS, "step"], sort=False)[["correct", "n"]].sum()
     total = steps.set_index([*tables.KEYS, "step"])["accuracy"]

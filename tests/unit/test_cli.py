@@ -63,6 +63,16 @@ def test_every_stage_has_a_command_and_every_command_its_help() -> None:
         assert all(option.help for option in parser._actions)
 
 
+@pytest.mark.parametrize(("former", "now"), cli.FORMER.items())
+def test_a_former_command_is_refused_with_its_new_name(
+    former: str, now: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([former, "--study", "x"]) == 2
+    said = capsys.readouterr().err
+    assert f"command {former}" in said and now in said
+    assert former not in STAGES and now in STAGES
+
+
 def test_validate_names_each_valid_study(
     workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -165,12 +165,12 @@ def test_examples_and_traced_ones_are_counted(paper: Study) -> None:
 
 
 def test_sweeps_evaluate_all_steps_or_where_the_curve_bends(paper: Study) -> None:
-    column = StageJob("intervene", "llama-3.2-3b", "mix", 0, kind="column", by="baseline")
+    column = StageJob("intervene", "llama-3.2-3b", "mix", 0, kind="column", ranking="baseline")
     steps, share, orders = evaluated_steps(context(paper, column))
     forward = -(-401_408 // 8192) + 1  # fewer than adaptive steps would be
     assert orders == 4 and 4 * 2 * forward < steps < 4 * (forward + 200) and share > 0.9
     laptop = read_study(ROOT / "config.yaml")
-    job = StageJob("intervene", "llama-small", "mix", 0, kind="attention", by="shared")
+    job = StageJob("intervene", "llama-small", "mix", 0, kind="attention", ranking="shared")
     steps, share, orders = evaluated_steps(context(laptop, job))
     assert (steps, orders) == (2 * (2 * (2 * 8 + 2 * 4) + 1), 1) and share < 0.6
 

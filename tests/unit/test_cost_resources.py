@@ -27,7 +27,7 @@ from tests.conftest import scratch
 PRESETS = Path(__file__).parents[2] / "workflow/presets"
 STAGES = (
     *("fine-tune", "select-shared", "recall", "ablate", "graft", "graft-without-shared"),
-    *("intervene", "study-case", "represent", "probe", "compare-gradients"),
+    *("intervene", "attention-case-study", "capture", "probe", "gradient-similarity"),
 )
 
 
@@ -135,20 +135,20 @@ def test_hidden_states_are_counted(paper: Study, ci: Study) -> None:
     assert states_bytes(context(ci, StageJob("probe", "llama-tiny")))[0] == 3 * 2 * 40 * 6 * 64 * 4
     real = 3 * 8 * 10_000 * 6 * 3072 * 2
     assert states_bytes(context(paper, StageJob("probe", "llama-3.2-3b")))[0] == real
-    asked = needs(paper, "probe", "llama-3.2-3b"), needs(paper, "represent", "llama-3.2-3b")
+    asked = needs(paper, "probe", "llama-3.2-3b"), needs(paper, "capture", "llama-3.2-3b")
     assert all(real / 1e6 < one["mem_mb"] for one in asked)
     assert asked[1]["disk_mb"] > real / 1e6
 
     def changed(**looked: Any) -> int:
         settings = paper.representations.model_copy(update=looked)
         study = paper.model_copy(update={"representations": settings})
-        return needs(study, "represent", "llama-3.2-3b")["mem_mb"]
+        return needs(study, "capture", "llama-3.2-3b")["mem_mb"]
 
     assert changed(layers=None, precision="float32") > 28 * 3 * 10_000 * 6 * 3072 * 4 / 1e6
 
 
 def test_gradients_that_are_kept_are_on_the_device(paper: Study) -> None:
-    job = StageJob("compare-gradients", "llama-3.2-3b", "mix", 0)
+    job = StageJob("gradient-similarity", "llama-3.2-3b", "mix", 0)
     cost = cost_of(context(paper, job))
     # Six facts of five people, told and asked, at 200,000 coordinates of 232 cells, in float32.
     kept = 6 * 5 * 2 * 8 * 29 * 200_000 * 4

@@ -22,7 +22,7 @@ from factrecall.experiments.gradient_similarity.sampled_parameters import (
     SampledParameters,
 )
 from factrecall.experiments.gradient_similarity.settings import GradientSimilaritySettings
-from factrecall.experiments.gradient_similarity.stages import Moment, compare_gradients
+from factrecall.experiments.gradient_similarity.stages import Moment, gradient_similarity
 from factrecall.experiments.gradient_similarity.summary import (
     GRADIENT_SUMMARY,
     mean_cosines,
@@ -94,7 +94,7 @@ def run(
     gradients: GradientSimilaritySettings,
     moments: list[tuple[str, float, str]] = MOMENTS,
 ) -> pd.DataFrame:
-    compare_gradients(
+    gradient_similarity(
         Job(CPU),
         gradients=gradients,
         tracing=TRACE,

@@ -23,7 +23,7 @@ from factrecall.experiments.shared_parameters.caveats import (
     shared_cautions,
 )
 from factrecall.experiments.shared_parameters.claims import judge_claims
-from factrecall.experiments.shared_parameters.compute import SETS, SHARED, SHARED_PLACES
+from factrecall.experiments.shared_parameters.compute import SETS, SHARED, SHARED_LOCATIONS
 from factrecall.experiments.shared_parameters.figures import (
     PLACES_DATA,
     draw_shared,
@@ -110,7 +110,7 @@ def places_rows(places: tuple[Any, ...], seeds: tuple[int, ...] = SEEDS) -> pd.D
         for name in SETS
         for place in places
     ]
-    return pd.DataFrame(rows, columns=list(SHARED_PLACES))
+    return pd.DataFrame(rows, columns=list(SHARED_LOCATIONS))
 
 
 def ablation_rows(seeds: tuple[int, ...] = SEEDS) -> pd.DataFrame:
@@ -184,7 +184,7 @@ def check_rows(seeds: tuple[int, ...] = SEEDS, others: float = 0.06) -> pd.DataF
 
 SCHEMAS = {
     "shared": SHARED,
-    "shared_places": SHARED_PLACES,
+    "shared_locations": SHARED_LOCATIONS,
     "ablation": ABLATION,
     "ablation_intervals": INTERVALS,
     "grafting": GRAFTING,
@@ -196,7 +196,7 @@ def frames(places: tuple[Any, ...] = LLAMA_PLACES, **replaced: pd.DataFrame) -> 
     """Return the tables by name, some replaced."""
     return {
         "shared": shared_rows(),
-        "shared_places": places_rows(places),
+        "shared_locations": places_rows(places),
         "ablation": ablation_rows(),
         "ablation_intervals": interval_rows(),
         "grafting": grafting_rows(),
@@ -525,7 +525,7 @@ def test_other_architectures_and_many_layers(tmp_path: Path) -> None:
 SPARSE = {
     "one seed": frames(
         shared=shared_rows((1,)),
-        shared_places=places_rows(LLAMA_PLACES, (1,)),
+        shared_locations=places_rows(LLAMA_PLACES, (1,)),
         ablation=ablation_rows((1,)),
         grafting=grafting_rows((1,)),
         grafting_checks=check_rows((1,)),

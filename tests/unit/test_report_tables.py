@@ -79,7 +79,7 @@ class Synthetic:
                 self.study["grafting"]["target_recovery"],
                 recall=self.tables.recall,
                 shared=self.tables.shared,
-                places=self.tables.shared_places,
+                places=self.tables.shared_locations,
                 ablation=self.tables.ablation,
                 grafting=self.tables.grafting,
                 checks=self.tables.grafting_checks,

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from factrecall.experiments.shared_parameters import entry_ranks
 from factrecall.experiments.shared_parameters.compute import (
-    CURVE,
+    LOCATIONS,
+    OVERLAP_CURVE,
     PAIRS,
-    PLACES,
     Rankings,
-    curves,
-    places,
+    locations,
+    overlap_curves,
     read_rankings,
     shared_sets,
 )
@@ -81,14 +81,14 @@ def test_entry_ranks_give_every_intersection(seed: int, dtype: type) -> None:
 @given(st.integers(0, 10_000))
 def test_curves_and_places_count_the_sets(seed: int) -> None:
     found = rankings(seed, 30)
-    table = curves(found, 7)
+    table = overlap_curves(found, 7)
     assert set(table["k"]) == {7, 10, 20, 30}
     for (influence, name, k), rows in table.groupby(["influence", "set", "k"]):
         members = shared_sets(found, str(influence), int(k))[str(name)]
         (row,) = rows.itertuples()
         assert row.size == len(members) and row.ratio == row.size / k
     sets = shared_sets(found, "signed", 20)
-    where = places(sets)
+    where = locations(sets)
     for name, members in sets.items():
         rows = where[where["set"] == name]
         assert rows["shared"].tolist() == list(members.counts().values())
@@ -100,7 +100,7 @@ def test_curves_and_places_count_the_sets(seed: int) -> None:
 def test_chance_and_null_are_what_permuting_gives() -> None:
     found = rankings(3, 30)
     n, k = SPACE.size, 20
-    row = curves(found, k).query("influence == 'absolute' and k == @k").set_index("set")
+    row = overlap_curves(found, k).query("influence == 'absolute' and k == @k").set_index("set")
     rng = generator(0, "permute")
     ends = np.cumsum(SPACE.sizes)
     totals = {name: {"chance": 0.0, "null": 0.0} for name in ("S_I", "S_II", "S")}
@@ -158,19 +158,19 @@ def test_the_stage_writes_sets_and_tables(tmp_path: Path) -> None:
     found = rankings(5, 30)
     out, curve, where = (tmp_path / n for n in ("s.safetensors", "c.parquet", "p.parquet"))
     traces = write_traces(tmp_path, found)
-    files = {"traces": traces, "out": out, "curve": curve, "places": where}
+    files = {"traces": traces, "out": out, "overlap_curve": curve, "locations": where}
     select_shared(Job(), k=20, influence="magnitude", **files)
     expected = shared_sets(found, "magnitude", 20)
     assert read_sets(out, SPACE).items() == expected.items()
     pd.testing.assert_frame_equal(
-        read_table(curve, CURVE)[["k", "size"]], curves(found, 20)[["k", "size"]]
+        read_table(curve, OVERLAP_CURVE)[["k", "size"]], overlap_curves(found, 20)[["k", "size"]]
     )
-    assert read_table(where, PLACES)["shared"].sum() == sum(map(len, expected.values()))
+    assert read_table(where, LOCATIONS)["shared"].sum() == sum(map(len, expected.values()))
 
 
 def test_what_the_traces_lack_is_told(tmp_path: Path) -> None:
     traces = write_traces(tmp_path, rankings(5, 30))
-    out = {name: tmp_path / name for name in ("out", "curve", "places")}
+    out = {name: tmp_path / name for name in ("out", "overlap_curve", "locations")}
     with pytest.raises(FactRecallError, match=r"trace\.top_fraction"):
         select_shared(Job(), k=31, influence="signed", traces=traces, **out)
     with pytest.raises(FactRecallError, match="no gradient of QA_in"):

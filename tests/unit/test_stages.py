@@ -32,7 +32,7 @@ def wildcards(stage: str) -> dict[str, str]:
     if stage == "graft":
         return {"seed": "1"}
     if stage == "intervene":
-        return {"kind": "attention", "by": "baseline"}
+        return {"kind": "attention", "ranking": "baseline"}
     return {"model": MODEL} if stage in ("pretrain", "fetch-model", "draw-figures") else {}
 
 
@@ -93,12 +93,12 @@ def test_a_command_line_is_quoted_and_has_the_files_of_all_runs() -> None:
 def test_optional_files_may_be_left_out(given: dict[str, str]) -> None:
     names = [a.name for a in STAGES["intervene"].of("input", "output")]
     files = SimpleNamespace(**{name: name for name in names} | {"sets": []} | given)
-    known = SimpleNamespace(seed=0, kind="unit", by="shared")
+    known = SimpleNamespace(seed=0, kind="unit", ranking="shared")
     line = job_command("intervene", known, files, files, {"state": "state"})
     assert ("--sets s" in line) == bool(given) and line.endswith("--state state")
 
 
-REPRESENTATIONS = ("represent", "probe", "compare-gradients", "summarise-representations")
+REPRESENTATIONS = ("capture", "probe", "gradient-similarity", "summarise-representations")
 CHANGES: list[tuple[str, Any, set[str]]] = [
     ("compute.threads", 7, set()),
     ("compute.checkpoint_interval_s", 7.0, set()),
@@ -118,7 +118,7 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
             "summarise-ablation",
             "intervene",
             "summarise-circuits",
-            "study-case",
+            "attention-case-study",
             *REPRESENTATIONS,
         },
     ),
@@ -134,29 +134,36 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
     (
         "grafting.fit_individuals",
         7,
-        {"graft", "graft-without-shared", "intervene", "study-case"},
+        {"graft", "graft-without-shared", "intervene", "attention-case-study"},
     ),
     ("circuits.attention.forward", 2, {"intervene"}),
     ("circuits.unit", None, set()),  # of the kind asked for here
     ("circuits.random_orders", 5, {"intervene"}),
-    ("circuits.case.relation", "job", {"study-case"}),
+    ("circuits.case.relation", "job", {"attention-case-study"}),
     (
         "recall.max_eval_tokens",
         99,
         {
-            *("recall", "ablate", "graft", "graft-without-shared", "intervene", "study-case"),
-            "represent",
+            *(
+                "recall",
+                "ablate",
+                "graft",
+                "graft-without-shared",
+                "intervene",
+                "attention-case-study",
+            ),
+            "capture",
         },
     ),
-    ("representations.precision", "bfloat16", {"represent"}),
-    ("representations.layers", [1], {"represent"}),
-    ("representations.probes.individuals", 12, {"represent"}),
+    ("representations.precision", "bfloat16", {"capture"}),
+    ("representations.layers", [1], {"capture"}),
+    ("representations.probes.individuals", 12, {"capture"}),
     ("representations.probes.held_out", 0.5, {"probe"}),
     ("representations.probes.penalties", [0.5], {"probe"}),
-    ("representations.gradient_similarity.individuals", 3, {"compare-gradients"}),
-    ("representations.attribution.steps", 9, {"represent"}),
-    ("representations.patching.individuals", 9, {"represent"}),
-    ("trace.out_of_distribution", 3, {"fine-tune", "compare-gradients"}),
+    ("representations.gradient_similarity.individuals", 3, {"gradient-similarity"}),
+    ("representations.attribution.steps", 9, {"capture"}),
+    ("representations.patching.individuals", 9, {"capture"}),
+    ("trace.out_of_distribution", 3, {"fine-tune", "gradient-similarity"}),
     ("trace.checkpoints", 3, {"fine-tune"}),
     (f"models.{MODEL}.training.mix.updates", 77, {"fine-tune"}),
     (f"models.{MODEL}.training.bio.updates", 77, set()),  # of the tuning asked for here
@@ -200,7 +207,7 @@ def test_draws_are_of_the_controls_alone(study: Study) -> None:
     )
 
     def told(of: Study, by: str) -> dict[str, Any]:
-        return parameters(of, "intervene", kind="attention", by=by)
+        return parameters(of, "intervene", kind="attention", ranking=by)
 
     assert told(study, "shared") == told(edited, "shared")
     assert told(study, "baseline") != told(edited, "baseline")

@@ -15,7 +15,7 @@ import yaml
 
 from tests.workflow.running import PRESET, planned, snakemake
 
-CIRCUITS = {"intervene": 32, "summarise_circuits": 1, "study_case": 2}
+CIRCUITS = {"intervene": 32, "summarise_circuits": 1, "attention_case_study": 2}
 """Jobs of what looks into grafted models: 2 models, 2 histories, 2 seeds, 2 kinds of nodes, by
 shared parameters and by others."""
 
@@ -26,21 +26,23 @@ SHARED = {
     "summarise_ablation": 1,
     "graft_without_shared": 16,
     "summarise_grafting": 1,
-    "compare_gradients": 8,
+    "gradient_similarity": 8,
     "summarise_representations": 1,
     **CIRCUITS,
     "intervene": 16,
 }
 """Jobs of what depends on the shared sets: 2 models, 2 histories, 2 seeds (and 2 splits)."""
 
-TUNED = {**SHARED, **CIRCUITS, "graft": 16, "represent": 8, "probe": 8}
+TUNED = {**SHARED, **CIRCUITS, "graft": 16, "capture": 8, "probe": 8}
 """Jobs of what depends on the fine-tuned models."""
 
-HALF_OF_TUNED = {name: max(1, jobs // 2) for name, jobs in TUNED.items()} | {"study_case": 2}
+HALF_OF_TUNED = {name: max(1, jobs // 2) for name, jobs in TUNED.items()} | {
+    "attention_case_study": 2
+}
 """Of one history alone; the case study compares the two."""
 
 GRAFTED = {"graft", "graft_without_shared", "summarise_grafting", *CIRCUITS, "draw_figures"}
-GRAFTED |= {"compare_gradients", "summarise_representations", "write_report"}
+GRAFTED |= {"gradient_similarity", "summarise_representations", "write_report"}
 REPORT = {"draw_figures": 2, "write_report": 1}
 AFTER_TRAINING = {"recall", "summarise_recall", *TUNED, *REPORT}
 
@@ -57,7 +59,7 @@ def test_a_finished_study_has_nothing_left_to_do(checkout: Path) -> None:
         (
             {"grafting": {"alphas": [0.05, 0.1, 0.2]}},
             {"graft": 16, "graft_without_shared": 16, "summarise_grafting": 1}
-            | {"compare_gradients": 8, "summarise_representations": 1}
+            | {"gradient_similarity": 8, "summarise_representations": 1}
             | CIRCUITS
             | REPORT,
         ),
@@ -69,18 +71,18 @@ def test_a_finished_study_has_nothing_left_to_do(checkout: Path) -> None:
             {"circuits": {"random_orders": 2}},
             {"intervene": 16, "summarise_circuits": 1} | REPORT,
         ),
-        ({"circuits": {"case": {"relation": "job"}}}, {"study_case": 2} | REPORT),
+        ({"circuits": {"case": {"relation": "job"}}}, {"attention_case_study": 2} | REPORT),
         (
             {"representations": {"probes": {"held_out": 0.3}}},
             {"probe": 8, "summarise_representations": 1} | REPORT,
         ),
         (
             {"representations": {"gradient_similarity": {"individuals": 3}}},
-            {"compare_gradients": 8, "summarise_representations": 1} | REPORT,
+            {"gradient_similarity": 8, "summarise_representations": 1} | REPORT,
         ),
         (
             {"representations": {"patching": {"individuals": 3}}},
-            {"represent": 8, "probe": 8, "summarise_representations": 1} | REPORT,
+            {"capture": 8, "probe": 8, "summarise_representations": 1} | REPORT,
         ),
         (
             {"trace": {"checkpoints": 0}},
@@ -131,7 +133,7 @@ def test_a_finished_study_has_nothing_left_to_do(checkout: Path) -> None:
                 "recall": 6,
                 "summarise_recall": 1,
             }
-            | {name: jobs for name, jobs in HALF_OF_TUNED.items() if name != "study_case"}
+            | {name: jobs for name, jobs in HALF_OF_TUNED.items() if name != "attention_case_study"}
             | REPORT,
         ),
     ],
@@ -252,7 +254,7 @@ def test_touching_files_reruns_nothing(checkout: Path) -> None:
         PRESET,
         "results/ci/facts/bio.parquet",
         "results/ci/tables/recall.parquet",
-        "results/ci/shared/llama-tiny/mix/seed0.curve.parquet",
+        "results/ci/shared/llama-tiny/mix/seed0.overlap_curve.parquet",
     ):
         os.utime(checkout / name)
     assert planned(checkout) == {}

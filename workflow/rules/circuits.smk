@@ -5,7 +5,7 @@ use rule model_stage as intervene with:
     input:
         base=BASE,
         tuned=TUNED,
-        sets=ranking,
+        sets=sets_of_ranking,
         masks=MASKS,
         outcomes=OUTCOMES,
         qa=QA,
@@ -15,13 +15,13 @@ use rule model_stage as intervene with:
         nodes=f"{CIRCUIT}.nodes.parquet",
         questions=f"{CIRCUIT}.questions.parquet",
     log:
-        f"{LOGS}/intervene/{RUN}-{{kind}}-{{by}}.log",
+        f"{LOGS}/intervene/{RUN}-{{kind}}-{{ranking}}.log",
     benchmark:
-        f"{BENCHMARKS}/intervene/{RUN}-{{kind}}-{{by}}.tsv"
+        f"{BENCHMARKS}/intervene/{RUN}-{{kind}}-{{ranking}}.tsv"
     wildcard_constraints:
         tuning="stage|mix",
         kind="|".join(runs.kinds_of(STUDY)),
-        by="|".join(runs.RANKINGS),
+        ranking="|".join(runs.RANKINGS),
     resources:
         **needs("intervene"),
     params:
@@ -52,7 +52,7 @@ use rule stage as summarise_circuits with:
         **job("summarise-circuits", interventions=CIRCUITS),
 
 
-use rule model_stage as study_case with:
+use rule model_stage as attention_case_study with:
     input:
         base=BASE,
         tuned=each(CASES, TUNED),
@@ -68,10 +68,10 @@ use rule model_stage as study_case with:
         logits=f"{CASE}.logits.parquet",
         looks=f"{CASE}.looks.parquet",
     log:
-        f"{LOGS}/study_case/{{model}}.log",
+        f"{LOGS}/attention_case_study/{{model}}.log",
     benchmark:
-        f"{BENCHMARKS}/study_case/{{model}}.tsv"
+        f"{BENCHMARKS}/attention_case_study/{{model}}.tsv"
     resources:
-        **needs("study-case"),
+        **needs("attention-case-study"),
     params:
-        **job("study-case", grafted=CASES),
+        **job("attention-case-study", grafted=CASES),

@@ -131,7 +131,7 @@ GRAFTED_OUT = GRAFTED.replace("{split}", "out")
 SETS = f"{SHARED}.sets.safetensors"
 MASKS = f"{GRAFTED_OUT}.masks.safetensors"
 OUTCOMES = f"{GRAFTED_OUT}.parquet"
-CIRCUIT = f"{RESULTS}/circuits/{{model}}/{{tuning}}/seed{{seed}}.{{kind}}.{{by}}"
+CIRCUIT = f"{RESULTS}/circuits/{{model}}/{{tuning}}/seed{{seed}}.{{kind}}.{{ranking}}"
 REPRESENTED = f"{RESULTS}/representations/{{model}}/{{tuning}}/seed{{seed}}"
 SNAPSHOTS = expand(
     f"{RESULTS}/snapshots/{{{{model}}}}/{{{{tuning}}}}/seed{{{{seed}}}}"
@@ -162,9 +162,9 @@ def start(wildcards):
     return BASE
 
 
-def ranking(wildcards):
+def sets_of_ranking(wildcards):
     """Return the shared sets where nodes are ranked by them; the baseline does not depend on S."""
-    return SETS if wildcards.by == "shared" else []
+    return SETS if wildcards.ranking == "shared" else []
 
 
 def phases(wildcards):

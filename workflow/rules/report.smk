@@ -9,7 +9,7 @@ SWEEP = {
     "tuning": "mix",
     "seed": STUDY.training.seeds[0],
     "kind": shown_kind(STUDY),
-    "by": "shared",
+    "ranking": "shared",
 }
 SUMMARIES = [
     file
@@ -26,7 +26,7 @@ use rule stage as draw_figures with:
             file.format(model=wildcards.model, **SWEEP)
             for file in (rules.intervene.output.out, rules.intervene.output.questions)
         ],
-        case=rules.study_case.output,
+        case=rules.attention_case_study.output,
         histories=lambda wildcards: [
             f"{TUNED}.history.parquet".format(**run)
             for run in runs.trainings(STUDY)
@@ -54,7 +54,7 @@ use rule stage as write_report with:
     input:
         facts=FACTS,
         tables=SUMMARIES,
-        case=expand(rules.study_case.output, model=STUDY.models),
+        case=expand(rules.attention_case_study.output, model=STUDY.models),
         figures=expand(rules.draw_figures.output, model=STUDY.models),
         examples=rules.summarise_recall.input.table,
         traces=each(runs.trainings(STUDY), TRACE),

@@ -1,7 +1,7 @@
 """Representations: probes, similarity of gradients, and what answers are attributed to."""
 
 
-use rule model_stage as represent with:
+use rule model_stage as capture with:
     input:
         tuned=TUNED,
         bio=BIO,
@@ -11,20 +11,20 @@ use rule model_stage as represent with:
         signature=f"{REPRESENTED}.signature.parquet",
         patching=f"{REPRESENTED}.patching.parquet",
     log:
-        f"{LOGS}/represent/{RUN}.log",
+        f"{LOGS}/capture/{RUN}.log",
     benchmark:
-        f"{BENCHMARKS}/represent/{RUN}.tsv"
+        f"{BENCHMARKS}/capture/{RUN}.tsv"
     wildcard_constraints:
         tuning="stage|mix",
     resources:
-        **needs("represent"),
+        **needs("capture"),
     params:
-        **job("represent"),
+        **job("capture"),
 
 
 use rule model_stage as probe with:
     input:
-        states=rules.represent.output.states,
+        states=rules.capture.output.states,
     output:
         out=f"{REPRESENTED}.probes.parquet",
         fits=f"{REPRESENTED}.fits.parquet",
@@ -38,7 +38,7 @@ use rule model_stage as probe with:
         **job("probe"),
 
 
-use rule model_stage as compare_gradients with:
+use rule model_stage as gradient_similarity with:
     input:
         weights=weights_of_history,
         sets=SETS,
@@ -48,22 +48,22 @@ use rule model_stage as compare_gradients with:
     output:
         out=f"{REPRESENTED}.gradients.parquet",
     log:
-        f"{LOGS}/compare_gradients/{RUN}.log",
+        f"{LOGS}/gradient_similarity/{RUN}.log",
     benchmark:
-        f"{BENCHMARKS}/compare_gradients/{RUN}.tsv"
+        f"{BENCHMARKS}/gradient_similarity/{RUN}.tsv"
     resources:
-        **needs("compare-gradients"),
+        **needs("gradient-similarity"),
     params:
-        **job("compare-gradients", moments=moments_of_history),
+        **job("gradient-similarity", moments=moments_of_history),
 
 
 use rule stage as summarise_representations with:
     input:
         probes=each(HISTORIES, rules.probe.output.out),
         fits=each(HISTORIES, rules.probe.output.fits),
-        gradients=each(HISTORIES, rules.compare_gradients.output.out),
-        signature=each(HISTORIES, rules.represent.output.signature),
-        patching=each(HISTORIES, rules.represent.output.patching),
+        gradients=each(HISTORIES, rules.gradient_similarity.output.out),
+        signature=each(HISTORIES, rules.capture.output.signature),
+        patching=each(HISTORIES, rules.capture.output.patching),
     output:
         probes=f"{TABLES}/probes.parquet",
         consistency=f"{TABLES}/consistency.parquet",

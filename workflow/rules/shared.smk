@@ -6,8 +6,8 @@ use rule stage as select_shared with:
         traces=traces_of_history,
     output:
         out=SETS,
-        curve=f"{SHARED}.curve.parquet",
-        places=f"{SHARED}.places.parquet",
+        overlap_curve=f"{SHARED}.overlap_curve.parquet",
+        locations=f"{SHARED}.locations.parquet",
     log:
         f"{LOGS}/select_shared/{RUN}.log",
     benchmark:
@@ -22,11 +22,11 @@ use rule stage as select_shared with:
 
 use rule stage as summarise_shared with:
     input:
-        curve=each(HISTORIES, f"{SHARED}.curve.parquet"),
-        places=each(HISTORIES, f"{SHARED}.places.parquet"),
+        overlap_curve=each(HISTORIES, rules.select_shared.output.overlap_curve),
+        locations=each(HISTORIES, rules.select_shared.output.locations),
     output:
         out=f"{TABLES}/shared.parquet",
-        places=f"{TABLES}/shared_places.parquet",
+        locations=f"{TABLES}/shared_locations.parquet",
     log:
         f"{LOGS}/summarise_shared.log",
     benchmark:

@@ -22,7 +22,7 @@ class StageJob:
     seed: int = 0
     split: str = ""
     kind: str = ""
-    by: str = ""
+    ranking: str = ""
 
 
 def jobs_of(study: Study) -> Iterator[StageJob]:

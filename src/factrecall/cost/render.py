@@ -31,7 +31,7 @@ REMEDIES = {
     "graft": "lower recall.max_eval_tokens",
     "graft-without-shared": "lower recall.max_eval_tokens",
     "intervene": "lower compute.cache_gb or recall.max_eval_tokens",
-    "compare-gradients": "lower representations.gradient_similarity.sampled_parameters",
+    "gradient-similarity": "lower representations.gradient_similarity.sampled_parameters",
 }
 """What to change where a job does not fit, if its weights do."""
 

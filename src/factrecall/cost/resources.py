@@ -92,7 +92,7 @@ def _jobs(study: Study, stage: str, name: str, tuning: str) -> set[StageJob]:
     seed = study.training.seeds[0]
     jobs = (job for job in jobs_of(study) if (job.stage, job.model) == (stage, name))
     # Sweeps over the baseline take more than those over S.
-    return {replace(job, tuning=tuning, seed=seed) for job in jobs if job.by != "shared"}
+    return {replace(job, tuning=tuning, seed=seed) for job in jobs if job.ranking != "shared"}
 
 
 def gpus(study: Study, *, cluster: bool, stage: str = "") -> int:

@@ -78,7 +78,7 @@ def draw_figures(
     draw_loss(histories, out / "loss")
     files = {
         "shared": shared,
-        "shared_places": places,
+        "shared_locations": places,
         "ablation": ablation,
         "grafting": grafting,
         "grafting_checks": checks,

@@ -16,7 +16,7 @@ import pandas as pd
 
 from factrecall.experiments.grafting.grafter import GRAFTING, UNFITTED, looked_at
 from factrecall.experiments.grafting.mask_checks import CHECKS
-from factrecall.experiments.shared_parameters.compute import SHARED, SHARED_PLACES
+from factrecall.experiments.shared_parameters.compute import SHARED, SHARED_LOCATIONS
 from factrecall.parameters.amounts import absolute_count
 from factrecall.report.claims import by_seed_difference
 from factrecall.report.style import SPLIT_NAMES
@@ -43,7 +43,7 @@ class TableFiles:
 
     recall: Path
     shared: Path
-    shared_places: Path
+    shared_locations: Path
     ablation: Path
     ablation_intervals: Path
     grafting: Path
@@ -201,12 +201,12 @@ def read_measures(
     """
     schemas = {
         "shared": SHARED,
-        "shared_places": SHARED_PLACES,
+        "shared_locations": SHARED_LOCATIONS,
         "grafting": GRAFTING,
         "grafting_checks": CHECKS,
     }
     frames = {name: rows_of(tables.get(name), schema, model) for name, schema in schemas.items()}
-    places = frames["shared_places"]
+    places = frames["shared_locations"]
     size = _model_size(places)
     return Measures(
         shared=frames["shared"],

@@ -71,7 +71,7 @@ def draw_figures(
 
     names = {
         **{n: n for n in ("recall", "shared", "ablation", "grafting", "interventions", "heads")},
-        "places": "shared_places",
+        "places": "shared_locations",
         "checks": "grafting_checks",
     }
     tables = results / "tables"

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from factrecall.data.files import FactFiles
 from factrecall.experiments.case_study.data import CaseFiles
-from factrecall.experiments.circuits.tables import BY
 from factrecall.report.measures import SPLIT_NAMES, TableFiles
 from factrecall.report.page import write_report
 from factrecall.report.shown import ModelFiles
 from factrecall.report.timings import Timing
+from factrecall.runs import RANKINGS
 from factrecall.vocabulary import COMPARED, NODE_KINDS, TUNINGS
 
 if TYPE_CHECKING:
@@ -82,12 +82,18 @@ def _timings(study: Study, folder: Path) -> Iterator[Timing]:
                     for split in SPLIT_NAMES:
                         file = folder / stage / f"{run}-{split}.tsv"
                         found.append(Timing(stage, model, tuning, seed, file))
-                for kind, by in product(kinds, BY):
-                    file = folder / "intervene" / f"{run}-{kind}-{by}.tsv"
-                    found.append(Timing(f"intervene, {kind}, {by}", model, tuning, seed, file))
-                for stage in ("represent", "probe", "compare_gradients"):
+                for kind, ranking in product(kinds, RANKINGS):
+                    file = folder / "intervene" / f"{run}-{kind}-{ranking}.tsv"
+                    found.append(Timing(f"intervene, {kind}, {ranking}", model, tuning, seed, file))
+                for stage in ("capture", "probe", "gradient_similarity"):
                     found.append(Timing(stage, model, tuning, seed, folder / stage / f"{run}.tsv"))
         found.append(
-            Timing("study_case", model, None, None, folder / "study_case" / f"{model}.tsv")
+            Timing(
+                "attention_case_study",
+                model,
+                None,
+                None,
+                folder / "attention_case_study" / f"{model}.tsv",
+            )
         )
     return (timing for timing in found if timing.path.exists())

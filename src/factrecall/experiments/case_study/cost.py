@@ -31,4 +31,4 @@ def case_cost(context: JobContext) -> JobCost:
     )
 
 
-COSTS = {"study-case": case_cost}
+COSTS = {"attention-case-study": case_cost}

@@ -34,7 +34,7 @@ class GraftedFiles:
 
 
 @stage(
-    "study-case",
+    "attention-case-study",
     settings=lambda study: {
         "case": study.circuits.case,
         "individuals": study.grafting.fit_individuals,
@@ -45,7 +45,7 @@ class GraftedFiles:
     per=models,
     device="model",
 )
-def study_case(
+def attention_case_study(
     job: Job,
     *,
     base: Input,

@@ -84,7 +84,7 @@ def evaluated_steps(context: JobContext) -> tuple[float, float, int]:
     """
     circuits, job = context.study.circuits, context.job
     size, plan = getattr(circuits, job.kind), circuits.steps
-    orders = 1 + (circuits.random_orders if job.by == "baseline" else 0)
+    orders = 1 + (circuits.random_orders if job.ranking == "baseline" else 0)
     nodes, steps, share = nodes_of(context.model.shape, job.kind), 0.0, 0.0
     for each in (size.forward, size.backward):
         count = -(-nodes // each)

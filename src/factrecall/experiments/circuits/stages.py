@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @stage(
     "intervene",
-    settings=lambda study, kind, by: {
+    settings=lambda study, kind, ranking: {
         "size": getattr(study.circuits, kind),
         "steps": study.circuits.steps,
-        "random_orders": study.circuits.random_orders if by == "baseline" else 0,
+        "random_orders": study.circuits.random_orders if ranking == "baseline" else 0,
         "individuals": study.circuits.individuals,
         "grafted_individuals": study.grafting.fit_individuals,
         "max_eval_tokens": study.recall.max_eval_tokens,
@@ -43,7 +43,7 @@ def intervene(
     tuned: Input,
     seed: int,
     kind: NodeKind,
-    by: str,
+    ranking: str,
     sets: Input | None,
     masks: Input,
     outcomes: Input,
@@ -70,7 +70,7 @@ def intervene(
         Of the fine-tuning; random orders of different seeds are different draws.
     kind
         Kind of nodes.
-    by
+    ranking
         What nodes are ranked by.
     sets
         the shared sets of the fine-tuned model, to rank nodes by; without, nodes are ranked by
@@ -98,18 +98,22 @@ def intervene(
     from factrecall.parameters.sets import read_set
     from factrecall.runtime.seeds import generator
 
-    if (by == "shared") != (sets is not None):
-        why = f"nodes are ranked by {by}, " + ("no sets are given" if sets is None else "not by S")
-        raise FactRecallError("--sets", why, "give the shared sets with --by shared, and only then")
+    if (ranking == "shared") != (sets is not None):
+        why = f"nodes are ranked by {ranking}, " + (
+            "no sets are given" if sets is None else "not by S"
+        )
+        raise FactRecallError(
+            "--sets", why, "give the shared sets with --ranking shared, and only then"
+        )
     # Where passes begin depends on the cache, and so do the last bits of what they compute.
     checkpoint, memory = job.checkpoint(cache_gb=job.cache_gb), job.cache_gb * 1e9
-    ranking = "grafted" if sets is None else "shared"
+    ranked_by = "grafted" if sets is None else "shared"
     grafted = open_grafted(base, tuned, masks, outcomes, job.device, memory)
     evaluator = grafted.questions(qa, grafted_individuals, individuals, study_seed, max_eval_tokens)
     chosen = grafted.mask if sets is None else read_set(sets, "S", grafted.weights.space)
-    rng = generator(study_seed, "circuits", ranking, kind, seed)
+    rng = generator(study_seed, "circuits", ranked_by, kind, seed)
     plan = SweepPlan(kind, size, steps, random_orders, max_eval_tokens, memory)
-    tables = run_sweeps(grafted, evaluator, ranking, chosen, plan, checkpoint, rng)
+    tables = run_sweeps(grafted, evaluator, ranked_by, chosen, plan, checkpoint, rng)
     job.write(out, tables["steps"], STEPS)
     job.write(curves, tables["curves"], CURVES)
     job.write(nodes, tables["nodes"], NODES)
@@ -122,7 +126,7 @@ class Intervention(Run):
     """The files of one job of `intervene`."""
 
     kind: str
-    by: str
+    ranking: str
     steps: Path
     curves: Path
     nodes: Path

@@ -130,7 +130,7 @@ def _pairs(interventions: Sequence[Intervention]) -> Iterator[dict[str, Interven
     """Yield the jobs of each run and kind, in the order of ``RANKINGS``."""
     found: dict[tuple[object, ...], dict[str, Intervention]] = {}
     for one in interventions:
-        found.setdefault(tuple(one.of_kind.values()), {})[one.by] = one
+        found.setdefault(tuple(one.of_kind.values()), {})[one.ranking] = one
     for of, jobs in found.items():
         if set(jobs) != set(RANKINGS):
             raise FactRecallError(
@@ -138,7 +138,7 @@ def _pairs(interventions: Sequence[Intervention]) -> Iterator[dict[str, Interven
                 f"it is given for: {', '.join(jobs)}",
                 f"give it once for each of: {', '.join(RANKINGS)}",
             )
-        yield {by: jobs[by] for by in RANKINGS}
+        yield {ranking: jobs[ranking] for ranking in RANKINGS}
 
 
 def _tables(jobs: Mapping[str, Intervention], seed: int) -> Iterator[tuple[str, pd.DataFrame]]:

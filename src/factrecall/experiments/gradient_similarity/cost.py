@@ -50,4 +50,4 @@ def similarity_cost(context: JobContext) -> JobCost:
     )
 
 
-COSTS = {"compare-gradients": similarity_cost}
+COSTS = {"gradient-similarity": similarity_cost}

@@ -35,7 +35,7 @@ class Moment:
 
 
 @stage(
-    "compare-gradients",
+    "gradient-similarity",
     settings=lambda study: {
         "gradients": study.representations.gradient_similarity,
         "tracing": study.trace.model_copy(update={"top_fraction": None, "checkpoints": None}),
@@ -45,7 +45,7 @@ class Moment:
     per=histories,
     device="model",
 )
-def compare_gradients(
+def gradient_similarity(
     job: Job,
     *,
     moments: list[Moment],

@@ -127,7 +127,7 @@ def probing_cost(context: JobContext) -> JobCost:
 
 
 COSTS = {
-    "represent": capture_cost,
+    "capture": capture_cost,
     "probe": probing_cost,
     "summarise-representations": tables_cost,
 }

@@ -1,6 +1,6 @@
 """The stages of representations: hidden states of one model, probes of them, and all of a study.
 
-In `represent` three analyses of the same model and facts share a job, since each takes about as
+In `capture` three analyses of the same model and facts share a job, since each takes about as
 long as opening the model: the hidden states that probes need (`states`), the parts of the prompt
 that an answer is attributed to (`signature`), and whether the state of a statement restores the
 answer to the question (`patching`).
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @stage(
-    "represent",
+    "capture",
     settings=lambda study: {
         # How probes are fitted does not matter here, only to whom.
         "representations": study.representations.model_copy(
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     per=histories,
     device="model",
 )
-def represent(
+def capture(
     job: Job,
     *,
     tuned: Input,

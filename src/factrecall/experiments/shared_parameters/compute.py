@@ -32,7 +32,7 @@ PAIRS = {"S_I": ("BIO_in", "QA_in"), "S_II": ("BIO_out", "QA_in")}
 
 SETS = (*PAIRS, "S")
 
-CURVE = {
+OVERLAP_CURVE = {
     "influence": "string",
     "set": "string",
     "k": "int64",
@@ -49,10 +49,10 @@ within each tensor, which keeps how much of each tensor is moved. Both are exact
 
 KEYS = {"model": "string", "tuning": "string", "seed": "int32"}
 
-SHARED = {**KEYS, **CURVE}
+SHARED = {**KEYS, **OVERLAP_CURVE}
 """Columns of ``tables/shared.parquet``."""
 
-PLACES = {
+LOCATIONS = {
     "set": "string",
     "tensor": "string",
     "layer": "int32",
@@ -62,8 +62,8 @@ PLACES = {
 }
 """Columns of a table of where S lives; `layer` is -1 outside the layers."""
 
-SHARED_PLACES = {**KEYS, **PLACES}
-"""Columns of ``tables/shared_places.parquet``."""
+SHARED_LOCATIONS = {**KEYS, **LOCATIONS}
+"""Columns of ``tables/shared_locations.parquet``."""
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,8 @@ def read_rankings(paths: Sequence[Path]) -> Rankings:
     return Rankings(spaces[0], min(keeps), _Files(index))
 
 
-def curves(rankings: Rankings, k: int) -> pd.DataFrame:
-    """Return |S_I(k)|, |S_II(k)| and |S(k)| on a log grid for every influence; columns `CURVE`."""
+def overlap_curves(rankings: Rankings, k: int) -> pd.DataFrame:
+    """Return |S_I(k)|, |S_II(k)| and |S(k)| by k for every influence; columns `OVERLAP_CURVE`."""
     ks = log_grid(rankings.keep, k)
     share = ks / rankings.space.size
     chance = {"S_I": share, "S_II": share, "S": share * (2 - share)}
@@ -212,12 +212,12 @@ def shared_sets(rankings: Rankings, influence: str, k: int) -> dict[str, Paramet
     return {**found, "S": found["S_I"] | found["S_II"]}
 
 
-def places(sets: Mapping[str, ParameterSet]) -> pd.DataFrame:
-    """Return how much of each set is in each tensor; columns `PLACES`."""
-    return pd.DataFrame(_places(sets))
+def locations(sets: Mapping[str, ParameterSet]) -> pd.DataFrame:
+    """Return how much of each set is in each tensor; columns `LOCATIONS`."""
+    return pd.DataFrame(_locations(sets))
 
 
-def _places(sets: Mapping[str, ParameterSet]) -> Iterator[dict[str, Any]]:
+def _locations(sets: Mapping[str, ParameterSet]) -> Iterator[dict[str, Any]]:
     for name, members in sets.items():
         sizes_ = dict(zip(members.space.names, members.space.sizes, strict=True))
         for tensor, shared in members.counts().items():

@@ -21,8 +21,8 @@ def select_shared(
     *,
     traces: list[Input],
     out: Output,
-    curve: Output,
-    places: Output,
+    overlap_curve: Output,
+    locations: Output,
     k: int | float,
     influence: str,
 ) -> None:
@@ -34,9 +34,9 @@ def select_shared(
         the trace of mixed training, or those of both stages
     out
         the sets to write: S_I, S_II and S
-    curve
+    overlap_curve
         the table of |S(k)| to write
-    places
+    locations
         the table of where S lies to write
     k, influence
         What the configuration says.
@@ -57,21 +57,23 @@ def select_shared(
     sets = compute.shared_sets(rankings, influence, wanted)
     provenance = dict(job.provenance)
     write_sets(out, sets, {"k": wanted, "influence": influence, "provenance": provenance})
-    job.write(places, compute.places(sets), compute.PLACES)
+    job.write(locations, compute.locations(sets), compute.LOCATIONS)
     del sets  # a curve needs the memory
-    job.write(curve, compute.curves(rankings, wanted), compute.CURVE)
+    job.write(overlap_curve, compute.overlap_curves(rankings, wanted), compute.OVERLAP_CURVE)
 
 
 @dataclass(frozen=True)
 class Selection(Run):
     """The tables of one training history."""
 
-    curve: Path
-    places: Path
+    overlap_curve: Path
+    locations: Path
 
 
 @stage("summarise-shared", libraries=TABLES)
-def summarise_shared(job: Job, *, selections: list[Selection], out: Output, places: Output) -> None:
+def summarise_shared(
+    job: Job, *, selections: list[Selection], out: Output, locations: Output
+) -> None:
     """Gather the shared sets of all training histories.
 
     Parameters
@@ -80,14 +82,16 @@ def summarise_shared(job: Job, *, selections: list[Selection], out: Output, plac
         the tables of one training history; give one for each
     out
         the table of |S(k)| to write
-    places
+    locations
         the table of where S lies to write
     """
     import pandas as pd
 
     from factrecall.experiments.shared_parameters import compute
 
-    found = [job.read(s.curve, compute.CURVE).assign(**s.labels) for s in selections]
+    found = [
+        job.read(s.overlap_curve, compute.OVERLAP_CURVE).assign(**s.labels) for s in selections
+    ]
     job.write(out, pd.concat(found), compute.SHARED)
-    found = [job.read(s.places, compute.PLACES).assign(**s.labels) for s in selections]
-    job.write(places, pd.concat(found), compute.SHARED_PLACES)
+    found = [job.read(s.locations, compute.LOCATIONS).assign(**s.labels) for s in selections]
+    job.write(locations, pd.concat(found), compute.SHARED_LOCATIONS)
