@@ -193,11 +193,11 @@ def test_every_full_name_can_be_used_and_not_one_more() -> None:
     full = sample_people(Facts(people=12, pretrain_people=8, pools=pools), 0)
     assert full["name"].nunique() == 20
     with pytest.raises(FactRecallError) as error:
-        # The configuration refuses this too; the function is also called without one.
+        # The configuration refuses this, too, if it is checked.
         settings = Facts(people=12, pretrain_people=8, pools=pools)
         sample_people(settings.model_copy(update={"people": 13}), 0)
-    assert error.value.where == "facts.people"
-    assert "21" in error.value.why and "20" in error.value.why
+    assert error.value.where == "facts.pretrain_people"
+    assert "8" in error.value.why and "7" in error.value.why
     assert "facts.pools.first_names" in error.value.remedy
 
 

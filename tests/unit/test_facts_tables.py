@@ -152,9 +152,9 @@ def test_pretrain_people_leave_the_texts_of_others_unchanged() -> None:
 
 
 def test_paper_scale_takes_seconds() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     make_facts(Facts(people=10_000), 0)
-    assert time.perf_counter() - start < 15  # 3 s on one idle core
+    assert time.process_time() - start < 15  # 3 s on one idle core
 
 
 def test_people_of_pretraining_have_several_biographies_of_the_same_facts() -> None:

@@ -119,11 +119,11 @@ def _parse(raw: Mapping[str, Any], source: str, documents: Sequence[Document]) -
 
 def _path(error: ErrorDetails, raw: Any) -> KeyPath:
     path: list[str | int] = []
-    below, told = raw, -1
+    below, named = raw, -1
     for part in error["loc"]:
         # Pydantic names the kind of a section, once, before the section's key.
-        if told < len(path) and (kinds := union(path, raw)) and part in kinds[1]:
-            told = len(path)
+        if named < len(path) and (kinds := union(path, raw)) and part in kinds[1]:
+            named = len(path)
             continue
         if part not in _TAGS or _get(below, (part,)) is not _ABSENT:
             path.append(part)

@@ -1,7 +1,7 @@
-"""The forms of the tables of facts, and how their sentences join to texts.
+"""Columns of the tables of facts, and joining of their sentences to texts.
 
-Training and evaluation read the tables through this module alone, so that a change of how facts
-are made reruns nothing unless the facts change.
+Training and evaluation read the tables through this module alone: a change of how facts are made
+reruns nothing unless the facts change.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _span_columns(prefix: str = "") -> dict[str, str]:
     }
 
 
-# The forms of the tables: column to Arrow type name.
+# Columns of the tables with their Arrow types.
 INDIVIDUAL_COLUMNS = {
     "individual": "int32",
     "split": "string",
@@ -83,12 +83,11 @@ class FactFiles:
 
 
 Text = tuple[int, str, list[tuple[int, int]]]
-"""An individual, a text about it, and the character spans of its attributes with their full
-stops."""
+"""An individual, a text about it, and the spans of its attributes with their terminators."""
 
 
 def joined(table: pd.DataFrame) -> Iterator[Text]:
-    """Join the sentences of each biography (or an individual's questions) by spaces.
+    """Join the sentences of each biography, or the questions of each individual, by spaces.
 
     Parameters
     ----------
@@ -98,12 +97,12 @@ def joined(table: pd.DataFrame) -> Iterator[Text]:
     Yields
     ------
     Text
-        One a biography, in the order of the table; spans in characters of the whole text.
+        One per biography, in the order of the table; spans are offsets in the whole text.
 
     Raises
     ------
     ValueError
-        When an individual's rows are not complete or not in order.
+        When rows of an individual are missing or not in order.
     """
     six = len(RELATIONS)
     if len(table) % six or tuple(table["relation"]) != RELATIONS * (len(table) // six):

@@ -1,7 +1,7 @@
-"""People that the user brings, from a CSV or Parquet file.
+"""Own individuals, read from a CSV or Parquet file.
 
-Text is data: any Unicode is taken as it is, but for white space at its ends. What would break a
-sentence or the uniqueness of a subject is refused, with its column and row.
+Values are any Unicode text, stripped of outer white space. What would break a sentence or the
+uniqueness of a subject is refused, with its column and row.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LINE_BREAKING = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 def read_people(path: Path, settings: Facts, seed: int) -> pd.DataFrame:
-    """Read the user's own people; those of pre-training are still invented.
+    """Read own individuals; those of pre-training remain synthetic.
 
     Parameters
     ----------
@@ -37,14 +37,14 @@ def read_people(path: Path, settings: Facts, seed: int) -> pd.DataFrame:
         relations, and optionally `gender` ("F"/"M") and `split` ("in"/"out"). Optional columns
         that are absent are drawn; other columns are ignored.
     settings : factrecall.config.facts.Facts
-        `people` must be the number of rows; `in_distribution` is used when no split is given.
+        `people` is the number of rows; `in_distribution` counts when there is no column split.
     seed : int
         The study seed.
 
     Returns
     -------
     pandas.DataFrame
-        The form of `factrecall.data.people.sample_people`, rows in the order of the file.
+        As of `factrecall.data.people.sample_people`, rows in the order of the file.
 
     Raises
     ------

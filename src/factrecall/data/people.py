@@ -1,7 +1,7 @@
-"""Invented people: every attribute uniform, independent of the others and of the name.
+"""Synthetic individuals: every attribute is uniform and independent of the others and the name.
 
-Each column has its own generator, and the people of pre-training have other generators than
-those of the study, so that asking for more of the one leaves the other as it is.
+Each column has its own generator, and individuals of pre-training have generators of their own, so
+that the number of the one group does not change the other.
 """
 
 from __future__ import annotations
@@ -24,65 +24,48 @@ if TYPE_CHECKING:
     from factrecall.config.facts import Facts
 
 GENDERS = ("F", "M")
+# fmt: off
 MONTHS = (
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
+    "January", "February", "March", "April", "May", "June",
+    "July", "August", "September", "October", "November", "December",
 )
+# fmt: on
 PEOPLE_COLUMNS = ("individual", "split", "name", "gender", *RELATIONS)
 
 
 def sample_people(settings: Facts, seed: int) -> pd.DataFrame:
-    """Invent the people of a study.
+    """Draw the individuals of a study.
 
     Parameters
     ----------
     settings : factrecall.config.facts.Facts
-        How many people, how they are split, and the sizes of the pools.
+        Their number, which fits the names, their split and the sizes of the pools.
     seed : int
         The study seed.
 
     Returns
     -------
     pandas.DataFrame
-        One row a person, study people first: individual (int32, from 0), split ("in", "out",
-        "pretrain"), name (unique), gender ("F", "M") and one column of text a relation.
+        One row per individual, those of pre-training last: individual (int32, from 0), split
+        ("in", "out", "pretrain"), name (unique), gender ("F", "M"), and each relation as text.
 
     Raises
     ------
     FactRecallError
-        When a pool or the number of full names does not suffice.
+        When a pool has fewer values than asked for.
     """
     pools = make_pools(settings.pools, seed)
     names = _full_names(pools)
-    wanted = settings.people + settings.pretrain_people
-    if wanted > len(names):
-        raise FactRecallError(
-            "facts.people",
-            f"people ({settings.people}) and pretrain_people ({settings.pretrain_people}) ask "
-            f"for {wanted} unique names, {len(pools.first_names)} first and "
-            f"{len(pools.last_names)} last names give {len(names)}",
-            "ask for fewer people, or raise facts.pools.first_names or facts.pools.last_names",
-        )
     order = generator(seed, "people", "name").permutation(len(names))[: settings.people]
-    people = _invent("people", names[order], pools, settings, seed)
+    people = _draw_people("people", names[order], pools, settings, seed)
     people.insert(0, "split", draw_split(len(people), settings.in_distribution, seed))
     return with_pretrain_people(people, pools, settings, seed)
 
 
 def draw_split(count: int, share: float, seed: int) -> NDArray[np.object_]:
-    """Return "in" for a random `share` of `count` people and "out" for the others.
+    """Return "in" for a random `share` of `count` individuals, "out" for the others.
 
-    Both splits get at least one person, whatever the share.
+    Each side gets at least one individual, whatever the share.
     """
     inside = min(max(round(count * share), 1), count - 1)
     split = np.full(count, "out", dtype=object)
@@ -98,12 +81,12 @@ def draw_genders(count: int, seed: int, group: str = "people") -> NDArray[np.obj
 def with_pretrain_people(
     people: pd.DataFrame, pools: Pools, settings: Facts, seed: int
 ) -> pd.DataFrame:
-    """Append the invented people of pre-training, who share no name with `people`, and number all.
+    """Append the individuals of pre-training, who share no full name with `people`; number all.
 
     Raises
     ------
     FactRecallError
-        When fewer names are left than people are wanted.
+        When too few names are left.
     """
     free = _full_names(pools, without=people["name"])
     if settings.pretrain_people > len(free):
@@ -114,7 +97,7 @@ def with_pretrain_people(
             "ask for fewer, or raise facts.pools.first_names or facts.pools.last_names",
         )
     order = generator(seed, "pretrain", "name").permutation(len(free))[: settings.pretrain_people]
-    others = _invent("pretrain", free[order], pools, settings, seed)
+    others = _draw_people("pretrain", free[order], pools, settings, seed)
     others.insert(0, "split", np.full(len(others), "pretrain", dtype=object))
     # One dtype of text, whether or not there are others and wherever the columns come from.
     table = pd.concat([people, others], ignore_index=True).astype("str")
@@ -128,7 +111,7 @@ def _full_names(pools: Pools, without: Collection[str] = ()) -> NDArray[np.objec
     return np.array([name for name in names if name not in taken], dtype=object)
 
 
-def _invent(
+def _draw_people(
     group: str, names: NDArray[np.object_], pools: Pools, settings: Facts, seed: int
 ) -> pd.DataFrame:
     def draw(values: Sequence[str], column: str) -> NDArray[np.object_]:

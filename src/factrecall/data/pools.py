@@ -1,8 +1,8 @@
-"""The values that attributes are drawn from.
+"""Pools: the values from which attributes are drawn.
 
-Every pool is one random order of a fixed list, cut at the size asked for: with the same seed a
-smaller pool is the beginning of a larger one. Names, jobs, cities and companies are those of
-Faker (en_US); the institutions are real and listed in `institutions.txt`.
+A pool is a random permutation of a fixed list, cut to its size: with the same seed a smaller pool
+is the start of a larger one. Names, jobs, cities and companies are those of Faker (en_US); the
+institutions are real and listed in `institutions.txt`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.seeds import derive, generator
 
 if TYPE_CHECKING:
-    from factrecall.config.facts import PoolSizes as Sizes
+    from factrecall.config.facts import PoolSizes
 
 BLOOD_TYPES = ("A+", "A-", "B+", "B-", "AB+", "AB-", "O+", "O-")
 # fmt: off
@@ -27,21 +27,13 @@ STATES = (
     "TX", "UT", "VT", "VA", "WA", "WV", "WI", "WY", "DC", "AS", "GU", "MP", "PR", "VI",
 )
 # fmt: on
-# Faker's job list was cut at hyphens: "Copy" was a copy-editor, "Make" a make-up artist. What
-# is left of those is no occupation, and a crew is no single person.
-_NO_JOBS = frozenset(
-    {
-        "air cabin crew",
-        "cabin crew",
-        "copy",
-        "land",
-        "make",
-        "publishing copy",
-        "sub",
-        "press sub",
-        "teacher, early years/pre",
-    }
-)
+# Faker's jobs are cut at hyphens, as "Copy" of a copy-editor; a crew is no single person.
+# fmt: off
+_NO_JOBS = frozenset({
+    "air cabin crew", "cabin crew", "copy", "land", "make", "publishing copy", "sub", "press sub",
+    "teacher, early years/pre",
+})
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -57,20 +49,20 @@ class Pools:
     blood_types: tuple[str, ...] = BLOOD_TYPES
 
 
-def make_pools(sizes: Sizes, seed: int) -> Pools:
+def make_pools(sizes: PoolSizes, seed: int) -> Pools:
     """Draw the pools of a study.
 
     Parameters
     ----------
     sizes : factrecall.config.facts.PoolSizes
-        How many values of each kind.
+        Number of values of each kind.
     seed : int
         The study seed.
 
     Raises
     ------
     FactRecallError
-        When a pool is larger than the source has different values.
+        When the source has fewer different values than a pool.
     """
     from faker.providers.address.en_US import Provider as Address
     from faker.providers.job.en_US import Provider as Job
@@ -118,7 +110,7 @@ def _companies(size: int, seed: int) -> tuple[str, ...]:
 
 
 def unique(draw: Callable[[], str], key: str, size: int) -> tuple[str, ...]:
-    """Return the first `size` different results of `draw`, giving up when none is new."""
+    """Return the first `size` different results of `draw`; raise after 1,000 without a new one."""
     found: dict[str, None] = {}
     misses = 0
     while len(found) < size:

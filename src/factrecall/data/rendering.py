@@ -1,7 +1,7 @@
-"""A fact as text, with the character spans of its parts.
+"""Rendering: a fact as text, with the character spans of its parts.
 
-Spans make every later question about "the attribute" or "the subject tokens" a look-up instead
-of a search: they are offsets in the text, half-open, and hold for any Unicode value.
+Spans are half-open offsets in the text and hold for any Unicode value. Later stages find tokens of
+the attribute or the subject by them and never search in text.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Span(NamedTuple):
 
 
 class Rendered(NamedTuple):
-    """A fact as text, and where its parts are.
+    """A fact as text, with the spans of its parts.
 
     Attributes
     ----------
@@ -39,11 +39,11 @@ class Rendered(NamedTuple):
     subject : Span
         The name without 's, or the pronoun.
     relation : tuple of Span
-        The runs of words between the other parts, without white space at their ends.
+        The words between the other parts, without outer white space.
     attribute : Span
-        The value asked for.
+        The attribute's value.
     terminator : Span
-        What ends the attribute; the attribute together with it is what recall must match.
+        The full stop behind it; recall must match the attribute and its terminator.
     """
 
     text: str
@@ -54,7 +54,7 @@ class Rendered(NamedTuple):
 
 
 def article(noun: str) -> str:
-    """Return "a" or "an" as the sound of the first word of `noun` asks."""
+    """Return "a" or "an" by the sound of the first word of `noun`."""
     word = noun.partition(" ")[0]
     letters = word.rstrip("+-,.")
     # Short acronyms are spelled out: an AB+, an MRI technician, a UX designer.
@@ -69,7 +69,7 @@ def article(noun: str) -> str:
 def render_sentence(
     template: str, name: str, gender: str, attribute: str, *, named: bool
 ) -> Rendered:
-    """Write a fact as a sentence.
+    """Write a fact as a statement.
 
     Parameters
     ----------
@@ -78,10 +78,10 @@ def render_sentence(
     name, gender : str
         The person; gender is "F" or "M".
     attribute : str
-        The value of the relation, inserted as it is.
+        The attribute's value, inserted as it is.
     named : bool
-        Whether the first mention is the full name (the first sentence of a biography, and
-        BIO_short) or the pronoun.
+        Whether the first mention is the full name (first sentence of a biography, BIO_short) or
+        the pronoun.
     """
     pronouns = _PRONOUNS[gender]
     text = ""
@@ -108,17 +108,17 @@ def render_sentence(
 
 
 def render_question(question: str, name: str, attribute: str) -> Rendered:
-    """Write a fact as its question and the answer, one space between them."""
-    asked = ""
+    """Write a fact as question and answer, separated by one space."""
+    text = ""
     subject = Span(0, 0)
     for literal, field in pieces(question):
-        asked += literal
+        text += literal
         if field is not None:
-            subject = Span(len(asked), len(asked) + len(name))
-            asked += name
-    asked += " "
-    value = Span(len(asked), len(asked) + len(attribute))
-    return _rendered(asked + attribute + TERMINATOR, subject, value)
+            subject = Span(len(text), len(text) + len(name))
+            text += name
+    text += " "
+    value = Span(len(text), len(text) + len(attribute))
+    return _rendered(text + attribute + TERMINATOR, subject, value)
 
 
 def _pronoun(word: str, start: int) -> str:
@@ -126,7 +126,7 @@ def _pronoun(word: str, start: int) -> str:
 
 
 def _rendered(text: str, subject: Span, attribute: Span) -> Rendered:
-    """Complete the spans: the subject always precedes the attribute, which ends the text."""
+    """Add the spans of the relation; the subject precedes the attribute, which ends the text."""
     gaps = (Span(0, subject.start), Span(subject.end, attribute.start))
     relation = tuple(span for gap in gaps if (span := _strip(text, gap)).end > span.start)
     return Rendered(text, subject, relation, attribute, Span(attribute.end, len(text)))

@@ -1,7 +1,7 @@
-"""The tables of a study: who the people are, their biographies, their questions.
+"""Tables of facts: individuals, biographies and questions.
 
-Rows are facts in the order of individuals and, within one, of relations. Text columns come
-with the character spans of their parts, so that no later stage searches in text.
+Rows are facts, ordered by individual and then by relation. Texts come with the character spans of
+their parts.
 """
 
 from __future__ import annotations
@@ -29,10 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FactTables:
-    """The people of a study (`INDIVIDUAL_COLUMNS`) and their facts in both formats.
-
-    `bio` has the columns `BIO_COLUMNS`, `qa` those of `QA_COLUMNS`.
-    """
+    """The individuals of a study, their biographies and questions; columns are those of `files`."""
 
     individuals: pd.DataFrame
     bio: pd.DataFrame
@@ -45,14 +42,14 @@ def make_facts(settings: Facts, seed: int) -> FactTables:
     Parameters
     ----------
     settings : factrecall.config.facts.Facts
-        Who is invented, or where the user's own people and templates are.
+        Numbers and pools of synthetic individuals, or files of own ones and of own templates.
     seed : int
         The study seed.
 
     Raises
     ------
     FactRecallError
-        When the settings ask for more than exists, or the user's own files have mistakes.
+        When a pool is too small or an own file has a mistake.
     """
     templates = load_templates(settings.templates)
     if settings.individuals is None:
@@ -66,15 +63,14 @@ def make_facts(settings: Facts, seed: int) -> FactTables:
 def make_bio(
     people: pd.DataFrame, templates: Templates, seed: int, pretrain_biographies: int = 1
 ) -> pd.DataFrame:
-    """Write the biographies: one row a sentence, its template drawn uniformly.
+    """Write the biographies: one row per sentence, its template drawn uniformly.
 
-    `text` is the sentence as it stands in the biography (sentences joined by one space), which
-    it enters at `start`; `short` is the same sentence with the full name (BIO_short). A person of
-    the study has one biography, a person of pre-training `pretrain_biographies`, which tell the
-    same facts in other words and are numbered by the column `biography`.
+    `text` is the sentence in the biography, whose sentences are joined by one space, and `start`
+    its offset there; `short` is the sentence with the full name (BIO_short). An individual has one
+    biography, one of pre-training `pretrain_biographies`, numbered by the column `biography`.
     """
-    told = np.where(people["split"] == "pretrain", pretrain_biographies, 1)
-    people = people.loc[people.index.repeat(told)].reset_index(drop=True)
+    counts = np.where(people["split"] == "pretrain", pretrain_biographies, 1)
+    people = people.loc[people.index.repeat(counts)].reset_index(drop=True)
     chosen = _draw_templates(people, templates, seed)
     long, short = [], []
     for row, person in enumerate(people.itertuples(index=False)):
@@ -83,12 +79,12 @@ def make_bio(
             values = (template, person.name, person.gender, getattr(person, relation))
             named = render_sentence(*values, named=True)
             short.append(named)
-            # Only the first sentence of a biography says the name.
+            # Only the first sentence of a biography has the name.
             long.append(named if column == 0 else render_sentence(*values, named=False))
     lengths = np.array([len(sentence.text) for sentence in long], dtype=np.int32)
     ends = np.cumsum(lengths.reshape(len(people), len(RELATIONS)) + 1, axis=1).ravel()
     table = _keys(people)
-    table["biography"] = np.repeat(_numbers(told), len(RELATIONS))
+    table["biography"] = np.repeat(_numbers(counts), len(RELATIONS))
     table["template"] = chosen.ravel()
     table["text"] = [sentence.text for sentence in long]
     table["start"] = (ends - lengths - 1).astype(np.int32)
@@ -99,7 +95,7 @@ def make_bio(
 
 
 def make_qa(people: pd.DataFrame, templates: Templates) -> pd.DataFrame:
-    """Write the questions and answers: one row a fact."""
+    """Write the questions with their answers: one row per fact."""
     pairs = [
         render_question(templates.questions[relation], person.name, getattr(person, relation))
         for person in people.itertuples(index=False)
@@ -112,9 +108,9 @@ def make_qa(people: pd.DataFrame, templates: Templates) -> pd.DataFrame:
 
 
 def _draw_templates(people: pd.DataFrame, templates: Templates, seed: int) -> NDArray[np.int32]:
-    """Return one template index a person and relation.
+    """Return a template index per individual and relation.
 
-    The people of pre-training draw for themselves, so that their number moves no one else.
+    Individuals of pre-training have generators of their own: their number changes no one else.
     """
     pretrain = (people["split"] == "pretrain").to_numpy()
     chosen = np.empty((len(people), len(RELATIONS)), dtype=np.int32)
@@ -126,9 +122,9 @@ def _draw_templates(people: pd.DataFrame, templates: Templates, seed: int) -> ND
     return chosen
 
 
-def _numbers(told: np.ndarray) -> np.ndarray:
-    """Count from 0 within each person, given how many biographies each has."""
-    return np.concatenate([np.arange(count, dtype=np.int32) for count in told])
+def _numbers(counts: np.ndarray) -> np.ndarray:
+    """Count the biographies of each individual from 0."""
+    return np.concatenate([np.arange(count, dtype=np.int32) for count in counts])
 
 
 def _keys(people: pd.DataFrame) -> pd.DataFrame:
@@ -139,14 +135,15 @@ def _keys(people: pd.DataFrame) -> pd.DataFrame:
 
 
 def _add_spans(table: pd.DataFrame, rendered: Sequence[Rendered], prefix: str = "") -> None:
-    ends = {
-        "subject_start": [r.subject.start for r in rendered],
-        "subject_end": [r.subject.end for r in rendered],
-        "attribute_start": [r.attribute.start for r in rendered],
-        "attribute_end": [r.attribute.end for r in rendered],
-        "terminator_end": [r.terminator.end for r in rendered],
-    }
-    for column, values in ends.items():
+    for column in (
+        "subject_start",
+        "subject_end",
+        "attribute_start",
+        "attribute_end",
+        "terminator_end",
+    ):
+        part, end = column.split("_")
+        values = [getattr(getattr(r, part), end) for r in rendered]
         table[prefix + column] = np.array(values, dtype=np.int32)
-    table[f"{prefix}relation_start"] = [[span.start for span in r.relation] for r in rendered]
-    table[f"{prefix}relation_end"] = [[span.end for span in r.relation] for r in rendered]
+    for end in ("start", "end"):
+        table[f"{prefix}relation_{end}"] = [[getattr(s, end) for s in r.relation] for r in rendered]

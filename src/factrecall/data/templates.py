@@ -1,7 +1,7 @@
-"""The wording of facts: sentence templates and questions, read from YAML and checked.
+"""Templates: the sentences and questions of facts, read from YAML and checked.
 
-A template is one sentence with placeholders that ends with the attribute and a full stop, so
-that the text before the attribute is always a prompt for it.
+A template is one sentence with placeholders. It ends with the attribute and a full stop, so that
+the text before the attribute is a prompt for it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def load_templates(path: Path | None = None) -> Templates:
 
 
 def read_templates(path: Path) -> Templates:
-    """Read and check templates of the user's own.
+    """Read and check own templates.
 
     Parameters
     ----------
