@@ -25,6 +25,7 @@ from factrecall.runtime.lease import begin_run, is_over
 from factrecall.cost import resources as planned
 from factrecall.runtime.storage import disk_error, to_json, write_text
 from factrecall.config.reading import parse_study
+from factrecall.vocabulary import COMPARED, PHASES, TUNINGS
 
 try:
     STUDY = parse_study(
@@ -145,7 +146,7 @@ CIRCUITS = runs.interventions(STUDY)
 # The models of the case study: both tunings of the first seed.
 CASES = [
     {"model": "{model}", "tuning": tuning, "seed": STUDY.training.seeds[0]}
-    for tuning in ["mix", "stage"]
+    for tuning in COMPARED[::-1]
 ]
 ENVIRONMENT = str(Path(workflow.basedir) / "envs/environment.yaml")
 
@@ -169,7 +170,7 @@ def sets_of_ranking(wildcards):
 
 def phases(wildcards):
     """Return the phases of a training history."""
-    return ["bio", "stage"] if wildcards.tuning == "stage" else ["mix"]
+    return PHASES[wildcards.tuning]
 
 
 def moments_of_history(wildcards):
@@ -225,5 +226,5 @@ def job(name, **fixed):
 
 wildcard_constraints:
     model=one_of(runs.models(STUDY)),
-    tuning="base|bio|stage|mix",
+    tuning="|".join(PHASES),
     seed=r"\d+",

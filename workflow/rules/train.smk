@@ -50,7 +50,7 @@ use rule model_stage as fine_tune with:
     benchmark:
         f"{BENCHMARKS}/fine_tune/{RUN}.tsv"
     wildcard_constraints:
-        tuning="bio|stage|mix",
+        tuning="|".join(TUNINGS),
     # Processes that share a fine-tuning share its threads, too.
     threads: max(STUDY.compute.threads, STUDY.training.mode.gpus)
     resources:

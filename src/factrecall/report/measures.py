@@ -21,7 +21,7 @@ from factrecall.parameters.amounts import absolute_count
 from factrecall.report.claims import by_seed_difference
 from factrecall.report.style import SPLIT_NAMES
 from factrecall.runtime.storage import arrow_schema, read_table
-from factrecall.vocabulary import COMPARED
+from factrecall.vocabulary import COMPARED, SPLITS
 
 __all__ = [
     "SPLIT_NAMES",
@@ -33,7 +33,7 @@ __all__ = [
 
 _ORDER = {
     "tuning": (*COMPARED, "stage - mix", "mix - stage"),
-    "split": ("bio", "qa_in", "qa_out", "in", "held", "out"),
+    "split": (*SPLITS, "in", "held", "out"),
 }
 
 

@@ -22,15 +22,12 @@ from factrecall.report.marks import Estimates, Reference
 from factrecall.report.plots import NOTHING, Axis, Figure, Panel
 from factrecall.report.section import Caveats, Section, Source, Text
 from factrecall.report.tables import Column, Table
-from factrecall.vocabulary import COMPARED
+from factrecall.vocabulary import COMPARED, PHASES
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ABSTRACT = "so in the abstract of version 2; no number"
-
-PHASES = {"stage": ("bio", "stage"), "mix": ("mix",)}
-"""The phases of each training, in order."""
 
 GROUPS = {
     "all": "all parameters",
