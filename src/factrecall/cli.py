@@ -157,7 +157,7 @@ def _run_stage(options: argparse.Namespace) -> None:
     for argument in stage.of("runs"):
         given[argument.name] = [_record(argument, words) for words in given[argument.name]]
     state = given.get("state", Path("state"))
-    run(options.command, study, given, state=state, argv=options.arguments)
+    run(stage, study, given, state=state, argv=options.arguments)
 
 
 def _record(argument: Argument, words: Sequence[str]) -> Any:

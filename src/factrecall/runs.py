@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from factrecall.vocabulary import COMPARED, NODE_KINDS, SIDES, TUNINGS, NodeKind
+from factrecall.vocabulary import COMPARED, NODE_KINDS, PHASES, SIDES, TUNINGS, NodeKind
 
 if TYPE_CHECKING:
     from factrecall.config.study import Study
@@ -115,4 +115,17 @@ def interventions(study: Study) -> list[Wildcards]:
         for run in histories(study)
         for kind in kinds_of(study)
         for ranking in RANKINGS
+    ]
+
+
+def moments(study: Study, tuning: str) -> list[Wildcards]:
+    """Return the moments of a training history: phases and, of each, which share is over.
+
+    Snapshots lie between start and end; the second phase starts where the first one ends.
+    """
+    inside = study.trace.checkpoints + 1
+    return [
+        {"phase": phase, "share": moment / inside}
+        for number, phase in enumerate(PHASES[tuning])
+        for moment in range(number > 0, inside + 1)
     ]

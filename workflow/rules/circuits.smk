@@ -5,7 +5,8 @@ use rule model_stage as intervene with:
     input:
         base=BASE,
         tuned=TUNED,
-        sets=sets_of_ranking,
+        # The baseline does not depend on S.
+        sets=lambda wildcards: SETS if wildcards.ranking == "shared" else [],
         masks=MASKS,
         outcomes=OUTCOMES,
         qa=QA,
@@ -19,7 +20,6 @@ use rule model_stage as intervene with:
     benchmark:
         f"{BENCHMARKS}/intervene/{RUN}-{{kind}}-{{ranking}}.tsv"
     wildcard_constraints:
-        tuning="stage|mix",
         kind="|".join(runs.kinds_of(STUDY)),
         ranking="|".join(runs.RANKINGS),
     resources:

@@ -1,8 +1,8 @@
 """The study, checked before any job, where its files lie, and what all rules share.
 
-A rule names the files of a stage as its function does, and takes its parameters from `job(...)`:
-its command line, and all that determines it beside its input files, as one sorted mapping of plain
-values, since Snakemake compares parameters by value and sees neither imported code nor `config`.
+Rules name the files of a stage as its function does. Their parameters are `job(...)`, which has
+the command line and all that determines a job beside its input files, as one sorted mapping of
+plain values: Snakemake compares parameters by value and sees neither imported code nor `config`.
 Stages read the study from a file named by its content, so that a dry run with other settings
 cannot change what running jobs read.
 """
@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import sys
-from functools import cache, partial
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -96,6 +96,9 @@ resource_scopes:
     gpu="local",
 
 
+job = partial(stages.rule_parameters, STUDY, Path(RESULTS) / "state")
+
+
 def needs(name):
     """Return the resources of a stage: what it is planned to need, and GPUs if it runs a model."""
 
@@ -148,7 +151,6 @@ CASES = [
     {"model": "{model}", "tuning": tuning, "seed": STUDY.training.seeds[0]}
     for tuning in COMPARED[::-1]
 ]
-ENVIRONMENT = str(Path(workflow.basedir) / "envs/environment.yaml")
 
 
 def one_of(models):
@@ -156,72 +158,17 @@ def one_of(models):
     return "|".join(re.escape(one["model"]) for one in models) or "(?!)"
 
 
-def start(wildcards):
-    """Return the folder a fine-tuning starts from: BIO-tuned for the second stage, else θpre."""
-    if wildcards.tuning == "stage":
-        return f"{RESULTS}/models/{{model}}/bio/seed{{seed}}"
-    return BASE
-
-
-def sets_of_ranking(wildcards):
-    """Return the shared sets where nodes are ranked by them; the baseline does not depend on S."""
-    return SETS if wildcards.ranking == "shared" else []
-
-
-def phases(wildcards):
-    """Return the phases of a training history."""
-    return PHASES[wildcards.tuning]
-
-
-def moments_of_history(wildcards):
-    """Return the phases of a training history and, of each, the shares of its moments."""
-    inside = STUDY.trace.checkpoints + 1
-    return [
-        {"phase": phase, "share": moment / inside}
-        for phase in phases(wildcards)
-        for moment in range(phase == "stage", inside + 1)
-    ]
-
-
 def weights_of_history(wildcards):
     """Return the weights at each moment: θpre, then of each phase snapshots and end."""
     files = [BASE]
-    for phase in phases(wildcards):
+    for phase in PHASES[wildcards.tuning]:
         files += [file.replace("{tuning}", phase) for file in [*SNAPSHOTS, TUNED]]
     return files
-
-
-def traces_of_history(wildcards):
-    """Return the traces of a training history: for two-stage training those of both stages."""
-    return [TRACE.replace("{tuning}", phase) for phase in phases(wildcards)]
 
 
 def each(members, pattern):
     """Return a file for each of several runs."""
     return [pattern.format(**member) for member in members]
-
-
-def job(name, **fixed):
-    """Return the parameters of a stage's rule: its command line, and what else determines it.
-
-    Arguments that are no files of the rule are given by name; what is a function of the wildcards
-    is called with them.
-    """
-    declared = cache(partial(stages.parameters, STUDY, name))
-    known = stages.STAGES[name].setting_wildcards
-    if stages.STAGES[name].resumes:
-        fixed["state"] = f"{RESULTS}/state"
-
-    def command(wildcards, input, output):
-        given = {k: v(wildcards) if callable(v) else v for k, v in fixed.items()}
-        return stages.job_command(name, wildcards, input, output, given)
-
-    return {
-        "stage": lambda wildcards: declared(
-            **{k: getattr(wildcards, k) for k in known}
-        ),
-        "command": command,
-    }
 
 
 wildcard_constraints:

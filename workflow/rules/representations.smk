@@ -54,7 +54,10 @@ use rule model_stage as gradient_similarity with:
     resources:
         **needs("gradient-similarity"),
     params:
-        **job("gradient-similarity", moments=moments_of_history),
+        **job(
+            "gradient-similarity",
+            moments=lambda wildcards: runs.moments(STUDY, wildcards.tuning),
+        ),
 
 
 use rule stage as summarise_representations with:

@@ -3,7 +3,9 @@
 
 use rule stage as select_shared with:
     input:
-        traces=traces_of_history,
+        traces=lambda wildcards: [
+            TRACE.replace("{tuning}", phase) for phase in PHASES[wildcards.tuning]
+        ],
     output:
         out=SETS,
         overlap_curve=f"{SHARED}.overlap_curve.parquet",
@@ -48,8 +50,6 @@ use rule model_stage as ablate with:
         f"{LOGS}/ablate/{RUN}.log",
     benchmark:
         f"{BENCHMARKS}/ablate/{RUN}.tsv"
-    wildcard_constraints:
-        tuning="stage|mix",
     resources:
         **needs("ablate"),
     params:

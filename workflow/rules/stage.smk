@@ -6,7 +6,7 @@ rule stage:
     log:
         f"{LOGS}/stage.log",
     conda:
-        ENVIRONMENT
+        str(Path(workflow.basedir) / "envs/environment.yaml")
     resources:
         mem_mb=1000,
         runtime=10,

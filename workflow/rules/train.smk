@@ -39,7 +39,9 @@ use rule stage as fetch_model with:
 use rule model_stage as fine_tune with:
     input:
         facts=FACTS,
-        start=start,
+        start=lambda wildcards: (
+            TUNED.replace("{tuning}", "bio") if wildcards.tuning == "stage" else BASE
+        ),
     output:
         out=directory(TUNED),
         history=f"{TUNED}.history.parquet",

@@ -41,7 +41,7 @@ class StudyError(FactRecallError):
         self.args = ("\n".join(map(str, self.mistakes)),)
 
 
-def read_study(*paths: Path) -> Study:
+def read_study(*paths: Path | str) -> Study:
     """Read a study from YAML files, of which later ones win over earlier ones key by key.
 
     Raises
@@ -49,7 +49,7 @@ def read_study(*paths: Path) -> Study:
     StudyError
         With all mistakes found; a file that cannot be read hides those in the values.
     """
-    documents = _read(paths)
+    documents = _read([Path(path) for path in paths])
     raw: dict[Any, Any] = {}
     for document in documents:
         raw = _merge(raw, document.values)

@@ -169,7 +169,7 @@ def write_table(
         pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
-def read_table(path: Path, schema: Schema | None = None) -> pd.DataFrame:
+def read_table(path: Path | str, schema: Schema | None = None) -> pd.DataFrame:
     """Read a Parquet file, checked against `schema` (more columns are allowed).
 
     Raises
@@ -182,6 +182,7 @@ def read_table(path: Path, schema: Schema | None = None) -> pd.DataFrame:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    path = Path(path)
     try:
         if path.is_dir():  # the library would take it for a table in parts
             raise pa.ArrowInvalid("it is a folder")

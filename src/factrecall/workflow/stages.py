@@ -10,9 +10,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from factrecall.experiments.registry import stages
 from factrecall.runtime.errors import FactRecallError
@@ -117,38 +118,96 @@ def _runs(argument: Argument, members: Sequence[Any], input: Any) -> Iterator[li
         ]
 
 
+def rule_parameters(study: Study, state: Path, stage: str, **fixed: Any) -> dict[str, Any]:
+    """Return the parameters of a stage's rule, as functions that Snakemake calls for each job.
+
+    Parameters
+    ----------
+    study : Study
+        The configuration.
+    state : Path
+        Folder where interrupted jobs keep their states.
+    stage : str
+        Its name.
+    **fixed
+        Arguments that are no files of the rule (see `job_command`), or functions of the wildcards.
+    """
+    chosen = STAGES[stage]
+    # Hundreds of jobs differ in wildcards that their settings do not depend on.
+    declared = cache(partial(parameters, study, stage))
+    if chosen.resumes:
+        fixed["state"] = state
+
+    def of_job(wildcards: Any) -> dict[str, Any]:
+        return declared(**{name: getattr(wildcards, name) for name in chosen.setting_wildcards})
+
+    def command(wildcards: Any, input: Any, output: Any) -> str:
+        given = {k: value(wildcards) if callable(value) else value for k, value in fixed.items()}
+        return job_command(stage, wildcards, input, output, given)
+
+    return {"stage": of_job, "command": command}
+
+
 # --- running -----------------------------------------------------------------------------------
 
 
-def run(
-    name: str,
-    study: Study,
-    given: Mapping[str, Any],
-    *,
-    state: Path = Path("state"),
-    argv: Sequence[str] = (),
+def run_stage(
+    name: str, study: Study | Path | str, *, state: Path | str = "state", **given: Any
 ) -> None:
-    """Run a stage here.
+    """Run a stage in this process, as its command does.
 
     Parameters
     ----------
     name : str
-        The stage.
-    study : Study
-        The configuration.
-    given : mapping
-        Wildcards, files and records by the name of the argument.
-    state : Path
+        The stage, e.g. "ablate".
+    study : Study or path
+        The configuration, or its file.
+    state : path
         Folder where an interrupted job keeps its state.
-    argv : sequence of str
-        The command line, which several processes that share a training are started with.
+    **given
+        What the command takes, by the name of the option: files as paths, of runs a list of
+        records (see the module of the stage).
+
+    Raises
+    ------
+    FactRecallError
+        When there is no such stage, or an argument is missing, unknown or cannot be used.
     """
-    stage = STAGES[name]
+    from factrecall.config.reading import read_study
+
+    stage = STAGES.get(name)
+    if stage is None:
+        raise FactRecallError(f"stage {name!r}", "there is no such stage", ", ".join(STAGES))
+    wanted = [argument for argument in stage.arguments if argument.role != "setting"]
+    names = [*stage.wildcards, *(a.name for a in wanted if not a.optional)]
+    if wrong := [n for n in names if n not in given] or [
+        n for n in given if n not in (*stage.wildcards, *(a.name for a in wanted))
+    ]:
+        why = "it is missing" if wrong[0] in names else "the stage takes no such argument"
+        raise FactRecallError(f"{name}: {wrong[0]}", why, f"it takes {', '.join(names)}")
+    values = given | {a.name: _paths(a, given.get(a.name)) for a in wanted if a.role != "wildcard"}
+    file = study if isinstance(study, Path | str) else None
+    opened = read_study(Path(file)) if file is not None else study
+    words = {a.name: [[*vars(r).values()] for r in values[a.name]] for a in stage.of("runs")}
+    argv = [*command_line(name, {**values, **words, "state": state}), "--study", str(file)]
+    run(stage, cast("Study", opened), values, state=Path(state), argv=argv)
+
+
+def _paths(argument: Argument, value: Any) -> Any:
+    if argument.role == "runs" or value is None:
+        return value
+    return [Path(one) for one in value] if argument.many else Path(value)
+
+
+def run(
+    stage: Stage, study: Study, given: Mapping[str, Any], *, state: Path, argv: Sequence[str]
+) -> None:
+    """Run a stage; its command line is `argv`, for processes that share a training."""
     known = {n: given[n] for n in stage.wildcards}
     _check_wildcards(stage, study, known)
-    values = settings(study, name, **known)
+    values = settings(study, stage.name, **known)
     job = Job(
-        provenance=parameters(study, name, **known),
+        provenance=parameters(study, stage.name, **known),
         state=state,
         checkpoint_interval_s=study.compute.checkpoint_interval_s,
         cache_gb=study.compute.cache_gb,

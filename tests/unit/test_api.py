@@ -1,0 +1,88 @@
+"""The public names: imported when they are used, and the same stages as the commands."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import factrecall
+from factrecall.cli import main
+from factrecall.experiments.recall.stages import Evaluation
+from factrecall.runtime.errors import FactRecallError
+from tests.conftest import Workspace
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    script = (
+        "import sys, factrecall\n"
+        "heavy = ('torch', 'transformers', 'pandas', 'pydantic', 'numpy')\n"
+        "assert not [m for m in heavy if m in sys.modules]\n"
+        "factrecall.load_study, factrecall.run_stage, factrecall.read_table\n"
+        "assert 'torch' not in sys.modules\n"
+        "factrecall.ParameterSet, factrecall.Evaluator, factrecall.open_pair\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_every_public_name_is_there_and_no_other() -> None:
+    assert set(factrecall.__all__) <= set(dir(factrecall))
+    for name in factrecall.__all__:
+        assert callable(getattr(factrecall, name))
+    with pytest.raises(AttributeError, match="no_such"):
+        factrecall.no_such  # noqa: B018
+    assert (Path(factrecall.__file__).parent / "py.typed").exists()
+
+
+def test_a_stage_writes_the_same_file_as_its_command(workspace: Workspace) -> None:
+    folder = workspace.folder
+    facts = {name: folder / f"{name}.parquet" for name in ("bio", "qa")}
+    assert main(workspace.command("recall")) == 0
+    expected = (folder / "out/recall.parquet").read_bytes()
+    study = factrecall.load_study(str(workspace.study))
+    for number, given in enumerate((study, workspace.study, str(workspace.study))):
+        out = folder / f"again{number}.parquet"
+        factrecall.run_stage("recall", given, tuned=folder / "base", out=str(out), **facts)
+        assert out.read_bytes() == expected
+    assert len(factrecall.read_table(str(out))) == len(factrecall.read_table(out)) > 0
+
+
+def test_a_summary_takes_records_of_its_runs(workspace: Workspace) -> None:
+    folder = workspace.folder
+    assert main(workspace.command("summarise-recall")) == 0
+    runs = [Evaluation("m", "base", 0, folder / "examples.parquet")]
+    out, qa = folder / "again.parquet", folder / "qa.parquet"
+    factrecall.run_stage("summarise-recall", workspace.study, evaluations=runs, qa=qa, out=out)
+    assert out.read_bytes() == (folder / "out/summary.parquet").read_bytes()
+
+
+def test_a_training_goes_on_from_its_state(workspace: Workspace) -> None:
+    folder = workspace.folder
+    assert main(workspace.command("pretrain", out="out/a", history="out/a.parquet")) == 0
+    files = {"out": folder / "out/a", "history": folder / "out/a.parquet"}
+    expected = files["history"].read_bytes()
+    shutil.rmtree(files["out"])
+    factrecall.run_stage(
+        "pretrain", workspace.study, model="m", facts=workspace.facts, state=folder / "s", **files
+    )
+    assert files["history"].read_bytes() == expected and not list((folder / "s").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("graph", {}, "there is no such stage"),
+        ("recall", {"tuned": "x", "bio": "x", "qa": "x"}, "recall: out\n  why:    it is missing"),
+        ("recall", dict.fromkeys(("tuned", "bio", "qa", "out", "k"), "x"), "no such argument"),
+        ("pretrain", {"model": "own", "facts": [], "out": "x", "history": "x"}, "its source is"),
+    ],
+)
+def test_a_mistake_is_told(
+    workspace: Workspace, name: str, given: dict[str, str], said: str
+) -> None:
+    with pytest.raises(FactRecallError) as caught:
+        factrecall.run_stage(name, workspace.study, **given)
+    assert said in str(caught.value)
