@@ -3,38 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from factrecall.runtime.errors import DamagedFile, FactRecallError
+from factrecall.runtime.quiet import quiet
 from factrecall.runtime.storage import atomic, unreadable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-def quiet() -> None:
-    """Keep the library from printing what is none of a job's log, and from loading torchao.
-
-    Called by all that opens, builds or writes models, before they do, so that jobs without one need
-    not load the library.
-    """
-    if "torchao" not in sys.modules:
-        # transformers loads it wherever it is installed, for kinds of models that are none of ours:
-        # a second of each job, and lines about kernels. A module that is None is not found.
-        sys.modules["torchao"] = None  # type: ignore[assignment]
-        try:
-            import_module("transformers.modeling_utils")
-        finally:
-            sys.modules.pop("torchao", None)
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from factrecall.models.loading import quiet
+from factrecall.runtime.quiet import quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast

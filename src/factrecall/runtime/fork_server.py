@@ -9,7 +9,7 @@ its client is killed, and returns its exit code. Without a thread and without CU
 where that does not hold, the template closes the connection and the client runs the command itself.
 
 The server ends with the workflow, a template when its last process has ended, and a process with
-its template.
+its template. The module is long: server, template and process read each other's messages.
 """
 
 from __future__ import annotations
@@ -294,7 +294,7 @@ def _import_libraries() -> bool:
     """Import what jobs need; say whether this process may fork."""
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # the other check would start CUDA
     with suppress(ImportError), _package_forgotten():
-        from factrecall.models.loading import quiet
+        from factrecall.runtime.quiet import quiet
 
         quiet()
     for library in LIBRARIES:

@@ -29,15 +29,13 @@ from types import TracebackType
 
 from factrecall.runtime import signals
 
-HEARTBEAT = 2.0
-"""Seconds between two beats."""
+HEARTBEAT = 2.0  # seconds between two beats
 
 STALE = 90.0
 """Seconds without a beat after which a holder counts as dead; network file systems may show a
 file as it was a minute ago."""
 
-HEARTBEAT_BYTES = 600
-"""Length of a beat's file, so that a later one covers an earlier one wholly."""
+HEARTBEAT_BYTES = 600  # of a beat's file, so that a later one covers an earlier one wholly
 
 HELD = "FACTRECALL_BEAT"
 """Environment variable: the beat of the lease that a process has, and with it those it starts."""

@@ -6,11 +6,10 @@ as it is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from factrecall.runs import Run, interventions
+from factrecall.experiments.circuits.runs import Intervention
+from factrecall.runs import interventions
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.job import Job
 from factrecall.runtime.stage import EXPERIMENTS, TABLES, Input, Output, stage
@@ -119,23 +118,6 @@ def intervene(
     job.write(nodes, tables["nodes"], NODES)
     job.write(questions, tables["questions"], QUESTIONS)
     checkpoint.remove()
-
-
-@dataclass(frozen=True)
-class Intervention(Run):
-    """The files of one job of `intervene`."""
-
-    kind: str
-    ranking: str
-    steps: Path
-    curves: Path
-    nodes: Path
-    questions: Path
-
-    @property
-    def of_kind(self) -> dict[str, Any]:
-        """The columns of a table that say which model and kind of nodes it is of."""
-        return {**self.labels, "kind": self.kind}
 
 
 @stage("summarise-circuits", settings=lambda study: {"study_seed": study.seed}, libraries=TABLES)

@@ -20,7 +20,7 @@ from factrecall.runtime.seeds import generator
 from factrecall.runtime.storage import read_table
 
 if TYPE_CHECKING:
-    from factrecall.experiments.circuits.stages import Intervention
+    from factrecall.experiments.circuits.runs import Intervention
 
 RUN = {"model": "string", "tuning": "string", "seed": "int32"}
 KEYS = {**RUN, "kind": "string", **SWEEP}

@@ -33,8 +33,8 @@ from factrecall.training.snapshots import load_weights
 if TYPE_CHECKING:
     from factrecall.config.training import TraceSettings
     from factrecall.data.files import FactFiles
+    from factrecall.experiments.gradient_similarity.runs import Moment
     from factrecall.experiments.gradient_similarity.settings import GradientSimilaritySettings
-    from factrecall.experiments.gradient_similarity.stages import Moment
 
 GRADIENTS = {
     "phase": "string",

@@ -26,8 +26,8 @@ from factrecall.runtime.storage import read_table
 if TYPE_CHECKING:
     import torch
 
+    from factrecall.experiments.grafting.runs import Graft
     from factrecall.experiments.grafting.settings import GraftingSettings
-    from factrecall.experiments.grafting.stages import Graft
     from factrecall.runtime.checkpoint import Checkpoint
 
 

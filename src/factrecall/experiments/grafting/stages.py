@@ -6,11 +6,11 @@ one, does not depend on S, and stays as it is when another S is selected.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from factrecall.runs import Run, grafts
+from factrecall.experiments.grafting.runs import Graft
+from factrecall.runs import grafts
 from factrecall.runtime.job import Job
 from factrecall.runtime.stage import EXPERIMENTS, TABLES, Input, Output, stage
 
@@ -188,34 +188,6 @@ def graft_without_shared(
     rows = [(*key, fraction) for key, fraction in held.items()]
     job.write(shares, pd.DataFrame(rows, columns=list(SHARES)), SHARES)
     kept.remove()
-
-
-@dataclass(frozen=True)
-class Graft(Run):
-    """The files of one grafted model.
-
-    Attributes
-    ----------
-    table, checks, masks : Path
-        Of `graft`: outcomes, checks and fitted masks.
-    without, shares : Path
-        Of `graft_without_shared`: what is recovered, and how much of the largest changes is in S.
-    sets : Path
-        The model's shared sets.
-    """
-
-    split: str
-    table: Path
-    checks: Path
-    masks: Path
-    without: Path
-    shares: Path
-    sets: Path
-
-    @property
-    def labels(self) -> dict[str, Any]:
-        """The columns of a table that say which model and split it is of."""
-        return {**super().labels, "split": self.split}
 
 
 @stage("summarise-grafting", libraries=TABLES)
