@@ -24,7 +24,12 @@ SUFFIXES = (".parquet", ".safetensors", ".json")
 LEFT_OUT = ("benchmarks", "claims", "logs", "state", "studies")
 """Folders that hold no results. `claims` are the leases of cluster jobs."""
 
-FILES: tuple[tuple[str, str], ...] = ((r"\.controls\.", ".baseline."),)
+FILES: tuple[tuple[str, str], ...] = (
+    (r"\.controls\.", ".baseline."),
+    (r"^(shared/.*)\.curve\.", r"\1.overlap_curve."),
+    (r"^(shared/.*)\.places\.", r"\1.locations."),
+    (r"^tables/shared_places\.", "tables/shared_locations."),
+)
 """Files since renamed: a pattern in the path below the results folder, and its replacement."""
 
 COLUMNS: dict[str, str] = {

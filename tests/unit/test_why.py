@@ -10,7 +10,15 @@ import pytest
 
 from factrecall.cli import main
 from factrecall.runtime.errors import FactRecallError
-from factrecall.workflow.explain_rerun import Cause, Job, account, cause, differences, failure, jobs
+from factrecall.workflow.explain_rerun import (
+    Cause,
+    DryRunJob,
+    account,
+    cause,
+    differences,
+    failure,
+    jobs,
+)
 
 LIBRARIES = "{'faker': '40.54.0', 'pandas': '3.1.1'}"
 BEFORE = (
@@ -102,11 +110,22 @@ def test_nothing_to_be_done_is_told() -> None:
             "execution",
             Cause(
                 (
-                    "the command of the rule has changed",
+                    "the shell command of all rules has changed",
                     "its environment file (envs/environment.yaml) has changed",
                     "a parameter: (nothing) → unit",
                 )
             ),
+        ),
+        (
+            "Params have changed since last execution: Union of exclusive params before and now "
+            "across all output: before: {'settings': {'k': 1}}, 'x --out a' now: 'x --out b', "
+            "{'settings': {'k': 2}} ",
+            Cause(("settings.k: 1 → 2",)),
+        ),
+        (
+            "Params have changed since last execution: Union of exclusive params before and now "
+            "across all output: before: 'x --out a' now: 'x --out b' ",
+            Cause(("its command line: other files or runs",)),
         ),
         ("Something new in Snakemake 10", Cause(("Something new in Snakemake 10",))),
         (
@@ -122,7 +141,7 @@ def test_reasons_are_taken_apart(reason: str, expected: Cause) -> None:
 def test_words_of_the_user_do_not_confuse() -> None:
     trap = "a; Missing output files: x now: {'y'} Input files updated by another job"
     reason = PARAMETERS.replace("None", repr(trap))
-    assert not Job("make_facts", reason).follows
+    assert not DryRunJob("make_facts", reason).follows
     assert cause(reason) == Cause(("settings.settings.people: 40 → 20",))
 
 
@@ -150,7 +169,7 @@ def test_differences_name_code_libraries_and_keys() -> None:
 
 
 def test_many_jobs_of_one_cause_are_told_together() -> None:
-    missing = [Job("graft", f"Missing output files: f{i}") for i in range(5)]
+    missing = [DryRunJob("graft", f"Missing output files: f{i}") for i in range(5)]
     assert account(missing, "x").splitlines()[2:] == [
         "graft (5 jobs), because of",
         "  missing: f0, f1, f2 and 2 more",

@@ -1,9 +1,8 @@
-"""Why the workflow would run jobs again: Snakemake's own dry run in a few lines.
+"""Why the workflow would run jobs again: a summary of Snakemake's dry run.
 
-Snakemake gives a reason for each job. Most run because an earlier job runs; a user wants to know
-why the first ones do. Those are listed with the difference of their parameters, key by key
-(`factrecall.workflow.stages.parameters`); the others are counted. Snakemake does not compare the
-parameters of jobs that run anyway.
+Snakemake gives a reason for each job. Most run because an earlier job runs. The first ones are
+listed with the difference of their parameters, key by key (`factrecall.workflow.stages`); the
+others are counted. Snakemake does not compare the parameters of jobs that run anyway.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from factrecall.config.yamlfile import read_yaml
 from factrecall.runtime.errors import FactRecallError
 
 NAMED = 3
-"""How many files are named of several."""
+"""The number of files that are named of several."""
 
 _FOLLOWS = "Input files updated by another job"
 _PARAMETERS = "Params have changed since last execution: "
@@ -30,26 +29,18 @@ _FILES = {"Missing output files": "missing", "Updated input files": "changed sin
 _SAID = {
     "Forced execution": "its outputs are incomplete: a run was killed while it wrote them",
     "Set of input files has changed since last execution": "it has other input files",
-    "Code has changed since last execution": "the command of the rule has changed",
+    "Code has changed since last execution": "the shell command of all rules has changed",
     "Software environment definition has changed since last execution": "its environment file "
     "(envs/environment.yaml) has changed",
 }
-"""What Snakemake says, and what we do; anything else is told in its words."""
+"""Snakemake's reasons in plain words; it may give others."""
 
 _ABSENT = object()
 
 
 @dataclass(frozen=True)
-class Job:
-    """A job that would run.
-
-    Attributes
-    ----------
-    rule : str
-        Its rule.
-    reason : str
-        Snakemake's reason, one line.
-    """
+class DryRunJob:
+    """A job that would run: its rule, and Snakemake's reason in one line."""
 
     rule: str
     reason: str
@@ -62,22 +53,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Cause:
-    """Why jobs would run that follow no others.
-
-    Attributes
-    ----------
-    changes : tuple of str
-        What changed, a line each.
-    files : dict of str to tuple of str
-        What is with files ("missing", "changed since"), and their names.
-    """
+    """Why a job would run that follows no other: changes; files "missing" or "changed since"."""
 
     changes: tuple[str, ...] = ()
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def explain(targets: Sequence[str], configfiles: Sequence[Path]) -> str:
-    """Say why the workflow in the current folder would make its targets again.
+    """Explain why the workflow in the current folder would make its targets again.
 
     Parameters
     ----------
@@ -114,13 +97,13 @@ def explain(targets: Sequence[str], configfiles: Sequence[Path]) -> str:
     return account(list(jobs(done.stdout)), ", ".join(targets) or "the study")
 
 
-def jobs(output: str) -> Iterator[Job]:
+def jobs(output: str) -> Iterator[DryRunJob]:
     """Yield the jobs of a dry run's output; rules without a reason, as `all`, are none."""
     blocks = re.split(r"^(?:local)?(?:rule|checkpoint) (\w+):$", output, flags=re.M)
     for rule, block in zip(blocks[1::2], blocks[2::2], strict=True):
         reason = re.search(r"^    reason: (.*)$", block, re.M)
         if reason and re.search(r"^    output: ", block, re.M):
-            yield Job(rule, reason[1].strip())
+            yield DryRunJob(rule, reason[1].strip())
 
 
 def cause(reason: str) -> Cause:
@@ -149,11 +132,10 @@ def _parameters(text: str) -> list[str]:
         before, now = (_values(part) for part in (text[: split.start()], text[split.end() :]))
         if before is None or now is None:
             continue  # the user's own words, in a setting
-        lines: dict[str, None] = {}
-        for old in before or [_ABSENT]:
-            for new in now or [_ABSENT]:
-                lines.update(dict.fromkeys(differences(old, new)))
-        return list(lines)
+        olds, news = (_without_command(part) or [_ABSENT] for part in (before, now))
+        lines = [line for old in olds for new in news for line in differences(old, new)]
+        command = olds == news == [_ABSENT]
+        return [*dict.fromkeys(lines), *(["its command line: other files or runs"] * command)]
     return []
 
 
@@ -164,6 +146,11 @@ def _values(text: str) -> list[Any] | None:
         return list(ast.literal_eval(f"({text.strip()},)"))
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return None
+
+
+def _without_command(values: list[Any]) -> list[Any]:
+    """Leave out the command line: what else it names is a reason of its own."""
+    return [value for value in values if not (isinstance(value, str) and " --" in value)]
 
 
 def differences(before: Any, now: Any, key: str = "") -> Iterator[str]:
@@ -188,8 +175,8 @@ def _show(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def account(planned: Sequence[Job], what: str) -> str:
-    """Return the account of a dry run: the first jobs with their causes, and how many follow."""
+def account(planned: Sequence[DryRunJob], what: str) -> str:
+    """Summarise a dry run: the first jobs with their causes, and how many follow."""
     if not planned:
         return f"{what}: nothing would run, all is there and up to date"
     groups: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[Cause]] = {}
@@ -217,11 +204,11 @@ def _count(number: int) -> str:
 
 
 def failure(output: str) -> FactRecallError:
-    """Return the error that a failed dry run tells: the workflow's own message, or Snakemake's."""
+    """Return the error of a failed dry run: the workflow's own message, or Snakemake's."""
     _, found, message = output.partition("factrecall: ")
     where, why, rest = message.partition("\n  why:    ")
     if found and why:
-        # Several mistakes are one text; put together again it is the same.
+        # Several mistakes are one message.
         why, _, remedy = rest.rpartition("\n  remedy: ")
         return FactRecallError(where, why, remedy.strip())
     lines = [line.strip() for line in output.splitlines() if line.strip()]
