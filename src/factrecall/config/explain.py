@@ -38,20 +38,14 @@ _BOOLEAN_WORDS = "YAML reads yes, no, on and off as true and false, unless they 
 def explain(
     path: KeyPath, kind: str, value: object, context: Mapping[str, Any], raw: object
 ) -> tuple[str, str]:
-    """Return why a value is wrong, and the remedy.
+    """Return why the value at a path of `raw`, the configuration, is wrong, and the remedy.
 
     Parameters
     ----------
-    path : tuple
-        Its place.
-    kind : str
-        Type of pydantic's error, or "mistake" for a `factrecall.config.section.ConfigIssue`.
+    kind, context : str, mapping
+        Type of pydantic's error, or "mistake" for a `ConfigIssue`, and what it adds to it.
     value : object
         The value; of a missing key, its section.
-    context : mapping
-        What pydantic adds, such as the bound.
-    raw : object
-        The whole configuration.
     """
     node = describe(path, raw)
     if kind == "mistake":
@@ -111,12 +105,11 @@ def _unknown(path: KeyPath, raw: object) -> tuple[str, str]:
 def _fill(node: Schema) -> str:
     if _takes(node, "object"):
         return f"{_BELOW}; {{}} stands for none"
-    default = f", or remove the key for {to_yaml(node['default'])}" if "default" in node else ""
-    return f"give {expected(node)}{default}"
+    return _give(node, ", or remove the key for {}")
 
 
-def _give(node: Schema) -> str:
-    default = f" (default: {to_yaml(node['default'])})" if "default" in node else ""
+def _give(node: Schema, otherwise: str = " (default: {})") -> str:
+    default = otherwise.format(to_yaml(node["default"])) if "default" in node else ""
     return f"give {expected(node)}{default}"
 
 

@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from factrecall.config.explain import explain, explain_name
 from factrecall.config.schema import to_yaml, union
 from factrecall.config.study import Study
-from factrecall.config.yamlfile import Document, KeyPath, dotted, read_yaml
+from factrecall.config.yamlfile import Document, KeyPath, dotted, merge, read_yaml
 from factrecall.runtime.errors import FactRecallError
 
 _TAGS = frozenset({"count", "fraction", "[key]"})
@@ -26,13 +26,7 @@ _ABSENT = object()
 
 
 class StudyError(FactRecallError):
-    """All mistakes of a configuration.
-
-    Attributes
-    ----------
-    mistakes : tuple of FactRecallError
-        One for each; where, why and remedy of the error itself are those of the first.
-    """
+    """All mistakes of a configuration; where, why and remedy are those of the first."""
 
     def __init__(self, mistakes: Sequence[FactRecallError]) -> None:
         self.mistakes = tuple(mistakes)
@@ -52,7 +46,7 @@ def read_study(*paths: Path | str) -> Study:
     documents = _read([Path(path) for path in paths])
     raw: dict[Any, Any] = {}
     for document in documents:
-        raw = _merge(raw, document.values)
+        raw = merge(raw, document.values)
     return _parse(raw, ", ".join(map(str, paths)), documents)
 
 
@@ -64,10 +58,10 @@ def parse_study(raw: Mapping[str, Any], source: str, files: Sequence[Path] = ())
     raw : mapping
         The configuration, as plain values.
     source : str
-        What messages call it.
+        Its name in messages, for values that none of the files has.
     files : sequence of Path
-        Where it came from, in the order of merging. They are read again for what merging loses:
-        keys given twice, and the line of a mistake. A value that none of them has is `source`'s.
+        Its files in the order of merging, read again for what merging loses: keys given twice, and
+        the lines of mistakes.
 
     Raises
     ------
@@ -87,16 +81,6 @@ def _read(paths: Iterable[Path]) -> list[Document]:
     if mistakes:
         raise StudyError(mistakes)
     return documents
-
-
-def _merge(below: Mapping[Any, Any], above: Mapping[Any, Any]) -> dict[Any, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        if isinstance(old, Mapping) and isinstance(value, Mapping):
-            value = _merge(old, value)
-        merged[key] = value
-    return merged
 
 
 def _parse(raw: Mapping[str, Any], source: str, documents: Sequence[Document]) -> Study:

@@ -25,6 +25,12 @@ _PATTERNS = {
     REPOSITORY: "the name of a repository as on the hub, e.g. EleutherAI/pythia-2.8b",
     COMMIT: "the 40 hexadecimal digits of a commit",
 }
+_TYPES = {
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "null": "null",
+}
 _BOUNDS = {
     "minimum": "at least",
     "exclusiveMinimum": "above",
@@ -96,15 +102,7 @@ def _raw() -> Schema:
 
 
 def describe(path: Sequence[str | int], raw: Any) -> Schema:
-    """Return the schema of the value at `path`, {} where none is known.
-
-    Parameters
-    ----------
-    path : sequence of str and int
-        Keys and positions, from the top.
-    raw : object
-        The configuration; it tells of which kind a section is.
-    """
+    """Return the schema at a path of `raw`, the configuration; {} where none is known."""
     return _resolve(*_follow(path, raw))
 
 
@@ -174,22 +172,16 @@ def expected(node: Schema) -> str:
     if "discriminator" in node:
         key = node["discriminator"]["propertyName"]
         return f"a section with {key}: " + ", ".join(node["discriminator"]["mapping"])
-    match node.get("type"):
-        case "integer":
-            return "a whole number" + _bounds(node)
-        case "number":
-            return "a number" + _bounds(node)
-        case "boolean":
-            return "true or false"
-        case "null":
-            return "null"
-        case "array":
-            items = node.get("prefixItems") or [node["items"]]
-            count = f"{len(items)}" if "prefixItems" in node else "one or more"
-            return f"a list of {count}, each {expected(items[0])}"
-        case "string":
-            path = "a path" if node.get("format") == "path" else "text"
-            return _PATTERNS.get(node.get("pattern", ""), path)
+    kind = node.get("type")
+    if kind in _TYPES:
+        return _TYPES[kind] + _bounds(node)
+    if kind == "array":
+        items = node.get("prefixItems") or [node["items"]]
+        count = f"{len(items)}" if "prefixItems" in node else "one or more"
+        return f"a list of {count}, each {expected(items[0])}"
+    if kind == "string":
+        path = "a path" if node.get("format") == "path" else "text"
+        return _PATTERNS.get(node.get("pattern", ""), path)
     return "a section" + (" of named models" if "patternProperties" in node else "")
 
 

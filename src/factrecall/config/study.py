@@ -20,6 +20,7 @@ from factrecall.config.facts import Facts
 from factrecall.config.model import Model, Scratch
 from factrecall.config.section import ConfigIssue, Name, Natural, Positive, Section
 from factrecall.config.training import TraceSettings, TrainingSettings
+from factrecall.config.yamlfile import merge
 from factrecall.experiments.circuits.settings import CircuitSettings
 from factrecall.experiments.grafting.settings import GraftingSettings
 from factrecall.experiments.recall.settings import RecallSettings
@@ -71,16 +72,17 @@ class Study(Section):
         training, models = raw.get("training"), raw.get("models")
         if not isinstance(training, Mapping) or not isinstance(models, Mapping):
             return raw
-        shared: dict[str, Any] = {
-            tuning: training[tuning] for tuning in TUNINGS if tuning in training
+        shared = {"training": {name: training[name] for name in TUNINGS if name in training}}
+        complete = {
+            name: merge(shared, model) if isinstance(model, Mapping) else model
+            for name, model in models.items()
         }
-        return {**raw, "models": {name: _complete(m, shared) for name, m in models.items()}}
+        return {**raw, "models": complete}
 
     def _issues(self) -> Iterator[ConfigIssue]:
-        yield from self._name_mistakes()
-        yield from self._people_mistakes()
-        yield from self._layer_mistakes()
-        yield from self._case_mistakes()
+        yield from self._name_issues()
+        yield from self._people_issues()
+        yield from self._part_issues()
         keep, k = self.trace.top_fraction, self.shared.k
         if isinstance(keep, int) != isinstance(k, int):
             yield ConfigIssue(
@@ -96,7 +98,7 @@ class Study(Section):
                 f"set it to {keep} or less, or raise trace.top_fraction, which reruns all training",
             )
 
-    def _name_mistakes(self) -> Iterator[ConfigIssue]:
+    def _name_issues(self) -> Iterator[ConfigIssue]:
         known: dict[str, str] = {}
         for name in self.models:
             if (other := known.setdefault(name.casefold(), name)) != name:
@@ -106,7 +108,7 @@ class Study(Section):
                     "give it another name",
                 )
 
-    def _people_mistakes(self) -> Iterator[ConfigIssue]:
+    def _people_issues(self) -> Iterator[ConfigIssue]:
         scratch = [name for name, m in self.models.items() if isinstance(m, Scratch)]
         if scratch and not self.facts.pretrain_people:
             yield ConfigIssue(
@@ -135,46 +137,24 @@ class Study(Section):
                     f"set it to {there} or less, or change facts.people or facts.in_distribution",
                 )
 
-    def _case_mistakes(self) -> Iterator[ConfigIssue]:
-        case = self.circuits.case
+    def _part_issues(self) -> Iterator[ConfigIssue]:
+        case, layers = self.circuits.case, self.representations.layers
         if case.individual is not None and case.individual >= self.facts.people:
             yield ConfigIssue(
                 ("circuits", "case", "individual"),
                 f"there are {self.facts.people} people, counted from 0",
                 "name one of them who is out of distribution, or set it to null",
             )
-        for key, attribute in (("layer", "layers"), ("head", "heads")):
-            yield from self._beyond(("circuits", "case", key), getattr(case, key), attribute)
-
-    def _layer_mistakes(self) -> Iterator[ConfigIssue]:
-        layers = self.representations.layers
-        if layers:
-            yield from self._beyond(("representations", "layers"), layers[-1], "layers")
-
-    def _beyond(self, key: tuple[str, ...], value: int | None, there: str) -> Iterator[ConfigIssue]:
-        """Yield a mistake if a model has not as many layers or heads as a value asks for."""
-        counts = {
-            name: getattr(model, there)
-            for name, model in self.models.items()
-            if isinstance(model, Scratch)
-        }
-        lacking = [name for name, count in counts.items() if (value or 0) >= count]
-        if lacking:
-            yield ConfigIssue(
-                key,
-                f"{there} are counted from 0, and models.{lacking[0]} has {counts[lacking[0]]}",
-                "name another, or set it to null (circuits.case: layer and head both)",
-            )
-
-
-def _complete(model: Any, shared: Mapping[str, Any]) -> Any:
-    own = model.get("training", {}) if isinstance(model, Mapping) else None
-    if not isinstance(own, Mapping):
-        return model
-    recipes = dict(shared)
-    for tuning, recipe in own.items():
-        default = shared.get(tuning)
-        if isinstance(default, Mapping) and isinstance(recipe, Mapping):
-            recipe = {**default, **recipe}
-        recipes[tuning] = recipe
-    return {**model, "training": recipes}
+        for key, last, parts in (
+            (("circuits", "case", "layer"), case.layer, "layers"),
+            (("circuits", "case", "head"), case.head, "heads"),
+            (("representations", "layers"), layers[-1] if layers else None, "layers"),
+        ):
+            for name, model in self.models.items():
+                if isinstance(model, Scratch) and (last or 0) >= (there := getattr(model, parts)):
+                    yield ConfigIssue(
+                        key,
+                        f"{parts} are counted from 0, and models.{name} has {there}",
+                        "name another, or set it to null (circuits.case: layer and head both)",
+                    )
+                    break

@@ -1,4 +1,4 @@
-"""YAML files with the line of every key and a message for every key that is given twice.
+"""YAML files, with the line of every key and a message for every key that is given twice.
 
 PyYAML reads them because Snakemake reads with it, and both must see the same values. With
 ruamel.yaml `1e-4` is a number, values are not plain, and reading ends at the first key given twice.
@@ -7,7 +7,7 @@ ruamel.yaml `1e-4` is a number, values are not plain, and reading ends at the fi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,24 +27,14 @@ _UNCAUGHT = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError,
 
 @dataclass(frozen=True)
 class Document:
-    """A YAML file whose top level is a mapping.
-
-    Attributes
-    ----------
-    name : str
-        Its path as given.
-    values : dict
-        Its content.
-    lines : dict of tuple to int
-        Line (from 1) of each key and list item; what an alias stands for is listed at its anchor.
-    mistakes : tuple of FactRecallError
-        Keys given twice.
-    """
+    """A YAML file whose top level is a mapping."""
 
     name: str
     values: dict[Any, Any]
     lines: dict[KeyPath, int]
+    """Line (from 1) of each key and list item; what an alias stands for is listed at its anchor."""
     mistakes: tuple[FactRecallError, ...]
+    """Keys given twice."""
 
 
 def read_yaml(path: Path) -> Document:
@@ -124,6 +114,17 @@ def _keys(
 def _twice(where: str, first: int) -> FactRecallError:
     why = f"the key is given twice, first in line {first}"
     return FactRecallError(where, why, "keep one: YAML would silently take the last")
+
+
+def merge(below: Mapping[Any, Any], above: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return both, key by key; values of `above` win."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            value = merge(old, value)
+        merged[key] = value
+    return merged
 
 
 def dotted(path: Sequence[str | int]) -> str:

@@ -58,10 +58,10 @@ def read_people(path: Path, settings: Facts, seed: int) -> pd.DataFrame:
     _check_names(people["name"], where)
     if "gender" not in people:
         people["gender"] = draw_genders(len(people), seed)
-    _check_choices(people, "gender", GENDERS, where)
+    _check_choices(people["gender"], GENDERS, where)
     if "split" not in people:
         people["split"] = draw_split(len(people), settings.in_distribution, seed)
-    _check_choices(people, "split", SIDES, where)
+    _check_choices(people["split"], SIDES, where)
     if people["split"].nunique() != len(SIDES):
         raise FactRecallError(
             f"{where}, column split",
@@ -148,22 +148,25 @@ def _check_count(rows: int, people: int, where: str) -> None:
 
 
 def _check_names(names: pd.Series, where: str) -> None:
-    repeated = names.duplicated(keep="first")
-    if repeated.any():
-        row = int(repeated.to_numpy().argmax())
+    if (repeated := names.duplicated()).any():
+        place, name = _first(repeated, names, where)
         raise FactRecallError(
-            f"{where}, column name, row {row + 1}",
-            f"{names.iloc[row]!r} is there twice, a name must identify one person",
+            place,
+            f"{name!r} is there twice, a name must identify one person",
             "make the names unique, for instance with a middle name",
         )
 
 
-def _check_choices(people: pd.DataFrame, column: str, choices: tuple[str, ...], where: str) -> None:
-    wrong = ~people[column].isin(choices)
-    if wrong.any():
-        row = int(wrong.to_numpy().argmax())
+def _check_choices(values: pd.Series, choices: tuple[str, ...], where: str) -> None:
+    if (wrong := ~values.isin(choices)).any():
+        place, value = _first(wrong, values, where)
         raise FactRecallError(
-            f"{where}, column {column}, row {row + 1}",
-            f"{people[column].iloc[row]!r} is none of {', '.join(choices)}",
+            place,
+            f"{value!r} is none of {', '.join(choices)}",
             "mend it, or leave the column out to have it drawn",
         )
+
+
+def _first(wrong: pd.Series, values: pd.Series, where: str) -> tuple[str, str]:
+    row = int(wrong.to_numpy().argmax())
+    return f"{where}, column {values.name}, row {row + 1}", values.iloc[row]
