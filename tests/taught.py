@@ -16,7 +16,7 @@ from tests.conftest import SMALL_POOLS, Tiny, tiny_of
 
 FACTS = make_facts(Facts(people=16, pretrain_people=4, pools=SMALL_POOLS), seed=3)
 TEXTS = FactSentences.of(FACTS.bio, FACTS.qa)
-DRAWN: pd.DataFrame = draw_facts(FACTS.bio, 2, 5)
+DRAWN: pd.DataFrame = draw_facts(FACTS.individuals, FACTS.bio, 2, 5)
 """The facts of two people of each side."""
 
 STEPS = 60

@@ -54,7 +54,7 @@ def prompt(form: str, person: int, relation: str) -> Prompt:
     return compose(TEXTS.up_to(form, person, relation))
 
 
-def askedof(tiny: Tiny, count: int = 10) -> list[TokenisedPrompt]:
+def prompts_of(tiny: Tiny, count: int = 10) -> list[TokenisedPrompt]:
     """Return prompts of both formats, of many lengths."""
     keys = [(f, p, r) for p in PEOPLE[:3] for r in RELATIONS[::2] for f in FORMATS]
     return tokenise(tiny.tokenizer, [prompt(*key) for key in keys[:count]])
@@ -148,7 +148,7 @@ def test_another_relation_is_stated_of_the_same_person(
 
 
 def test_sources_are_of_the_same_side_and_state_another_answer() -> None:
-    few, many = (draw_facts(FACTS.bio, count, 5) for count in (3, None))
+    few, many = (draw_facts(FACTS.individuals, FACTS.bio, count, 5) for count in (3, None))
     assert set(many["individual"]) == set(PEOPLE) and len(few) == 2 * 3 * len(RELATIONS)
     pd.testing.assert_frame_equal(
         few.reset_index(drop=True),
@@ -163,9 +163,19 @@ def test_sources_are_of_the_same_side_and_state_another_answer() -> None:
     values = [people.loc[[f.individual, f.source], f.relation] for f in many.itertuples()]
     other = np.mean([value.iloc[0].split()[0] != value.iloc[1].split()[0] for value in values])
     assert same.all() and gender.mean() > 0.9 and other > 0.9
-    alone = FACTS.bio[FACTS.bio["individual"].isin(PEOPLE[:2])].assign(split="in")
-    alone.loc[alone["individual"] == PEOPLE[1], "split"] = "out"
-    assert set(draw_facts(alone, None, 5)["source"]) == set(PEOPLE[:2])
+    alone = FACTS.individuals[FACTS.individuals["individual"].isin(PEOPLE[:2])]
+    alone = alone.assign(split=["in", "out"])
+    bio = FACTS.bio[FACTS.bio["individual"].isin(PEOPLE[:2])]
+    assert set(draw_facts(alone, bio, None, 5)["source"]) == set(PEOPLE[:2])
+
+
+def test_gender_is_that_of_the_table_whatever_the_pronouns() -> None:
+    # Own templates may have no pronouns at all.
+    bio = FACTS.bio.copy()
+    ends = zip(bio["text"], bio["subject_start"], bio["subject_end"], strict=True)
+    bio["text"] = [f"{text[:start]}{'X' * (end - start)}{text[end:]}" for text, start, end in ends]
+    drawn = draw_facts(FACTS.individuals, bio, None, 5)
+    pd.testing.assert_frame_equal(drawn, draw_facts(FACTS.individuals, FACTS.bio, None, 5))
 
 
 @pytest.mark.parametrize("kind", ["words", "bpe"])
@@ -202,7 +212,7 @@ def ends(tiny: Tiny, one: TokenisedPrompt) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_attributions_add_up_to_what_the_prompt_adds(tiny: Tiny) -> None:
-    asked = askedof(tiny)
+    asked = prompts_of(tiny)
     gaps = {}
     for steps in (4, 96):
         found = integrated_gradients(tiny.model, asked, steps, 512)
@@ -217,7 +227,7 @@ def test_attributions_add_up_to_what_the_prompt_adds(tiny: Tiny) -> None:
 
 
 def test_attributions_are_those_of_a_plain_sum_along_the_path(tiny: Tiny) -> None:
-    asked = askedof(tiny, 4)
+    asked = prompts_of(tiny, 4)
     found = integrated_gradients(tiny.model, asked, 64, 4096)
     for one, tokens in zip(asked, found.tokens, strict=True):
         begin, end = ends(tiny, one)
@@ -231,7 +241,7 @@ def test_attributions_are_those_of_a_plain_sum_along_the_path(tiny: Tiny) -> Non
 
 
 def test_attributions_do_not_depend_on_the_batch(tiny: Tiny) -> None:
-    asked = askedof(tiny)
+    asked = prompts_of(tiny)
     together = integrated_gradients(tiny.model, asked, 8, 4096)
     for number, one in enumerate(asked):
         alone = integrated_gradients(tiny.model, [one], 8, 16)
@@ -242,7 +252,7 @@ def test_attributions_do_not_depend_on_the_batch(tiny: Tiny) -> None:
 def test_weights_take_no_part_and_batches_are_small(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, asked = copy.deepcopy(tiny.model), askedof(tiny)
+    model, asked = copy.deepcopy(tiny.model), prompts_of(tiny)
     whole = integrated_gradients(model, asked, 8, 4096)
     weights = list(model.parameters())
     sizes: list[tuple[int, bool]] = []
@@ -268,7 +278,8 @@ def test_weights_take_no_part_and_batches_are_small(
 
 def attributed(tiny: Tiny, out: Path, tokenizer: Any = None) -> pd.DataFrame:
     model, tokenizer = tiny.model, tokenizer or tiny.tokenizer
-    opened = ModelFacts(model, tokenizer, FACTS.bio, FACTS.qa, study_seed=5, max_eval_tokens=1024)
+    facts = (FACTS.individuals, FACTS.bio, FACTS.qa)
+    opened = ModelFacts(model, tokenizer, *facts, study_seed=5, max_eval_tokens=1024)
     write_table(out, attribute(opened, AttributionSettings(individuals=2, steps=8)), ATTRIBUTION)
     return read_table(out, ATTRIBUTION)
 

@@ -143,7 +143,7 @@ def test_captured_tensors(tiny: Tiny) -> None:
     settings = RepresentationSettings.model_validate({"layers": [1], "precision": "bfloat16"})
 
     def write(settings: RepresentationSettings, batch: int = 512) -> dict[str, torch.Tensor]:
-        facts = (tiny.facts.bio, tiny.facts.qa)
+        facts = (tiny.facts.individuals, tiny.facts.bio, tiny.facts.qa)
         return capture_states(ModelFacts(tiny.model, tiny.tokenizer, *facts, 0, batch), settings)
 
     found = write(settings)

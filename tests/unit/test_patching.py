@@ -50,16 +50,15 @@ def tiny(request: pytest.FixtureRequest) -> Tiny:
     return taught(request.param)
 
 
-def asked_of(tiny: Tiny, form: str, column: str = "individual") -> list[TokenisedPrompt]:
+def prompts_of(tiny: Tiny, form: str, column: str = "individual") -> list[TokenisedPrompt]:
     """Return the facts of two people of each side, or of their sources."""
     keys = zip(DRAWN[column], DRAWN["relation"], strict=True)
     return tokenise(tiny.tokenizer, [compose(TEXTS.up_to(form, *key)) for key in keys])
 
 
 def opened(tiny: Tiny) -> ModelFacts:
-    return ModelFacts(
-        tiny.model, tiny.tokenizer, FACTS.bio, FACTS.qa, study_seed=5, max_eval_tokens=1024
-    )
+    facts = (FACTS.individuals, FACTS.bio, FACTS.qa)
+    return ModelFacts(tiny.model, tiny.tokenizer, *facts, study_seed=5, max_eval_tokens=1024)
 
 
 def plain(
@@ -92,7 +91,7 @@ def plain(
 
 
 def test_a_state_put_where_it_is_changes_nothing(tiny: Tiny) -> None:
-    asked = asked_of(tiny, "bio")
+    asked = prompts_of(tiny, "bio")
     states: States = {("bio", "same"): states_of(tiny.model, LAYERS, asked, 512)}
     table = patched(tiny.model, LAYERS, asked, states, 512)
     assert len(table) == len(asked) * len(LAYERS) * len(POSITIONS)
@@ -105,7 +104,7 @@ def test_a_state_put_where_it_is_changes_nothing(tiny: Tiny) -> None:
 
 def test_anothers_whole_state_gives_anothers_answer(tiny: Tiny) -> None:
     # Behind the last layer the last token's state is all that is left of a prompt.
-    own, others = (asked_of(tiny, "qa", column) for column in ("individual", "source"))
+    own, others = (prompts_of(tiny, "qa", column) for column in ("individual", "source"))
     states: States = {("qa", "other"): states_of(tiny.model, LAYERS, others, 512)}
     table = patched(tiny.model, LAYERS, own, states, 512)
     table = table[(table["layer"] == LAYERS[-1]) & (table["position"] == "last")]
@@ -119,9 +118,9 @@ def test_anothers_whole_state_gives_anothers_answer(tiny: Tiny) -> None:
 
 @pytest.mark.parametrize("target", SOURCES)
 def test_batches_do_what_one_patch_at_a_time_does(tiny: Tiny, target: str) -> None:
-    own = asked_of(tiny, target)
+    own = prompts_of(tiny, target)
     sources = {
-        (source, whose): asked_of(tiny, source, column)
+        (source, whose): prompts_of(tiny, source, column)
         for source in SOURCES[target]
         for whose, column in zip(SOURCE_FACTS, ("individual", "source"), strict=True)
     }
@@ -142,7 +141,7 @@ def test_batches_do_what_one_patch_at_a_time_does(tiny: Tiny, target: str) -> No
 def test_a_table_holds_every_patch_and_the_model_is_left_as_it_was(
     tiny: Tiny, tmp_path: Path
 ) -> None:
-    tokens = torch.as_tensor(asked_of(tiny, "bio")[-1].tokens)[None]
+    tokens = torch.as_tensor(prompts_of(tiny, "bio")[-1].tokens)[None]
     with torch.no_grad():
         before = tiny.model(input_ids=tokens).logits
     tables = {}
@@ -166,7 +165,7 @@ def test_a_table_holds_every_patch_and_the_model_is_left_as_it_was(
     assert len(table) == 24 * 3 * 2 * 3 * 2 and not table.duplicated(keys).any()
     top = table[table["layer"] == 1].reset_index(drop=True)
     pd.testing.assert_frame_equal(top, tables[False], rtol=1e-6)
-    own, others = asked_of(tiny, "qa"), asked_of(tiny, "bio", "source")
+    own, others = prompts_of(tiny, "qa"), prompts_of(tiny, "bio", "source")
     assert table["source_answer"].nunique() == 2
     chosen = table.query("source == 'bio' and layer == 0 and position == 'subject'")
     chosen = chosen[chosen["source_fact"] == "other"].set_index(["individual", "relation"])

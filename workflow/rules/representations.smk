@@ -4,6 +4,7 @@
 use rule model_stage as capture with:
     input:
         tuned=TUNED,
+        individuals=INDIVIDUALS,
         bio=BIO,
         qa=QA,
     output:

@@ -79,7 +79,7 @@ def attribute(opened: ModelFacts, settings: AttributionSettings) -> pd.DataFrame
     DataFrame
         Columns ``ATTRIBUTION``.
     """
-    facts = draw_facts(opened.bio, settings.individuals, opened.study_seed)
+    facts = draw_facts(opened.individuals, opened.bio, settings.individuals, opened.study_seed)
     sentences = FactSentences.of(opened.bio, opened.qa)
     table = pd.concat([facts.assign(format=form) for form in FORMATS], ignore_index=True)
     prompts = [compose(sentences.up_to(*key)) for key in _keys(table)]

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-import numpy as np
 import pandas as pd
 
 from factrecall.data.rendering import article
@@ -104,14 +103,16 @@ def _with(sentence: Sentence, attribute: str) -> Sentence:
     return sentence._replace(after=after, attribute=attribute)
 
 
-def draw_facts(bio: pd.DataFrame, individuals: int | None, seed: int) -> pd.DataFrame:
+def draw_facts(
+    individuals: pd.DataFrame, bio: pd.DataFrame, count: int | None, seed: int
+) -> pd.DataFrame:
     """Draw people of each side, and a source for each of their facts.
 
     Parameters
     ----------
-    bio : DataFrame
-        The table of statements.
-    individuals : int or None
+    individuals, bio : DataFrame
+        The tables of people and of statements.
+    count : int or None
         How many people of each side; None takes all. A smaller draw is part of a larger one.
     seed : int
         The study's.
@@ -125,18 +126,18 @@ def draw_facts(bio: pd.DataFrame, individuals: int | None, seed: int) -> pd.Data
         begins with another word, the same gender. Where all of a side share that word, source and
         fact have alike answers.
     """
-    people = _people(bio)
+    people = _people(individuals, bio)
     rows = []
     for split, side in people.groupby("split"):
         order = generator(seed, "people looked at", str(split)).permutation(side.index)
-        for individual in sorted(order[:individuals].tolist()):
+        for individual in sorted(order[:count].tolist()):
             own = people.loc[individual]
             for number, relation in enumerate(RELATIONS):
                 rng = generator(seed, "donor", individual, number)
                 fit = (
                     4 * (people["split"] == own["split"])
                     + 2 * (people[relation] != own[relation])
-                    + (people["female"] == own["female"])
+                    + (people["gender"] == own["gender"])
                 ).drop(individual)
                 others = [name for name in RELATIONS[1:] if name != relation]
                 drawn = int(rng.choice(fit.index[fit == fit.max()])), str(rng.choice(others))
@@ -144,14 +145,10 @@ def draw_facts(bio: pd.DataFrame, individuals: int | None, seed: int) -> pd.Data
     return pd.DataFrame(rows, columns=["split", "individual", "relation", "source", "other"])
 
 
-def _people(bio: pd.DataFrame) -> pd.DataFrame:
+def _people(individuals: pd.DataFrame, bio: pd.DataFrame) -> pd.DataFrame:
     """Return, by individual, side, gender, and the first word of each attribute."""
     bio = bio[bio["split"] != "pretrain"]
     spans = zip(bio["text"], bio["attribute_start"], bio["attribute_end"], strict=True)
     words = [text[start:end].split()[0] for text, start, end in spans]
     people = bio.assign(word=words).pivot(index="individual", columns="relation", values="word")
-    last = bio[bio["relation"] == RELATIONS[-1]].set_index("individual")
-    spans = zip(last["text"], last["subject_start"], last["subject_end"], strict=True)
-    female = [text[start:end].lower() in ("she", "her") for text, start, end in spans]
-    known = pd.DataFrame({"split": last["split"], "female": np.array(female)}, index=last.index)
-    return people.join(known)
+    return people.join(individuals.set_index("individual")[["split", "gender"]])

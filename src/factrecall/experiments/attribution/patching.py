@@ -90,7 +90,9 @@ def patch(opened: ModelFacts, settings: RepresentationSettings) -> pd.DataFrame:
     """
     model, limit = opened.model, opened.max_eval_tokens
     layers = chosen_layers(model, settings.layers)
-    facts = draw_facts(opened.bio, settings.patching.individuals, opened.study_seed)
+    facts = draw_facts(
+        opened.individuals, opened.bio, settings.patching.individuals, opened.study_seed
+    )
     known = facts[["split", "individual", "relation"]]
     sentences = FactSentences.of(opened.bio, opened.qa)
     prompts = {

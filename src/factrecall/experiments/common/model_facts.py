@@ -18,8 +18,8 @@ class ModelFacts:
     ----------
     model, tokenizer
         The model is in evaluation mode.
-    bio, qa : DataFrame
-        The tables of statements and of questions.
+    individuals, bio, qa : DataFrame
+        The tables of people, of statements and of questions.
     study_seed : int
         Draws people and counterfactual prompts, the same for every model.
     max_eval_tokens : int
@@ -28,6 +28,7 @@ class ModelFacts:
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    individuals: pd.DataFrame
     bio: pd.DataFrame
     qa: pd.DataFrame
     study_seed: int

@@ -46,6 +46,7 @@ def capture(
     job: Job,
     *,
     tuned: Input,
+    individuals: Input,
     bio: Input,
     qa: Input,
     states: Output,
@@ -61,8 +62,8 @@ def capture(
     ----------
     tuned
         the fine-tuned model folder
-    bio, qa
-        the table of biographies or questions
+    individuals, bio, qa
+        the table of individuals, biographies or questions
     states
         the hidden states to write
     signature
@@ -72,7 +73,7 @@ def capture(
     representations, max_eval_tokens, study_seed
         What the configuration says.
     """
-    from factrecall.data.files import BIO_COLUMNS, QA_COLUMNS
+    from factrecall.data.files import FactFiles
     from factrecall.experiments.attribution.attribution import ATTRIBUTION, attribute
     from factrecall.experiments.attribution.patching import PATCHING, patch
     from factrecall.experiments.common.model_facts import ModelFacts
@@ -81,8 +82,8 @@ def capture(
     from factrecall.runtime.safetensors_writer import write_tensors
 
     model, tokenizer = load_model(tuned, job.device), load_tokenizer(tuned)
-    tables = job.read(bio, BIO_COLUMNS), job.read(qa, QA_COLUMNS)
-    opened = ModelFacts(model, tokenizer, *tables, study_seed, max_eval_tokens)
+    facts = FactFiles(individuals, bio, qa).read()
+    opened = ModelFacts(model, tokenizer, *facts, study_seed, max_eval_tokens)
     write_tensors(states, capture_states(opened, representations), job.provenance)
     job.write(signature, attribute(opened, representations.attribution), ATTRIBUTION)
     job.write(patching, patch(opened, representations), PATCHING)
