@@ -162,7 +162,7 @@ SECTION = Section(
             col="measure",
             layers=(
                 Reference(0, "zero", axis="x"),
-                Bars("value", "role", low="low", high="high", points=False,
+                Bars("value", "role", low="low", high="high", write=_number, points=False,
                      interval="95 % interval"),
             ),
             labels={

@@ -121,7 +121,6 @@ def _ticks(panel: Panel) -> None:
         shown = list(range(0 if step == 1 else step, last + 1, step))
         axes.set_xticks([-1, *shown], ["emb.", *map(str, shown)])
         axes.set_xlim(-1.5, last + 0.5)
-        axes.set_xlabel("layer, at the end of training")
         return
     names = ("start", "BIO end", "QA end") if panel.key["tuning"] == "stage" else ("start", "end")
     end = len(names) - 1
@@ -260,7 +259,9 @@ SECTION = Section(
             ),
             labels={
                 "panel": {group: name.replace(", ", ",\n").replace(" S nor", " S\nnor")
-                          for group, name in GROUPS.items()} | {BY_LAYER: "single layers"},
+                          for group, name in GROUPS.items()} | {
+                    BY_LAYER: "single layers,\nat the end"
+                },
                 "kind": KINDS,
             },
             palettes={"kind": {"matched": "#aa3377", "person": "#444444", "relation": "#009e73"}},
