@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from factrecall.config.facts import Facts
 from factrecall.config.reading import parse_study, read_study
 from factrecall.config.schema import configuration_page, study_schema
-from factrecall.config.section import Section
+from factrecall.config.section import ConfigSection
 from factrecall.config.study import Study
 from factrecall.data.people import draw_split
 from factrecall.runtime.errors import FactRecallError
@@ -40,13 +40,13 @@ def test_a_shipped_study_is_read_and_round_trips(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_shipped_study_gives_every_key(path: Path) -> None:
-    def missing(section: Section, raw: Any, where: str) -> list[str]:
+    def missing(section: ConfigSection, raw: Any, where: str) -> list[str]:
         found = []
         for key in type(section).model_fields:
             value, place = getattr(section, key), f"{where}.{key}"
             if key not in raw:
                 found.append(place)
-            elif isinstance(value, Section) and place.split(".")[-1] != "training":
+            elif isinstance(value, ConfigSection) and place.split(".")[-1] != "training":
                 found += missing(value, raw[key], place)
         return found
 

@@ -8,10 +8,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from factrecall.config.section import ConfigIssue, Location, Natural, Positive, Section
+from factrecall.config.section import ConfigIssue, ConfigSection, Location, Natural, Positive
 
 
-class PoolSizes(Section):
+class PoolSizes(ConfigSection):
     """Numbers of values from which attributes are drawn (defaults: the paper's, appendix A.2.1)."""
 
     first_names: Annotated[int, Field(ge=1, le=600)] = 400
@@ -40,7 +40,7 @@ class PoolSizes(Section):
             )
 
 
-class Facts(Section):
+class Facts(ConfigSection):
     """Synthetic individuals and their texts."""
 
     people: Annotated[int, Field(ge=2)]

@@ -8,14 +8,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from factrecall.config.section import ConfigIssue, Location, Positive, Section
+from factrecall.config.section import ConfigIssue, ConfigSection, Location, Positive
 from factrecall.config.training import Recipe, Recipes
 
 REPOSITORY = r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)?$"
 COMMIT = r"^[0-9a-f]{40}$"
 
 
-class Scratch(Section):
+class Scratch(ConfigSection):
     """A small model, built here and pre-trained on other synthetic individuals."""
 
     source: Literal["scratch"]
@@ -68,7 +68,7 @@ class Scratch(Section):
             )
 
 
-class Hub(Section):
+class Hub(ConfigSection):
     """A pre-trained model of the Hugging Face hub."""
 
     source: Literal["hub"]
@@ -81,7 +81,7 @@ class Hub(Section):
     """Recipe keys in which this model differs from the section `training`."""
 
 
-class Folder(Section):
+class Folder(ConfigSection):
     """A pre-trained model in a folder that `save_pretrained` wrote."""
 
     source: Literal["folder"]

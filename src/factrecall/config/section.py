@@ -55,7 +55,7 @@ class ConfigIssue(NamedTuple):
     remedy: str
 
 
-class Section(BaseModel):
+class ConfigSection(BaseModel):
     """Base of all sections: unknown keys are refused, values are immutable."""
 
     model_config = ConfigDict(
@@ -86,7 +86,7 @@ class Section(BaseModel):
         return self
 
 
-def _value(section: Section, key: tuple[str, ...]) -> Any:
+def _value(section: ConfigSection, key: tuple[str, ...]) -> Any:
     value: Any = section
     for part in key:
         value = value[part] if isinstance(value, Mapping) else getattr(value, part)

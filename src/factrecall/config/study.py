@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from factrecall.config.facts import Facts
 from factrecall.config.model import Model, Scratch
-from factrecall.config.section import ConfigIssue, Name, Natural, Positive, Section
+from factrecall.config.section import ConfigIssue, ConfigSection, Name, Natural, Positive
 from factrecall.config.training import TraceSettings, TrainingSettings
 from factrecall.config.yamlfile import merge
 from factrecall.experiments.circuits.settings import CircuitSettings
@@ -29,7 +29,7 @@ from factrecall.experiments.shared_parameters.settings import SharedSettings
 from factrecall.vocabulary import TUNINGS
 
 
-class ComputeSettings(Section):
+class ComputeSettings(ConfigSection):
     """Where and how stages run; nothing here reruns anything."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -44,7 +44,7 @@ class ComputeSettings(Section):
     """Gigabytes in which interventions cache activations; with less they are slower."""
 
 
-class Study(Section):
+class Study(ConfigSection):
     """A whole study."""
 
     name: Name

@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from factrecall.config.section import Amount, ConfigIssue, Natural, Positive, Section
+from factrecall.config.section import Amount, ConfigIssue, ConfigSection, Natural, Positive
 
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 Switch = Literal["auto", "always", "never"]
 
 
-class ExecutionSettings(Section):
+class ExecutionSettings(ConfigSection):
     """How a training fits its device; `auto` takes the fastest that fits, on a CPU `adamw`.
 
     All compute the same updates up to rounding, but for `adamw_8bit`, which is an approximation
@@ -49,7 +49,7 @@ class ExecutionSettings(Section):
             )
 
 
-class Recipe(Section):
+class Recipe(ConfigSection):
     """One training run (paper, appendix A.3; what the paper leaves open is in docs/method.md)."""
 
     updates: Positive
@@ -82,7 +82,7 @@ class Recipe(Section):
             )
 
 
-class Recipes(Section):
+class Recipes(ConfigSection):
     """The three fine-tunings of a model; two-stage training is `bio` and then `stage`."""
 
     bio: Recipe
@@ -113,7 +113,7 @@ class TrainingSettings(Recipes):
             )
 
 
-class TraceSettings(Section):
+class TraceSettings(ConfigSection):
     """Gradient trace of fine-tuning, from which parameters are ranked."""
 
     in_distribution: Positive = 10

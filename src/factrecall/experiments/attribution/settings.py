@@ -6,10 +6,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from factrecall.config.section import Positive, Section
+from factrecall.config.section import ConfigSection, Positive
 
 
-class AttributionSettings(Section):
+class AttributionSettings(ConfigSection):
     """Attribution of the answer to parts of the prompt."""
 
     individuals: Positive | None = 10
@@ -18,7 +18,7 @@ class AttributionSettings(Section):
     """Steps of integrated gradients."""
 
 
-class PatchingSettings(Section):
+class PatchingSettings(ConfigSection):
     """Activation patching between a fact's statement and question."""
 
     individuals: Annotated[int, Field(ge=2)] | None = 10

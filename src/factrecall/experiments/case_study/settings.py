@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from factrecall.config.section import ConfigIssue, Natural, Section
+from factrecall.config.section import ConfigIssue, ConfigSection, Natural
 from factrecall.vocabulary import RELATIONS
 
 
-class CaseStudySettings(Section):
+class CaseStudySettings(ConfigSection):
     """Head and fact of the attention case study; null chooses them (docs/method.md)."""
 
     layer: Natural | None = None

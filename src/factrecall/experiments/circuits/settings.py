@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from factrecall.config.section import ConfigIssue, Natural, Positive, Section
+from factrecall.config.section import ConfigIssue, ConfigSection, Natural, Positive
 from factrecall.experiments.case_study.settings import CaseStudySettings
 
 
-class NodesPerStep(Section):
+class NodesPerStep(ConfigSection):
     """Nodes of one kind per step."""
 
     forward: Positive = 1
@@ -20,7 +20,7 @@ class NodesPerStep(Section):
     """Nodes reset to θpre per step, from all to none."""
 
 
-class AllSteps(Section):
+class AllSteps(ConfigSection):
     """Recall is evaluated at evenly spaced steps."""
 
     method: Literal["all"]
@@ -29,7 +29,7 @@ class AllSteps(Section):
     """Steps from one evaluation to the next."""
 
 
-class AdaptiveSteps(Section):
+class AdaptiveSteps(ConfigSection):
     """Recall is evaluated where the curve bends: for large models."""
 
     method: Literal["adaptive"]
@@ -42,7 +42,7 @@ class AdaptiveSteps(Section):
     """Random steps that test the curve."""
 
 
-class CircuitSettings(Section):
+class CircuitSettings(ConfigSection):
     """Circuits: heads and neurons that support recall (section 4, appendices A.6 and A.7)."""
 
     attention: NodesPerStep | None = NodesPerStep()

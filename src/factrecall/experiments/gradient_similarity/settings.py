@@ -6,10 +6,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from factrecall.config.section import Positive, Section
+from factrecall.config.section import ConfigSection, Positive
 
 
-class GradientSimilaritySettings(Section):
+class GradientSimilaritySettings(ConfigSection):
     """Gradient similarity: whether a fact's statement and question move the same parameters."""
 
     individuals: Annotated[int, Field(ge=2)] | None = 5

@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from factrecall.config.section import ConfigIssue, Positive, Section
+from factrecall.config.section import ConfigIssue, ConfigSection, Positive
 
 Alpha = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
-class DualAveraging(Section):
+class DualAveraging(ConfigSection):
     """The default: gradients of the loss are summed to scores, and the mask is their top."""
 
     method: Literal["dual_averaging"]
@@ -25,7 +25,7 @@ class DualAveraging(Section):
     """Step size of an update, relative to the initial path from θpre to θtask."""
 
 
-class SigmoidSGD(Section):
+class SigmoidSGD(ConfigSection):
     """The paper's optimiser (equation 6, appendix A.5.1); docs/benchmarks.md compares the two."""
 
     method: Literal["sigmoid_sgd"]
@@ -42,7 +42,7 @@ class SigmoidSGD(Section):
     """Updates between two evaluations of the rounded mask."""
 
 
-class GraftingSettings(Section):
+class GraftingSettings(ConfigSection):
     """Grafting: the smallest masks that recover recall (section 3.2, appendix A.5)."""
 
     alphas: Annotated[list[Alpha], Field(min_length=1)] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05]  # noqa: RUF012

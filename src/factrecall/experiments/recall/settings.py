@@ -6,10 +6,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from factrecall.config.section import Section
+from factrecall.config.section import ConfigSection
 
 
-class RecallSettings(Section):
+class RecallSettings(ConfigSection):
     """Evaluation of recall by exact match."""
 
     max_eval_tokens: Annotated[int, Field(ge=64)] = 16384

@@ -7,14 +7,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from factrecall.config.section import ConfigIssue, Natural, Section
+from factrecall.config.section import ConfigIssue, ConfigSection, Natural
 from factrecall.experiments.attribution.settings import AttributionSettings, PatchingSettings
 from factrecall.experiments.gradient_similarity.settings import GradientSimilaritySettings
 
 Penalty = Annotated[float, Field(gt=0.0)]
 
 
-class ProbeSettings(Section):
+class ProbeSettings(ConfigSection):
     """Linear probes of the attribute on the residual stream."""
 
     individuals: Annotated[int, Field(ge=10)] | None = None
@@ -36,7 +36,7 @@ class ProbeSettings(Section):
             )
 
 
-class RepresentationSettings(Section):
+class RepresentationSettings(ConfigSection):
     """Representations of a fact as statement and as question."""
 
     layers: list[Natural] | None = None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from factrecall.config.section import Amount, Section
+from factrecall.config.section import Amount, ConfigSection
 from factrecall.vocabulary import Influence
 
 
-class SharedSettings(Section):
+class SharedSettings(ConfigSection):
     """Shared parameters: those in the top `k` of both tasks (definition 3.1)."""
 
     k: Amount = 0.03
