@@ -29,6 +29,8 @@ FILES: tuple[tuple[str, str], ...] = (
     (r"^(shared/.*)\.curve\.", r"\1.overlap_curve."),
     (r"^(shared/.*)\.places\.", r"\1.locations."),
     (r"^tables/shared_places\.", "tables/shared_locations."),
+    (r"^tables/signature\.", "tables/attribution."),
+    (r"^(representations/.*)\.signature\.", r"\1.attribution."),
 )
 """Files since renamed: a pattern in the path below the results folder, and its replacement."""
 

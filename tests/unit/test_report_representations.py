@@ -162,7 +162,7 @@ SHARE = {
 }
 
 
-def signature_rows(
+def attribution_rows(
     shares: dict[str, dict[str, float]] = SHARE,
     seeds: tuple[int, ...] = SEEDS,
     width: float = 0.01,
@@ -231,7 +231,7 @@ SCHEMAS = {
     "probes": PROBES,
     "consistency": CONSISTENCY,
     "gradients": GRADIENT_SUMMARY,
-    "signature": ATTRIBUTION_SUMMARY,
+    "attribution": ATTRIBUTION_SUMMARY,
     "patching": PATCHING_SUMMARY,
 }
 
@@ -242,7 +242,7 @@ def frames(**replaced: pd.DataFrame) -> dict[str, pd.DataFrame]:
         "probes": probe_rows(),
         "consistency": delta_rows(),
         "gradients": gradient_rows(),
-        "signature": signature_rows(),
+        "attribution": attribution_rows(),
         "patching": patching_rows(),
     } | replaced
 
@@ -312,9 +312,9 @@ def test_accuracies_are_condensed_over_seeds(tmp_path: Path) -> None:
 
 
 def test_roles_without_tokens_have_no_share(tmp_path: Path) -> None:
-    rows = signature_rows()
+    rows = attribution_rows()
     rows.loc[rows["role"] == "start", "tokens"] = 0.0
-    table = measured(ATTRIBUTION, tmp_path, signature=rows).attributions()
+    table = measured(ATTRIBUTION, tmp_path, attribution=rows).attributions()
     start = table["role"] == "start"
     assert table.loc[start, ["share", "share_low"]].isna().all(axis=None)
     assert table.loc[~start, "logit_drop"].notna().all()
@@ -357,13 +357,13 @@ TURNED: dict[str, pd.DataFrame] = {
             "mix": {"all": 0.01, "S": 0.0, "random": 0.1, "rest": 0.1},
         }
     ),
-    "signature": signature_rows({"stage": SHARE["mix"], "mix": SHARE["stage"]}),
+    "attribution": attribution_rows({"stage": SHARE["mix"], "mix": SHARE["stage"]}),
     "patching": patching_rows(restored=-0.4),
 }
 UNSURE: dict[str, pd.DataFrame] = {
     "consistency": delta_rows(width=0.5),
     "gradients": gradient_rows(width=0.5),
-    "signature": signature_rows(width=0.5),
+    "attribution": attribution_rows(width=0.5),
     "patching": patching_rows(width=0.5),
 }
 
@@ -507,7 +507,7 @@ def test_what_leaves_differences_no_room_is_said(tmp_path: Path) -> None:
 
 def test_what_speaks_against_the_other_measures_is_said(tmp_path: Path) -> None:
     shares = {t: {**SHARE[t], "start": -0.4} for t in TUNINGS}
-    attributed = signature_rows(shares)
+    attributed = attribution_rows(shares)
     attributed.loc[attributed["role"] == "other", "replaced"] = 20
     patched = patching_rows()
     patched.loc[patched["target"] == "bio", "unpatched"] = 0.3
@@ -516,7 +516,7 @@ def test_what_speaks_against_the_other_measures_is_said(tmp_path: Path) -> None:
     said = caveats_of(GRADIENTS, alike)
     assert "Stage-tuned and Mix-tuned" in said[0] and "other people" in said[0]
     assert "over 5\u00a0people" in said[-1]
-    odd = measured(ATTRIBUTION, tmp_path, signature=attributed, patching=patched)
+    odd = measured(ATTRIBUTION, tmp_path, attribution=attributed, patching=patched)
     start, short, known, *_ = caveats_of(ATTRIBUTION, odd)
     assert "up to 40.0" in start
     assert "all other wording, statements (20 of 180)" in short
@@ -544,7 +544,7 @@ def test_figures_of_many_layers_are_of_readable_size_and_hold_their_data(tmp_pat
         probes=probe_rows(layers=28, seeds=seeds),
         consistency=delta_rows(layers=28, seeds=seeds),
         gradients=gradient_rows(layers=28, seeds=seeds),
-        signature=signature_rows(seeds=seeds),
+        attribution=attribution_rows(seeds=seeds),
         patching=patching_rows(layers=28, seeds=seeds),
     )
     assert set(DRAWN) == {"probes", "consistency", "gradients", "attribution", "patching"}
@@ -567,7 +567,7 @@ SPARSE = {
         probes=probe_rows(seeds=(1,)),
         consistency=delta_rows(seeds=(1,)),
         gradients=gradient_rows(seeds=(1,)),
-        signature=signature_rows(seeds=(1,)),
+        attribution=attribution_rows(seeds=(1,)),
         patching=patching_rows(seeds=(1,)),
     ),
     "one tuning": {n: t[t["tuning"] == "mix"] for n, t in frames().items()},
@@ -575,9 +575,9 @@ SPARSE = {
     "nothing known": {
         n: t.assign(**{c: np.nan for c in t if SCHEMAS[n][c] == "float64" and c != "share"})
         for n, t in frames().items()
-        if n != "signature"
+        if n != "attribution"
     }
-    | {"signature": signature_rows().iloc[:0]},
+    | {"attribution": attribution_rows().iloc[:0]},
 }
 
 

@@ -9,7 +9,7 @@ use rule model_stage as capture with:
         qa=QA,
     output:
         states=f"{REPRESENTED}.states.safetensors",
-        signature=f"{REPRESENTED}.signature.parquet",
+        attribution=f"{REPRESENTED}.attribution.parquet",
         patching=f"{REPRESENTED}.patching.parquet",
     log:
         f"{LOGS}/capture/{RUN}.log",
@@ -66,13 +66,13 @@ use rule stage as summarise_representations with:
         probes=each(HISTORIES, rules.probe.output.out),
         fits=each(HISTORIES, rules.probe.output.fits),
         gradients=each(HISTORIES, rules.gradient_similarity.output.out),
-        signature=each(HISTORIES, rules.capture.output.signature),
+        attribution=each(HISTORIES, rules.capture.output.attribution),
         patching=each(HISTORIES, rules.capture.output.patching),
     output:
         probes=f"{TABLES}/probes.parquet",
         consistency=f"{TABLES}/consistency.parquet",
         gradients=f"{TABLES}/gradients.parquet",
-        signature=f"{TABLES}/signature.parquet",
+        attribution=f"{TABLES}/attribution.parquet",
         patching=f"{TABLES}/patching.parquet",
     log:
         f"{LOGS}/summarise_representations.log",

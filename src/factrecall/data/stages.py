@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @stage(
     "make-facts",
-    settings=lambda study: {"facts": study.facts, "study_seed": study.seed},
+    settings=lambda study: {"facts": study.facts},
     libraries=("faker", *TABLES),
 )
 def make_facts(
@@ -31,12 +31,6 @@ def make_facts(
     ----------
     individuals
         the table of individuals to write
-    bio
-        the table of biographies to write
-    qa
-        the table of questions to write
-    facts, study_seed
-        What the configuration says.
     """
     from factrecall.data import tables
     from factrecall.data.files import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS

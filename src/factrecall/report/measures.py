@@ -56,7 +56,7 @@ class TableFiles:
     probes: Path
     consistency: Path
     gradients: Path
-    signature: Path
+    attribution: Path
     patching: Path
 
     @classmethod

@@ -57,12 +57,8 @@ def draw_figures(
     ----------
     model
         Its name in the study.
-    results
-        the study's results folder, with all tables
     out
         the folder to write to
-    published_model, seeds, shown, k, influence, recovery
-        What the configuration says.
     """
     from factrecall.experiments.case_study.data import CaseFiles
     from factrecall.experiments.circuits.continuity_figure import SweepFiles
@@ -96,7 +92,7 @@ def draw_figures(
 
 
 _SWEEP = (".parquet", ".questions.parquet")
-_REPRESENTATIONS = ("probes", "consistency", "gradients", "signature", "patching")
+_REPRESENTATIONS = ("probes", "consistency", "gradients", "attribution", "patching")
 
 
 @stage(
@@ -109,12 +105,8 @@ def write_report(job: Job, *, results: Folder, out: Output, study: Study) -> Non
 
     Parameters
     ----------
-    results
-        the study's results folder, with all tables and figures
     out
         the HTML file to write
-    study
-        What the configuration says.
     """
     from factrecall.report.study import report_study
 

@@ -6,7 +6,8 @@
 The annotations say what the command takes: `Input` and `Output` are files, `Folder` is a place
 beside them, a list of a dataclass is an option given once for each run, and names in
 `runs.WILDCARDS` tell jobs apart. All other arguments are settings, passed by value: a function
-cannot read what its rule does not declare.
+cannot read what its rule does not declare. Of the docstring, lines on files are the help of the
+command.
 
 Modules that declare stages import nothing heavy at their top, since the command line and the
 workflow read all of them.
@@ -42,6 +43,29 @@ MODELS = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 EXPERIMENTS = (*MODELS, "pandas", "pyarrow")
 FIGURES = ("matplotlib", "seaborn", "pandas")
 """Distributions whose version may change the results of a stage."""
+
+COMMON = {
+    "base": "the model folder before fine-tuning",
+    "tuned": "the fine-tuned model folder",
+    "start": "the model folder to start from",
+    "facts": "the three tables of facts: individuals, biographies, questions",
+    "individuals": "the table of individuals",
+    "bio": "the table of biographies",
+    "qa": "the table of questions",
+    "sets": "the shared sets of the fine-tuned model",
+    "masks": "its masks, fitted to QA out",
+    "outcomes": "the outcomes of these masks",
+    "results": "the study's results folder",
+}
+"""What arguments of many stages are; docstrings describe the others."""
+
+SETTINGS: dict[str, Callable[[Study], Any]] = {
+    "study_seed": lambda study: study.seed,
+    "max_eval_tokens": lambda study: study.recall.max_eval_tokens,
+    "precision": lambda study: study.training.precision,
+    "mode": lambda study: study.training.mode,
+}
+"""Settings of many stages, which a function gets by naming them; declarations have the others."""
 
 Settings = dict[str, Any]
 Function = TypeVar("Function", bound=Callable[..., None])
@@ -93,7 +117,7 @@ class Stage:
     function : callable
         What it does.
     settings : callable
-        From the study and wildcards by name to the function's settings.
+        From the study and wildcards by name to the function's settings but for those of `SETTINGS`.
     libraries : tuple of str
         Distributions whose version may change its results.
     per : callable
@@ -136,7 +160,7 @@ class Stage:
     @cached_property
     def arguments(self) -> list[Argument]:
         """What its function takes beside the job."""
-        told = _described(inspect.getdoc(self.function) or "")
+        told = COMMON | _described(inspect.getdoc(self.function) or "")
         annotations = self.function.__annotations__
         named = [name for name in annotations if name not in ("job", "return")]
         return [self._argument(name, annotations[name], told.get(name, "")) for name in named]
@@ -167,6 +191,12 @@ class Stage:
     def setting_wildcards(self) -> tuple[str, ...]:
         """The wildcards that its settings depend on."""
         return tuple(inspect.signature(self.settings).parameters)[1:]
+
+    def settings_of(self, study: Study, wildcards: Mapping[str, Any]) -> Settings:
+        """Return all settings of a job."""
+        own = self.settings(study, **{name: wildcards[name] for name in self.setting_wildcards})
+        named = {argument.name for argument in self.of("setting")}
+        return {n: of(study) for n, of in SETTINGS.items() if n in named and n not in own} | own
 
     def call(self, job: Job, **given: Any) -> None:
         """Run its function as a job."""

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     "pretrain",
     settings=lambda study, model: {
         "scratch": study.models[model].model_copy(update={"training": None}),
-        "precision": study.training.precision,
-        "mode": study.training.mode,
-        "study_seed": study.seed,
     },
     libraries=MODELS,
     per=scratch_models,
@@ -49,14 +46,10 @@ def pretrain(
 
     Parameters
     ----------
-    facts
-        the three tables of facts: individuals, biographies, questions
     out
         the model folder to write
     history
         the table of losses to write
-    scratch, precision, study_seed
-        What the configuration says.
     mode
         How the training is done on this device.
     """
@@ -107,9 +100,6 @@ def pretrain(
     settings=lambda study, model, tuning: {
         "recipe": getattr(study.models[model].training, tuning),
         "tracing": study.trace,
-        "precision": study.training.precision,
-        "mode": study.training.mode,
-        "study_seed": study.seed,
     },
     libraries=MODELS,
     per=trainings,
@@ -144,10 +134,6 @@ def fine_tune(
         What is learnt; for "stage", `start` is the BIO-tuned model of the same seed.
     seed
         Of this run: the order of its examples.
-    facts
-        the three tables of facts: individuals, biographies, questions
-    start
-        the model folder to start from
     out
         the model folder to write
     history
@@ -156,8 +142,6 @@ def fine_tune(
         the gradient trace to write
     snapshots
         the snapshots to write, first moment first; as many as trace.checkpoints
-    recipe, tracing, precision, study_seed
-        What the configuration says.
     mode
         How the training is done on this device.
 

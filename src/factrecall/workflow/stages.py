@@ -29,8 +29,7 @@ STAGES = stages()
 
 def settings(study: Study, stage: str, **wildcards: Any) -> Settings:
     """Return what a stage is to know of the configuration, as its function takes it."""
-    chosen = STAGES[stage]
-    return chosen.settings(study, **{n: wildcards[n] for n in chosen.setting_wildcards})
+    return STAGES[stage].settings_of(study, wildcards)
 
 
 def parameters(study: Study, stage: str, **wildcards: Any) -> dict[str, Any]:

@@ -11,10 +11,6 @@ from factrecall.runtime.stage import EXPERIMENTS, TABLES, Input, Output, stage
 
 @stage(
     "ablate",
-    settings=lambda study: {
-        "max_eval_tokens": study.recall.max_eval_tokens,
-        "study_seed": study.seed,
-    },
     libraries=EXPERIMENTS,
     per=histories,
     device="model",
@@ -36,18 +32,10 @@ def ablate(
 
     Parameters
     ----------
-    base, tuned
-        the model folder before or after fine-tuning
     seed
         Of the fine-tuning; random controls of different seeds are different draws.
-    sets
-        the shared sets of the fine-tuned model
-    bio, qa
-        the table of biographies or questions
     out
         the per-example table to write
-    max_eval_tokens, study_seed
-        What the configuration says.
     """
     import pandas as pd
 
@@ -76,7 +64,7 @@ def ablate(
     job.write(out, pd.concat(parts), PER_ABLATION)
 
 
-@stage("summarise-ablation", settings=lambda study: {"study_seed": study.seed}, libraries=TABLES)
+@stage("summarise-ablation", libraries=TABLES)
 def summarise_ablation(
     job: Job, *, evaluations: list[Evaluation], out: Output, intervals: Output, study_seed: int
 ) -> None:

@@ -47,7 +47,7 @@ ATTRIBUTION_SUMMARY = {
     "tokens": "float64",
     **_with_intervals(ATTRIBUTION_MEASURES),
 }
-"""Columns of ``tables/signature.parquet``; `relation` is "all" or one of them.
+"""Columns of ``tables/attribution.parquet``; `relation` is "all" or one of them.
 
 - `facts`: the number of facts; `replaced`: of those where the role could be replaced; `tokens`: of
   the role, the mean
@@ -89,7 +89,7 @@ differences; their gain is what the fact's own state restores beyond that of ano
 def summarise_attribution(
     seed: int, *, runs: Sequence[Evaluation], out: Path, provenance: Mapping[str, Any]
 ) -> None:
-    """Write ``tables/signature.parquet``, columns ``ATTRIBUTION_SUMMARY``.
+    """Write ``tables/attribution.parquet``, columns ``ATTRIBUTION_SUMMARY``.
 
     Parameters
     ----------

@@ -53,7 +53,7 @@ class Attributions(Source):
 
     def attributions(self, **keys: Any) -> pd.DataFrame:
         """Return the attributions of facts out over all relations; no tokens have no share."""
-        rows = chosen(self.rows("signature"), relation="all", split=SPLIT, **keys)
+        rows = chosen(self.rows("attribution"), relation="all", split=SPLIT, **keys)
         there = rows["tokens"] > 0
         shares = ("share", "share_low", "share_high")
         return rows.assign(**{column: rows[column].where(there) for column in shares})

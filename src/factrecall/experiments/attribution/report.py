@@ -132,7 +132,7 @@ SECTION = Section(
     name="attribution",
     title="What answers depend on",
     read=Attributions,
-    tables=("signature", "patching"),
+    tables=("attribution", "patching"),
     claims=CLAIMS,
     body=(
         Text(
@@ -142,7 +142,7 @@ SECTION = Section(
             "one at a time: if the answer depends on a part, its logit falls.</p>"
         ),
         Caveats(
-            start_token, few_replaced, lambda m: few_people(chosen(m.rows("signature"),
+            start_token, few_replaced, lambda m: few_people(chosen(m.rows("attribution"),
                                                                    relation="all"))
         ),
         Figure(

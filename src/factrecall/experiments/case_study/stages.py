@@ -38,8 +38,6 @@ class GraftedFiles:
     settings=lambda study: {
         "case": study.circuits.case,
         "individuals": study.grafting.fit_individuals,
-        "max_eval_tokens": study.recall.max_eval_tokens,
-        "study_seed": study.seed,
     },
     libraries=EXPERIMENTS,
     per=models,
@@ -66,12 +64,8 @@ def attention_case_study(
 
     Parameters
     ----------
-    base
-        the model folder before fine-tuning
     grafted
         the files of one grafted model; give it once for mix and once for stage
-    bio, qa
-        the table of biographies or questions
     out
         the table of the case to write
     tokens
@@ -82,8 +76,6 @@ def attention_case_study(
         the table of the logit lens to write
     looks
         the table of where the head attends for every fact to write
-    case, individuals, max_eval_tokens, study_seed
-        What the configuration says; masks were fitted to `individuals`.
     """
     import pandas as pd
 

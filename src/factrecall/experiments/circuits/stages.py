@@ -27,8 +27,6 @@ if TYPE_CHECKING:
         "random_orders": study.circuits.random_orders if ranking == "baseline" else 0,
         "individuals": study.circuits.individuals,
         "grafted_individuals": study.grafting.fit_individuals,
-        "max_eval_tokens": study.recall.max_eval_tokens,
-        "study_seed": study.seed,
     },
     libraries=EXPERIMENTS,
     per=interventions,
@@ -63,23 +61,10 @@ def intervene(
 
     Parameters
     ----------
-    base, tuned
-        the model folder before or after fine-tuning
     seed
         Of the fine-tuning; random orders of different seeds are different draws.
-    kind
-        Kind of nodes.
-    ranking
-        What nodes are ranked by.
     sets
-        the shared sets of the fine-tuned model, to rank nodes by; without, nodes are ranked by
-        their grafted parameters and at random
-    masks
-        its masks, fitted to QA out
-    outcomes
-        the outcomes of these masks
-    qa
-        the table of questions
+        the shared sets of the fine-tuned model, to rank nodes by; the baseline takes none
     out
         the table of steps to write
     curves
@@ -88,8 +73,6 @@ def intervene(
         the table of nodes to write
     questions
         the table of questions to write
-    size, steps, random_orders, individuals, grafted_individuals, max_eval_tokens, study_seed
-        What the configuration says.
     """
     from factrecall.experiments.circuits.compute import SweepPlan, run_sweeps
     from factrecall.experiments.circuits.tables import CURVES, NODES, QUESTIONS, STEPS
@@ -120,7 +103,7 @@ def intervene(
     checkpoint.remove()
 
 
-@stage("summarise-circuits", settings=lambda study: {"study_seed": study.seed}, libraries=TABLES)
+@stage("summarise-circuits", libraries=TABLES)
 def summarise_circuits(
     job: Job,
     *,

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     settings=lambda study: {
         "gradients": study.representations.gradient_similarity,
         "tracing": study.trace.model_copy(update={"top_fraction": None, "checkpoints": None}),
-        "study_seed": study.seed,
     },
     libraries=EXPERIMENTS,
     per=histories,
@@ -44,18 +43,8 @@ def gradient_similarity(
     ----------
     moments
         a model folder or snapshot of the training history; give all in order, θpre first
-    sets
-        the shared sets of this history
-    masks
-        the masks of its end, fitted to QA out
-    outcomes
-        the outcomes of these masks
-    facts
-        the three tables of facts: individuals, biographies, questions
     out
         the per-fact table to write
-    gradients, tracing, study_seed
-        What the configuration says.
     """
     from factrecall.data.files import FactFiles
     from factrecall.experiments.gradient_similarity.compute import GRADIENTS, gradient_table

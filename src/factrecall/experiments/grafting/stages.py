@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     "graft",
     settings=lambda study, seed: {
         "grafting": study.grafting,
-        "max_eval_tokens": study.recall.max_eval_tokens,
-        "study_seed": study.seed,
         # One fine-tuning seed shows whether masks can be trusted; the time of all is not worth it.
         "thorough": int(seed) == study.training.seeds[0],
     },
@@ -53,14 +51,6 @@ def graft(
 
     Parameters
     ----------
-    base, tuned
-        the model folder before or after fine-tuning
-    seed
-        Of the fine-tuning.
-    split
-        Whose questions.
-    qa
-        the table of questions
     out
         the fitted masks to write, each named by its α
     table
@@ -69,8 +59,6 @@ def graft(
         the per-example table to write
     checks
         the table of checks to write
-    grafting, max_eval_tokens, study_seed
-        What the configuration says.
     thorough
         Also fit again with another order of questions, and to other people's answers.
     """
@@ -107,8 +95,6 @@ def graft(
     "graft-without-shared",
     settings=lambda study: {
         "grafting": study.grafting,
-        "max_eval_tokens": study.recall.max_eval_tokens,
-        "study_seed": study.seed,
     },
     libraries=EXPERIMENTS,
     per=grafts,
@@ -136,14 +122,6 @@ def graft_without_shared(
 
     Parameters
     ----------
-    base, tuned
-        the model folder before or after fine-tuning
-    seed, split
-        As in `graft`.
-    sets
-        the shared sets of the fine-tuned model
-    qa
-        the table of questions
     out
         the fitted masks to write, each named by its α
     table
@@ -152,8 +130,6 @@ def graft_without_shared(
         the per-example table to write
     shares
         the table to write of how much of the largest changes is shared
-    grafting, max_eval_tokens, study_seed
-        What the configuration says.
     """
     import pandas as pd
 

@@ -9,7 +9,6 @@ from factrecall.runtime.stage import EXPERIMENTS, TABLES, Input, Output, stage
 
 @stage(
     "recall",
-    settings=lambda study: {"max_eval_tokens": study.recall.max_eval_tokens},
     libraries=EXPERIMENTS,
     per=evaluations,
     device="model",
@@ -21,14 +20,8 @@ def recall(
 
     Parameters
     ----------
-    tuned
-        the model folder
-    bio, qa
-        the table of biographies or questions
     out
         the per-example table to write
-    max_eval_tokens
-        What the configuration says.
     """
     from factrecall.data.files import BIO_COLUMNS, QA_COLUMNS
     from factrecall.evaluation.exact_match import PER_EXAMPLE, Evaluator
@@ -43,7 +36,7 @@ def recall(
     job.write(out, examples, PER_EXAMPLE)
 
 
-@stage("summarise-recall", settings=lambda study: {"study_seed": study.seed}, libraries=TABLES)
+@stage("summarise-recall", libraries=TABLES)
 def summarise_recall(
     job: Job, *, evaluations: list[Evaluation], qa: Input, out: Output, study_seed: int
 ) -> None:
@@ -53,8 +46,6 @@ def summarise_recall(
     ----------
     evaluations
         the per-example table of a model, tuning and seed; give one for each
-    qa
-        the table of questions, for the majority vote
     out
         the table of accuracies to write
     study_seed

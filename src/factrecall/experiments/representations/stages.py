@@ -2,7 +2,7 @@
 
 In `capture` three analyses of the same model and facts share a job, since each takes about as
 long as opening the model: the hidden states that probes need (`states`), the parts of the prompt
-that an answer is attributed to (`signature`), and whether the state of a statement restores the
+that an answer is attributed to (`attribution`), and whether the state of a statement restores the
 answer to the question (`patching`).
 """
 
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
                 ),
             }
         ),
-        "max_eval_tokens": study.recall.max_eval_tokens,
-        "study_seed": study.seed,
     },
     libraries=(*EXPERIMENTS, "captum"),
     per=histories,
@@ -50,7 +48,7 @@ def capture(
     bio: Input,
     qa: Input,
     states: Output,
-    signature: Output,
+    attribution: Output,
     patching: Output,
     representations: RepresentationSettings,
     max_eval_tokens: int,
@@ -60,18 +58,12 @@ def capture(
 
     Parameters
     ----------
-    tuned
-        the fine-tuned model folder
-    individuals, bio, qa
-        the table of individuals, biographies or questions
     states
         the hidden states to write
-    signature
+    attribution
         the table to write of the parts of a prompt that answers are attributed to
     patching
         the table to write of what patched states do
-    representations, max_eval_tokens, study_seed
-        What the configuration says.
     """
     from factrecall.data.files import FactFiles
     from factrecall.experiments.attribution.attribution import ATTRIBUTION, attribute
@@ -85,7 +77,7 @@ def capture(
     facts = FactFiles(individuals, bio, qa).read()
     opened = ModelFacts(model, tokenizer, *facts, study_seed, max_eval_tokens)
     write_tensors(states, capture_states(opened, representations), job.provenance)
-    job.write(signature, attribute(opened, representations.attribution), ATTRIBUTION)
+    job.write(attribution, attribute(opened, representations.attribution), ATTRIBUTION)
     job.write(patching, patch(opened, representations), PATCHING)
 
 
@@ -93,7 +85,6 @@ def capture(
     "probe",
     settings=lambda study: {
         "probes": study.representations.probes.model_copy(update={"individuals": None}),
-        "study_seed": study.seed,
     },
     libraries=EXPERIMENTS,
     per=histories,
@@ -112,8 +103,6 @@ def probe(
         the per-example table to write
     fits
         the table of probes to write
-    probes, study_seed
-        What the configuration says.
     """
     from factrecall.experiments.representations.probes import FITS, PROBE_EXAMPLES, probe_tables
     from factrecall.runtime.safetensors_writer import read_tensors
@@ -131,13 +120,12 @@ class ModelTables(Run):
     probes: Path
     fits: Path
     gradients: Path
-    signature: Path
+    attribution: Path
     patching: Path
 
 
 @stage(
     "summarise-representations",
-    settings=lambda study: {"study_seed": study.seed},
     libraries=TABLES,
 )
 def summarise_representations(
@@ -147,7 +135,7 @@ def summarise_representations(
     probes: Output,
     consistency: Output,
     gradients: Output,
-    signature: Output,
+    attribution: Output,
     patching: Output,
     study_seed: int,
 ) -> None:
@@ -163,7 +151,7 @@ def summarise_representations(
         the table of consistency of representations to write
     gradients
         the table of gradient similarity to write
-    signature
+    attribution
         the table of attributions to write
     patching
         the table of what patched states restore to write
@@ -185,5 +173,5 @@ def summarise_representations(
     probed = [Probed(r.model, r.tuning, r.seed, r.probes, r.fits) for r in runs]
     summarise_probes(study_seed, runs=probed, out=probes, consistency=consistency, **given)
     summarise_gradients(study_seed, runs=each("gradients"), out=gradients, **given)
-    summarise_attribution(study_seed, runs=each("signature"), out=signature, **given)
+    summarise_attribution(study_seed, runs=each("attribution"), out=attribution, **given)
     summarise_patching(study_seed, runs=each("patching"), out=patching, **given)

@@ -38,8 +38,6 @@ def select_shared(
         the table of |S(k)| to write
     locations
         the table of where S lies to write
-    k, influence
-        What the configuration says.
     """
     from factrecall.experiments.shared_parameters import compute
     from factrecall.parameters.amounts import absolute_count
