@@ -3,7 +3,7 @@
 Weights, gradients and moments are split among the processes by PyTorch's `fully_shard`: each layer
 is put together just before it computes. Every process takes its share of an update's examples, and
 what the update computes is that of the whole batch. Process 0 alone writes files; tensors are
-put together one by one, when it reads them. With the optimiser `offloaded` the same is done by one
+put together one by one, when it reads them. With `cpu_offload` the same is done by one
 process whose shards lie in main memory.
 """
 
