@@ -70,6 +70,36 @@ use rule stage as summarise_ablation with:
         **job("summarise-ablation", evaluations=HISTORIES),
 
 
+use rule ablate as ablate_layers with:
+    output:
+        out=f"{RESULTS}/layer_ablation/{{model}}/{{tuning}}/seed{{seed}}.parquet",
+    log:
+        f"{LOGS}/ablate_layers/{RUN}.log",
+    benchmark:
+        f"{BENCHMARKS}/ablate_layers/{RUN}.tsv"
+    resources:
+        **needs("ablate-layers"),
+    params:
+        **job("ablate-layers"),
+
+
+use rule stage as summarise_layer_ablation with:
+    input:
+        table=each(HISTORIES, rules.ablate_layers.output.out),
+    output:
+        out=f"{TABLES}/layer_ablation.parquet",
+    log:
+        f"{LOGS}/summarise_layer_ablation.log",
+    benchmark:
+        f"{BENCHMARKS}/summarise_layer_ablation.tsv"
+    params:
+        **job("summarise-layer-ablation", evaluations=HISTORIES),
+
+
+localrules:
+    summarise_layer_ablation,
+
+
 use rule model_stage as graft with:
     input:
         base=BASE,

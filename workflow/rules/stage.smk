@@ -5,6 +5,7 @@
 rule stage:
     log:
         f"{LOGS}/stage.log",
+    localrule: True
     conda:
         str(Path(workflow.basedir) / "envs/environment.yaml")
     resources:
@@ -17,4 +18,5 @@ rule stage:
 
 
 use rule stage as model_stage with:
+    localrule: False
     threads: STUDY.compute.threads

@@ -43,6 +43,7 @@ EXPERIMENTS = (
     Experiment("recall"),
     Experiment("shared_parameters"),
     Experiment("ablation"),
+    Experiment("layer_ablation"),
     Experiment("grafting"),
     Experiment("circuits"),
     Experiment("case_study"),

@@ -7,12 +7,18 @@ the same questions, so that every comparison is paired.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from factrecall.evaluation.exact_match import PER_EXAMPLE, summarise
-from factrecall.parameters.sets import ParameterSet
+from factrecall.data.files import BIO_COLUMNS, QA_COLUMNS
+from factrecall.evaluation.exact_match import PER_EXAMPLE, Evaluator, summarise
+from factrecall.experiments.common.model_pair import open_pair
+from factrecall.parameters.sets import ParameterSet, read_set
+from factrecall.runtime.progress import progress
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.statistics import paired_interval
 from factrecall.vocabulary import SPLITS
@@ -21,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from factrecall.parameters.patched_weights import PatchedWeights
+    from factrecall.runtime.job import Job
 
 NONE = "none"
 CONTROLS = ("random", "random_by_tensor", "most_moved")
@@ -76,6 +83,55 @@ def ablated_sets(
         "random_by_tensor": everything.sample_by_tensor(shared.counts(), rng),
         "most_moved": weights.largest_change(len(shared)),
     }
+
+
+def evaluate_resets(
+    job: Job,
+    pair: tuple[Path, Path],
+    facts: tuple[Path, Path],
+    sets: Path,
+    max_eval_tokens: int,
+    choose: Callable[
+        [ParameterSet, PatchedWeights], Iterable[tuple[Mapping[str, Any], ParameterSet]]
+    ],
+) -> pd.DataFrame:
+    """Evaluate a fine-tuned model with each of several sets reset to θpre, one after the other.
+
+    Parameters
+    ----------
+    job : Job
+        Its device and its reader of tables.
+    pair, facts : tuple of Path
+        The model before and after fine-tuning; the tables of biographies and questions.
+    sets : Path
+        The shared sets of the fine-tuned model.
+    max_eval_tokens : int
+        Largest padded size of a batch.
+    choose : callable
+        From S and the weights, inside their block, to sets with the labels of their rows.
+
+    Returns
+    -------
+    DataFrame
+        Columns of the labels and ``PER_EXAMPLE``.
+    """
+    tokenizer, model, composition = open_pair(*pair, job.device)
+    bio, qa = job.read(facts[0], BIO_COLUMNS), job.read(facts[1], QA_COLUMNS)
+    evaluator = Evaluator.of(tokenizer, bio, qa, max_eval_tokens, job.device)
+    shared, texts = read_set(sets, "S", composition.space), len(evaluator.texts)
+    parts = []
+    with composition as weights:
+        chosen = list(choose(shared, weights))
+        with progress(len(chosen) * texts, "ablation", "text") as watch:
+            for number, (labels, members) in enumerate(chosen):
+                weights.set(~members)
+                seen = partial(_count, watch, number * texts)
+                parts.append(evaluator.evaluate(model, seen).assign(**labels))
+    return pd.concat(parts)
+
+
+def _count(watch: Callable[[int], None], before: int, done: int) -> None:
+    watch(before + done)
 
 
 def ablation_table(everything: pd.DataFrame) -> pd.DataFrame:

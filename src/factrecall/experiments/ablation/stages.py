@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from factrecall.runs import Evaluation, histories
 from factrecall.runtime.job import Job
 from factrecall.runtime.stage import EXPERIMENTS, TABLES, Input, Output, stage
@@ -37,31 +35,18 @@ def ablate(
     out
         the per-example table to write
     """
-    import pandas as pd
-
-    from factrecall.data.files import BIO_COLUMNS, QA_COLUMNS
-    from factrecall.evaluation.exact_match import Evaluator
-    from factrecall.experiments.ablation.compute import ABLATED, PER_ABLATION, ablated_sets
-    from factrecall.experiments.common.model_pair import open_pair
-    from factrecall.parameters.sets import read_set
-    from factrecall.runtime.progress import progress
+    from factrecall.experiments.ablation.compute import PER_ABLATION, ablated_sets, evaluate_resets
     from factrecall.runtime.seeds import generator
 
-    tokenizer, model, composition = open_pair(base, tuned, job.device)
-    tables = job.read(bio, BIO_COLUMNS), job.read(qa, QA_COLUMNS)
-    evaluator = Evaluator.of(tokenizer, *tables, max_eval_tokens, job.device)
-    shared = read_set(sets, "S", composition.space)
-    parts, texts = [], len(evaluator.texts)
-    with (
-        composition as weights,
-        progress(len(ABLATED) * texts, "ablation", "text") as watch,
-    ):
-        chosen = ablated_sets(shared, weights, generator(study_seed, "ablation", seed))
-        for number, (name, members) in enumerate(chosen.items()):
-            weights.set(~members)
-            seen: Callable[[int], None] = lambda done, n=number: watch(n * texts + done)  # type: ignore[misc]  # noqa: E731
-            parts.append(evaluator.evaluate(model, seen).assign(ablated=name))
-    job.write(out, pd.concat(parts), PER_ABLATION)
+    rng = generator(study_seed, "ablation", seed)
+    examples = evaluate_resets(
+        job, (base, tuned), (bio, qa), sets, max_eval_tokens,
+        lambda shared, weights: (
+            ({"ablated": name}, members)
+            for name, members in ablated_sets(shared, weights, rng).items()
+        ),
+    )  # fmt: skip
+    job.write(out, examples, PER_ABLATION)
 
 
 @stage("summarise-ablation", libraries=TABLES)

@@ -1,0 +1,1 @@
+"""Layer-wise ablation: whether a single layer carries what shared parameters carry."""
