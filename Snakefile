@@ -26,18 +26,14 @@ include: "workflow/rules/representations.smk"
 include: "workflow/rules/report.smk"
 
 
-# Short, and without a model: not worth a job of their own on a cluster.
-localrules:
-    make_facts,
-    fetch_model,
-    summarise_recall,
-    summarise_shared,
-    summarise_ablation,
-    summarise_grafting,
-    summarise_circuits,
-    summarise_representations,
-    draw_figures,
-    write_report,
+# Stages without a model are too short for a job of their own on a cluster, but for this one.
+workflow.localrules(
+    *(
+        stage.rule
+        for stage in stages.STAGES.values()
+        if stage.device == "none" and stage.name != "select-shared"
+    )
+)
 
 
 rule all:

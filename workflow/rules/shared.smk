@@ -96,10 +96,6 @@ use rule stage as summarise_layer_ablation with:
         **job("summarise-layer-ablation", evaluations=HISTORIES),
 
 
-localrules:
-    summarise_layer_ablation,
-
-
 use rule model_stage as graft with:
     input:
         base=BASE,

@@ -5,7 +5,6 @@
 rule stage:
     log:
         f"{LOGS}/stage.log",
-    localrule: True
     conda:
         str(Path(workflow.basedir) / "envs/environment.yaml")
     resources:
@@ -18,5 +17,4 @@ rule stage:
 
 
 use rule stage as model_stage with:
-    localrule: False
     threads: STUDY.compute.threads

@@ -4,6 +4,6 @@ from factrecall.cost.common import tables_cost
 from factrecall.experiments.ablation.cost import ablation_cost
 
 COSTS = {
-    "ablate-layers": lambda context: ablation_cost(context, 2 * context.shape.layers + 4),
+    "ablate-layers": lambda context: ablation_cost(context, 2 * context.model.shape.layers + 4),
     "summarise-layer-ablation": tables_cost,
 }

@@ -9,6 +9,7 @@ from factrecall.report.claims import Claim, Quantity, by_seed, listed
 from factrecall.report.marks import Estimates
 from factrecall.report.plots import Axis, Figure
 from factrecall.report.section import Section, Source
+from factrecall.report.style import SPLIT_LABELS
 from factrecall.report.tables import Column, Table, points
 from factrecall.runtime.statistics import TOGETHER
 
@@ -52,17 +53,18 @@ SECTION = Section(
             "layer_ablation", _layers, LAYER_ABLATION, row="split",
             layers=(Estimates("layer", "drop", "low", "high", style="ablated"),),
             labels={"ablated": {"shared": "S of a layer", "random": "as many random of it"}},
-            x=Axis("layer (-1: outside the layers)"),
+            x=Axis("layer (-1: outside the layers)", ticks=lambda rows: sorted(set(rows["layer"]))),
             y=Axis("accuracy lost (points)", percent=("drop", "low", "high")),
             alt="Estimates of the accuracy lost by layer, split and tuning, as in the table below.",
             caption="<b>What each layer of S costs.</b> The members of S in one layer are reset to "
-            "θpre, and as many random parameters of it. Means over seeds; 95 % intervals over people.",
+            "θpre, and as many random parameters of it. Means over seeds, intervals over people.",
         ),
         Table(
             "Change of accuracy, in points, where one layer's members of S, or as many random "
             "parameters of it, are reset: mean over seeds.",
             _layers, group="split", row="layer", head="Layer",
             columns=(_lost("shared", ", S"), _lost("random", ", random")),
+            labels={"split": SPLIT_LABELS},
         ),
     ),
     claims=(
