@@ -32,9 +32,8 @@ run: setup ## run the study (laptop: about 22 minutes on 2 cores) and write its 
 	@snakemake --cores $(CORES) --configfile $(STUDY) --rerun-incomplete --quiet rules
 	@echo "the report is in results/, one folder a study: report.html"
 
-test: setup check ## check the code, then run all tests
-	pytest --numprocesses logical --maxprocesses 8 --dist loadfile tests/unit
-	pytest --ignore tests/unit --ignore tests/gpu
+test: setup ## check the code and run all tests, in groups side by side
+	python -m tests.groups
 
 check: setup ## ruff, mypy, snakefmt and snakemake's own lint
 	ruff check .

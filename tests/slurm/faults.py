@@ -39,6 +39,7 @@ class Study:
 
     checkout: Path
     file: Path
+    targets: tuple[str, ...] = ()
     told: list[str] = field(default_factory=list)
     snakemake: subprocess.Popen[str] | None = None
 
@@ -54,11 +55,11 @@ class Study:
     def log(self) -> Path:
         return self.checkout / f"{self.name}.log"
 
-    def start(self, *targets: str) -> subprocess.Popen[str]:
+    def start(self, *options: str) -> subprocess.Popen[str]:
         """Start Snakemake as a user does, with shorter waits for so short jobs."""
         waits = ("--slurm-init-seconds-before-status-checks", "5", "--latency-wait", "20")
         few = ("--jobs", "3", "--local-cores", "1")
-        self.snakemake = self._run("--profile", "slurm", *few, *waits, *targets)
+        self.snakemake = self._run("--profile", "slurm", *few, *waits, *options)
         return self.snakemake
 
     def unlock(self) -> None:
@@ -106,7 +107,8 @@ class Study:
         self.told.append(what)
 
     def _run(self, *arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "snakemake", "--configfile", str(self.file), *arguments]
+        command = [sys.executable, "-m", "snakemake", *self.targets]
+        command += ["--configfile", str(self.file), *arguments]
         with self.log.open("a") as log:
             return subprocess.Popen(
                 command, cwd=self.checkout, text=True, stdout=log, stderr=subprocess.STDOUT

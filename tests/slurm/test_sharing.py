@@ -31,9 +31,10 @@ def shared_study(checkout: Path, name: str) -> Path:
 
 @pytest.fixture(scope="module")
 def disturbed(cluster: Cluster, checkout: Path) -> faults.Study:
-    study = faults.Study(checkout, shared_study(checkout, "shared"))
+    target = f"results/shared/{FOLDER}"
+    study = faults.Study(checkout, shared_study(checkout, "shared"), (target,))
     # The nodes here are too small for what a GPU's libraries may take.
-    study.start(f"results/shared/{FOLDER}", "--set-resources", "fine_tune:mem_mb=2500")
+    study.start("--set-resources", "fine_tune:mem_mb=2500")
     job = study.job("fine-tune", "mix")
     state = f"{'?' * 32}.safetensors"
     kept = study.results / "state"

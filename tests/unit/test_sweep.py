@@ -32,6 +32,7 @@ from tests.unit.test_compose import naive, weights_of
 class Case:
     """Two sets of weights between which answers change, a mask and questions."""
 
+    architecture: str
     model: torch.nn.Module
     bare: torch.nn.Module
     pre: dict[str, torch.Tensor]
@@ -89,7 +90,7 @@ def case(request: pytest.FixtureRequest) -> Case:
         shared = weights.largest_change(weights.space.size // 4)
         # Most of the parameters, so that answers are right and nodes matter.
         mask = shared | (~shared).sample(weights.space.size // 2, generator(0))
-    return Case(model, copy.deepcopy(model), pre, weights_of(model), texts, shared, mask)
+    return Case(request.param, model, copy.deepcopy(model), pre, weights_of(model), texts, shared, mask)
 
 
 def test_the_case_tells_right_from_wrong(case: Case) -> None:
@@ -107,7 +108,9 @@ def test_every_step_is_a_fresh_model_per_question(
     with case.circuit(kind) as circuit:
         nodes = circuit.nodes
         by = rank_nodes(nodes, {"shared": case.shared, "grafted": case.mask}, 1, generator(1))
-        chunk = 1 if kind == "attention" else len(nodes) // 12
+        # Node by node in one case; all others take the same code.
+        fine = (case.architecture, kind, direction) == ("llama", "attention", "forward")
+        chunk = 1 if fine else len(nodes) // 12
         steps = [*range(0, len(nodes), chunk), len(nodes)]
         for order in by.values():
             sweep = circuit.sweep(order, direction)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
+
+from tests.workflow.warm import warm
 
 REPOSITORY = Path(__file__).parents[2]
 PRESET = "workflow/presets/ci.yaml"
@@ -27,14 +29,15 @@ def copy_sources(folder: Path) -> Path:
 
 
 def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "snakemake", *arguments],
-        cwd=folder,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        check=False,
-    )
+    """Run Snakemake in a folder; all it says comes back as standard output."""
+    return run_module(folder, "snakemake", *arguments)
+
+
+def run_module(folder: Path, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a module in a folder as ``python -m`` does, with its libraries already imported."""
+    with tempfile.NamedTemporaryFile("r", suffix=".log") as log:
+        code = warm().run(folder, Path(log.name), module, *arguments)
+        return subprocess.CompletedProcess([module, *arguments], code, log.read())
 
 
 def planned(checkout: Path, change: Mapping[str, object] | None = None) -> dict[str, int]:

@@ -1,0 +1,77 @@
+"""Run all checks and tests: lint, unit, workflow and SLURM tests side by side.
+
+``python -m tests.groups`` starts every group at once, prints what each said when it ends, and last
+how long each took. Tests of the cluster mostly wait, so that groups of which each alone would
+leave cores idle fill them together; unit tests give way to the others, which have longer chains.
+``python -m tests.groups unit workflow`` runs some of them. Exit code 1 if any fails.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+ROOT = Path(__file__).parents[1]
+PYTEST = (sys.executable, "-m", "pytest", "--durations=30", "-o", "cache_dir=.pytest_cache/{group}")
+PARALLEL = ("--numprocesses", "logical", "--maxprocesses", "8", "--dist", "loadfile")
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "slurm": (*PYTEST, "tests/slurm"),
+    "workflow": (*PYTEST, "tests/workflow"),
+    "check": ("make", "check"),
+    "unit": ("nice", "-n", "5", *PYTEST, *PARALLEL, "tests/unit"),
+}
+"""Commands, that with the longest chain first. Tests of GPUs and benchmarks have their own."""
+
+
+@dataclass
+class Group:
+    """A group that runs."""
+
+    name: str
+    log: IO[str] = field(default_factory=lambda: tempfile.TemporaryFile("w+"))
+    begin: float = field(default_factory=time.monotonic)
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        command = [word.format(group=self.name) for word in GROUPS[self.name]]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, text=True, stdout=self.log, stderr=subprocess.STDOUT
+        )
+
+    def ended(self) -> bool:
+        """Say whether it has ended, and print what it said if it has."""
+        if self.process.poll() is None:
+            return False
+        self.seconds = time.monotonic() - self.begin
+        self.log.seek(0)
+        print(f"===== {self.name} " + "=" * (94 - len(self.name)), self.log.read(), sep="\n")
+        return True
+
+
+def main(names: list[str]) -> int:
+    """Run groups side by side; return 1 if one fails."""
+    if unknown := set(names) - set(GROUPS):
+        sys.exit(f"there is no group {', '.join(unknown)}; there are {', '.join(GROUPS)}")
+    groups = [Group(name) for name in names or GROUPS]
+    running = list(groups)
+    while running:
+        time.sleep(0.5)
+        running = [group for group in running if not group.ended()]
+        sys.stdout.flush()
+    spent = os.times()
+    for group in groups:
+        verdict = "passed" if group.process.returncode == 0 else "FAILED"
+        print(f"{group.name:<10}{verdict:<8}{group.seconds:7.0f} s")
+    print(f"processor time {spent.children_user + spent.children_system:.0f} s")
+    return int(any(group.process.returncode for group in groups))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
