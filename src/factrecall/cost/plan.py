@@ -39,35 +39,33 @@ class PlannedJob:
         return self.context.job
 
     @property
+    def need(self) -> float:
+        """Bytes that it takes of the device's memory."""
+        return self.cost.memory.device
+
+    @property
     def fits(self) -> bool:
         """Whether it fits into the device's memory."""
-        return fits(self.cost.memory.device, self.context.device.memory)
+        return fits(self.need, self.context.device.memory)
 
 
-@dataclass(frozen=True)
-class Quantity:
-    """A quantity of jobs: the sum of each job's value, or the largest, in some unit."""
-
-    value: Value
-    over: Callable[[Iterable[float]], float] = sum
-    unit: float = 1
-
-    def of(self, jobs: Iterable[PlannedJob]) -> float:
-        """Return it for some jobs."""
-        return self.over(map(self.value, jobs)) / self.unit
-
-
-QUANTITIES = {
-    "tokens": Quantity(lambda p: p.cost.tokens),
-    "operations": Quantity(lambda p: p.cost.operations),
-    "device_memory_bytes": Quantity(lambda p: p.cost.memory.device, max),
-    "host_memory_bytes": Quantity(lambda p: p.cost.memory.host, max),
-    "written_bytes": Quantity(lambda p: p.cost.written),
-    "state_bytes": Quantity(lambda p: p.cost.held, max),
-    "hours": Quantity(lambda p: p.seconds, unit=3600),
-    "longest_hours": Quantity(lambda p: p.seconds, max, 3600),
+QUANTITIES: dict[str, tuple[Value, Callable[[Iterable[float]], float], float]] = {
+    "tokens": (lambda p: p.cost.tokens, sum, 1),
+    "operations": (lambda p: p.cost.operations, sum, 1),
+    "device_memory_bytes": (lambda p: p.need, max, 1),
+    "host_memory_bytes": (lambda p: p.cost.memory.host, max, 1),
+    "written_bytes": (lambda p: p.cost.written, sum, 1),
+    "state_bytes": (lambda p: p.cost.held, max, 1),
+    "hours": (lambda p: p.seconds, sum, 3600),
+    "longest_hours": (lambda p: p.seconds, max, 3600),
 }
-"""By their names in the JSON file."""
+"""By their names in the JSON file: a job's value, how those of jobs are joined, the unit."""
+
+
+def quantity(name: str, jobs: Iterable[PlannedJob]) -> float:
+    """Return a quantity of jobs together."""
+    value, joined, unit = QUANTITIES[name]
+    return joined(map(value, jobs)) / unit
 
 
 @dataclass(frozen=True)
@@ -88,14 +86,10 @@ class Plan:
             rows.setdefault((one.job.stage, one.job.model), []).append(one)
         return rows
 
-    def of(self, quantity: str) -> float:
-        """Return a quantity of all jobs."""
-        return QUANTITIES[quantity].of(self.jobs)
-
     @property
     def hours(self) -> float:
         """Hours of all jobs, one after the other."""
-        return self.of("hours")
+        return quantity("hours", self.jobs)
 
     @property
     def gpu_hours(self) -> float:
@@ -105,7 +99,7 @@ class Plan:
     @property
     def disk(self) -> float:
         """Bytes of all files that stay, and of the largest state beside them."""
-        return self.of("written_bytes") + self.of("state_bytes")
+        return quantity("written_bytes", self.jobs) + quantity("state_bytes", self.jobs)
 
     def hours_at(self, efficiency: float) -> float:
         """Return what `hours` would be if another share of the rate were reached."""
@@ -124,7 +118,7 @@ class Plan:
         """Return how many of the largest jobs fit into the device's memory together."""
         if self.device.memory is None:
             return 1
-        largest = self.of("device_memory_bytes")
+        largest = quantity("device_memory_bytes", self.jobs)
         fitting = (n for n in range(most, 1, -1) if fits(n * largest, self.device.memory))
         return next(fitting, 1)
 
@@ -195,8 +189,8 @@ def _device(plan: Plan) -> dict[str, Any]:
         "jobs": len(plan.jobs),
         "hours": plan.hours,
         "gpu_hours": plan.gpu_hours,
-        "operations": plan.of("operations"),
-        "tokens": plan.of("tokens"),
+        "operations": quantity("operations", plan.jobs),
+        "tokens": quantity("tokens", plan.jobs),
         "disk_bytes": plan.disk,
         "stages": [
             {
@@ -204,7 +198,7 @@ def _device(plan: Plan) -> dict[str, Any]:
                 "model": model,
                 "jobs": len(jobs),
                 "parameters": shape.parameters if (shape := jobs[0].cost.shape) else 0,
-                **{name: quantity.of(jobs) for name, quantity in QUANTITIES.items()},
+                **{name: quantity(name, jobs) for name in QUANTITIES},
                 "fits": all(p.fits for p in jobs),
             }
             for (stage, model), jobs in plan.rows.items()

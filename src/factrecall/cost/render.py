@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from factrecall.cost.execution_choice import FITS
-from factrecall.cost.plan import QUANTITIES
+from factrecall.cost.plan import quantity
 
 if TYPE_CHECKING:
     from factrecall.cost.models import ModelInfo
@@ -35,10 +35,6 @@ REMEDIES = {
 }
 """What to change where a job does not fit, if its weights do."""
 
-LARGER = "take a device with more memory"
-
-Table = Sequence[Sequence[str]]
-
 
 def render(plans: Sequence[Plan]) -> str:
     """Return plans of one study as text; the first in full."""
@@ -57,7 +53,7 @@ def _head(plan: Plan) -> list[str]:
 
 def _stages(plan: Plan) -> list[str]:
     def cells(jobs: Sequence[PlannedJob]) -> list[str]:
-        found = [form(QUANTITIES[name].of(jobs)) for name, form in COLUMNS.values()]
+        found = [form(quantity(name, jobs)) for name, form in COLUMNS.values()]
         return [str(len(jobs)), *found]
 
     rows = [[*key, *cells(jobs)] for key, jobs in plan.rows.items()]
@@ -76,11 +72,11 @@ def _devices(plans: Sequence[Plan]) -> list[str]:
             plan.device.name,
             gigabytes(plan.device.memory or 0),
             "all jobs" if not (left := len(plan.too_large())) else f"all but {left}",
-            gigabytes(plan.of("host_memory_bytes")),
+            gigabytes(quantity("host_memory_bytes", plan.jobs)),
             gigabytes(plan.disk),
             hours(plan.hours),
             hours(plan.gpu_hours) if plan.device.is_gpu else "",
-            hours(plan.of("longest_hours")),
+            hours(quantity("longest_hours", plan.jobs)),
         ]
         for plan in plans
     ]
@@ -112,9 +108,9 @@ def _notes(plan: Plan) -> Iterator[str]:
     share = [f"{s} of {m} {seconds[s, m] / 36 / plan.hours:.0f} %" for s, m in slowest]
     yield f"most time goes into {', '.join(share)}"
     if plan.device.is_gpu:
-        most = max(plan.jobs, key=_need)
+        most = max(plan.jobs, key=lambda one: one.need)
         yield (
-            f"the largest job, {most.job.stage} of {most.job.model}, takes {_need(most) / 1e9:.0f} "
+            f"the largest job, {most.job.stage} of {most.job.model}, takes {most.need / 1e9:.0f} "
             f"of {FITS * (plan.device.memory or 0) / 1e9:.0f} GB that are safe"
         )
         if (together := plan.sharing()) > 1:
@@ -132,22 +128,18 @@ def _unfit(plan: Plan) -> Iterator[str]:
     """Say what does not fit and why; of jobs of one stage and model the largest."""
     room = FITS * (plan.device.memory or 0)
     for (stage, model), jobs in plan.rows.items():
-        one = max(jobs, key=_need)
+        one = max(jobs, key=lambda one: one.need)
         if one.fits:
             continue
         parts = one.cost.memory.parts
         fixed = sum(parts.get(part, 0.0) for part in ("context", "weights", "copies of weights"))
-        remedy = REMEDIES.get(stage, LARGER) if fixed < room else LARGER
+        remedy = REMEDIES.get(stage if fixed < room else "", "take a device with more memory")
         largest = sorted(parts.items(), key=lambda part: -part[1])[:2]
         yield (
-            f"{stage} of {model} does NOT FIT {plan.device.name}: it takes {_need(one) / 1e9:.0f} "
+            f"{stage} of {model} does NOT FIT {plan.device.name}: it takes {one.need / 1e9:.0f} "
             f"GB of {room / 1e9:.0f} ({', '.join(f'{n} {s / 1e9:.0f}' for n, s in largest)}); "
             f"{remedy}"
         )
-
-
-def _need(one: PlannedJob) -> float:
-    return one.cost.memory.device
 
 
 def _executions(plan: Plan, model: ModelInfo) -> str:
@@ -179,7 +171,7 @@ def execution_text(execution: Execution) -> str:
     return ", ".join([optimiser[execution.optimiser], *(text for text, on in more.items() if on)])
 
 
-def table(rows: Table) -> list[str]:
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
     """Lay rows out in columns, the first one or two to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     left = 2 if rows[0][1] == "model" else 1

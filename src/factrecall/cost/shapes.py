@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from factrecall.models.scratch import config_of
 from factrecall.runtime.errors import FactRecallError
 
 if TYPE_CHECKING:
@@ -85,24 +86,8 @@ class Shape:
 
     @classmethod
     def of_scratch(cls, model: Scratch, vocabulary: int) -> Self:
-        """Return the shape of a model to be built, whose tokenizer has so many tokens.
-
-        The vocabulary is rounded up as `models.scratch.build_model` does.
-        """
-        neox = model.architecture == "gpt_neox"
-        return cls(
-            architecture=model.architecture,
-            layers=model.layers,
-            width=model.hidden_size,
-            heads=model.heads,
-            key_value_heads=model.key_value_heads or model.heads,
-            head_size=model.hidden_size // model.heads,
-            mlp_size=model.mlp_size,
-            vocabulary=-(-vocabulary // 8) * 8,
-            tied=model.tie_embeddings,
-            attention_bias=neox,
-            mlp_bias=neox,
-        )
+        """Return the shape of a model to be built, whose tokenizer has so many tokens."""
+        return cls.of_config(config_of(model, vocabulary))
 
     @classmethod
     def guessed(cls, parameters: int) -> Self:

@@ -14,7 +14,7 @@ from factrecall.cost.execution_choice import settle
 from factrecall.cost.job_cost import EFFICIENCY, SELECTED, JobCost, Kind, Passes
 from factrecall.cost.memory import MOMENTS, PROCESS, SUMS, Memory, text_bytes, training_memory
 from factrecall.models.passes import PASS_COST
-from factrecall.vocabulary import TRACED_TASKS
+from factrecall.vocabulary import INFLUENCES, TRACED_TASKS
 
 if TYPE_CHECKING:
     from factrecall.config.training import Recipe
@@ -28,7 +28,7 @@ CASTS = 6.0  # bytes a parameter and update: autocast reads float32 and writes b
 # written, with what is added (20).
 TRACED = 28.0
 HOST_BANDWIDTH = 1e11  # bytes a second of a server's main memory, with the threads of one job
-RANKED = 3  # rankings of each task: absolute, magnitude, signed
+RANKED = len(INFLUENCES)  # rankings of each task
 KEPT = 8.0  # bytes of a kept parameter in a ranking: index and value of four each (below 2³²)
 
 
