@@ -30,12 +30,16 @@ GROUPS: dict[str, tuple[str, ...]] = {
 """Commands, that with the longest chain first. Tests of GPUs and benchmarks have their own."""
 
 
+def _file() -> IO[str]:
+    return tempfile.TemporaryFile("w+")  # noqa: SIM115
+
+
 @dataclass
 class Group:
     """A group that runs."""
 
     name: str
-    log: IO[str] = field(default_factory=lambda: tempfile.TemporaryFile("w+"))
+    log: IO[str] = field(default_factory=_file)
     begin: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
 

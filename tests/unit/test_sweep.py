@@ -90,7 +90,8 @@ def case(request: pytest.FixtureRequest) -> Case:
         shared = weights.largest_change(weights.space.size // 4)
         # Most of the parameters, so that answers are right and nodes matter.
         mask = shared | (~shared).sample(weights.space.size // 2, generator(0))
-    return Case(request.param, model, copy.deepcopy(model), pre, weights_of(model), texts, shared, mask)
+    bare = copy.deepcopy(model)
+    return Case(request.param, model, bare, pre, weights_of(model), texts, shared, mask)
 
 
 def test_the_case_tells_right_from_wrong(case: Case) -> None:

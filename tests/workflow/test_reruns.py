@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -299,20 +300,24 @@ def test_a_damaged_file_is_moved_aside_and_made_anew(checkout: Path, results: Pa
     assert planned(checkout) == {}  # the same bytes: nothing else is made again
 
 
+def why(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run_module(folder, "factrecall", "why", *arguments)
+
+
 def test_why_tells_the_first_jobs_and_what_changed(checkout: Path) -> None:
     (checkout / "change.yaml").write_text("shared: {k: 0.02}\n")
-    done = run_module(checkout, "factrecall", "why", "results/ci/report.html", "--configfile", PRESET, "change.yaml")
+    done = why(checkout, "results/ci/report.html", "--configfile", PRESET, "change.yaml")
     assert done.returncode == 0, done.stdout
     first, following = done.stdout.split("would follow: ")
     assert "select_shared (8 jobs), because of\n  settings.k: 0.03 → 0.02\n" in first
     assert first.count("because of") == 1 and "ablate 8" in following
     assert "fine_tune" not in done.stdout
-    same = run_module(checkout, "factrecall", "why", "--configfile", PRESET)
+    same = why(checkout, "--configfile", PRESET)
     assert same.stdout == "the study: nothing would run, all is there and up to date\n"
 
-    wrong = run_module(checkout, "factrecall", "why", "results/ci/nothing", "--configfile", PRESET)
+    wrong = why(checkout, "results/ci/nothing", "--configfile", PRESET)
     assert wrong.returncode == 2 and "no rule of the workflow makes it" in wrong.stdout
     (checkout / "change.yaml").write_text("shared: {k: 0.5}\n")
-    mistake = run_module(checkout, "factrecall", "why", "--configfile", PRESET, "change.yaml")
+    mistake = why(checkout, "--configfile", PRESET, "change.yaml")
     assert mistake.returncode == 2 and "trace.top_fraction" in mistake.stdout
     assert "Traceback" not in wrong.stdout + mistake.stderr
