@@ -29,15 +29,16 @@ FILES: tuple[tuple[str, str], ...] = (
     (r"^(shared/.*)\.curve\.", r"\1.overlap_curve."),
     (r"^(shared/.*)\.places\.", r"\1.locations."),
     (r"^tables/shared_places\.", "tables/shared_locations."),
-    (r"^tables/signature\.", "tables/attribution."),
     (r"^(representations/.*)\.signature\.", r"\1.attribution."),
+    (r"^tables/signature\.", "tables/attribution."),
+    (r"^(figures/.*)/signature\.", r"\1/attribution."),
 )
 """Files since renamed: a pattern in the path below the results folder, and its replacement."""
 
 COLUMNS: dict[str, str] = {
     "asked": "evaluated",
     "donor": "source_fact",
-    "donors": "source_answer",
+    **{f"donors{end}": f"source_answer{end}" for end in ("", "_low", "_high")},
     "draw": "random_order",
     "exchanged": "replaced",
     "priority": "ranking",
