@@ -129,3 +129,10 @@ def moments(study: Study, tuning: str) -> list[Wildcards]:
         for number, phase in enumerate(PHASES[tuning])
         for moment in range(number > 0, inside + 1)
     ]
+
+
+def job_name(rule: str, wildcards: Wildcards) -> str:
+    """Return the name of a job's log and benchmark, as the rules have it."""
+    named = {"seed": "seed{}"}
+    words = [named.get(n, "{}").format(v) for n, v in wildcards.items() if n != "model"]
+    return "/".join(filter(None, (rule, str(wildcards.get("model", "")), "-".join(words))))

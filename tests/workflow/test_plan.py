@@ -12,6 +12,8 @@ import yaml
 
 from factrecall.config.reading import read_study
 from factrecall.cost.jobs import jobs_of
+from factrecall.runs import job_name
+from factrecall.workflow.stages import STAGES
 from tests.workflow.running import PRESET, copy_sources, snakemake
 
 CHANGES: dict[str, dict[str, Any]] = {
@@ -38,7 +40,8 @@ def test_a_plan_has_the_jobs_of_a_dry_run(preset: str, tmp_path: Path) -> None:
     stats = done.stdout.split("Job stats:")[1].split("\n\n")[0]
     jobs = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", stats, re.M)}
     del jobs["all"], jobs["total"]
-    planned = Counter(
-        job.stage.replace("-", "_") for job in jobs_of(read_study(folder / preset, own))
-    )
-    assert planned == jobs
+    study = read_study(folder / preset, own)
+    assert Counter(STAGES[job.stage].rule for job in jobs_of(study)) == jobs
+    benchmarks = set(re.findall(r"benchmark: results/planned/benchmarks/(.*)\.tsv", done.stdout))
+    names = {job_name(stage.rule, run) for stage in STAGES.values() for run in stage.per(study)}
+    assert names == benchmarks

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from factrecall.data.files import FactFiles
 from factrecall.experiments.case_study.data import CaseFiles
-from factrecall.report.measures import SPLIT_NAMES, TableFiles
+from factrecall.experiments.registry import stages
+from factrecall.report.measures import TableFiles
 from factrecall.report.page import write_report
 from factrecall.report.shown import ModelFiles
 from factrecall.report.timings import Timing
-from factrecall.runs import RANKINGS
-from factrecall.vocabulary import COMPARED, NODE_KINDS, TUNINGS
+from factrecall.runs import job_name
+from factrecall.vocabulary import TUNINGS
 
 if TYPE_CHECKING:
     from factrecall.config.study import Study
@@ -62,38 +62,14 @@ def report_study(study: Study, *, results: Path, out: Path, provenance: Mapping[
 
 
 def _timings(study: Study, folder: Path) -> Iterator[Timing]:
-    """Yield the benchmarks the workflow left; a stage run by hand has none."""
-    found = [Timing("make_facts", None, None, None, folder / "make_facts.tsv")]
-    kinds = [kind for kind in NODE_KINDS if getattr(study.circuits, kind) is not None]
-    for model in study.models:
-        for stage in ("pretrain", "fetch_model"):
-            found.append(Timing(stage, model, None, None, folder / stage / f"{model}.tsv"))
-        for stage in ("fine_tune", "recall"):
-            for tuning in TUNINGS:
-                for seed in study.training.seeds:
-                    file = folder / stage / model / f"{tuning}-seed{seed}.tsv"
-                    found.append(Timing(stage, model, tuning, seed, file))
-        for tuning in COMPARED:
-            for seed in study.training.seeds:
-                run = f"{model}/{tuning}-seed{seed}"
-                for stage in ("select_shared", "ablate"):
-                    found.append(Timing(stage, model, tuning, seed, folder / stage / f"{run}.tsv"))
-                for stage in ("graft", "graft_without_shared"):
-                    for split in SPLIT_NAMES:
-                        file = folder / stage / f"{run}-{split}.tsv"
-                        found.append(Timing(stage, model, tuning, seed, file))
-                for kind, ranking in product(kinds, RANKINGS):
-                    file = folder / "intervene" / f"{run}-{kind}-{ranking}.tsv"
-                    found.append(Timing(f"intervene, {kind}, {ranking}", model, tuning, seed, file))
-                for stage in ("capture", "probe", "gradient_similarity"):
-                    found.append(Timing(stage, model, tuning, seed, folder / stage / f"{run}.tsv"))
-        found.append(
-            Timing(
-                "attention_case_study",
-                model,
-                None,
-                None,
-                folder / "attention_case_study" / f"{model}.tsv",
-            )
-        )
-    return (timing for timing in found if timing.path.exists())
+    """Yield the benchmarks that the workflow left, model by model; stages run by hand have none."""
+    for model in (None, *study.models):
+        for stage in stages().values():
+            if stage.name.startswith("summarise-") or stage.module.startswith("report."):
+                continue
+            for run in stage.per(study):
+                file = folder / f"{job_name(stage.rule, run)}.tsv"
+                if run.get("model") != model or run.get("tuning") == "base" or not file.exists():
+                    continue
+                label = ", ".join([stage.rule, *(run[n] for n in ("kind", "ranking") if n in run)])
+                yield Timing(label, model, run.get("tuning"), run.get("seed"), file)
