@@ -93,6 +93,12 @@ def tiny(request: pytest.FixtureRequest, facts: FactTables) -> Tiny:
     return tiny_of(request.param, facts)
 
 
+@pytest.fixture
+def llama(facts: FactTables) -> Tiny:
+    """One architecture, for what does not depend on it."""
+    return tiny_of("llama", facts)
+
+
 @dataclass(frozen=True)
 class Workspace:
     """A folder with a tiny study, its facts and base model.

@@ -32,8 +32,8 @@ from tests.conftest import Tiny, Workspace, recipe
 from tests.unit.test_trace import sides
 from tests.unit.test_training import mix_of
 
-UPDATES = 120
-KILLS = 10
+UPDATES = 80
+KILLS = 6
 
 
 class Study:
@@ -104,8 +104,8 @@ class Study:
         }
 
 
-def test_killed_again_and_again_a_run_ends_with_the_same_bytes(tiny: Tiny, tmp_path: Path) -> None:
-    study = Study(tiny, tmp_path)
+def test_killed_again_and_again_a_run_ends_with_the_same_bytes(llama: Tiny, tmp_path: Path) -> None:
+    study = Study(llama, tmp_path)
     begin = time.monotonic()
     study.run("whole")
     whole = time.monotonic() - begin
@@ -185,8 +185,8 @@ def test_the_key_depends_on_settings_and_on_the_bytes_of_files(tmp_path: Path) -
     assert key != work_key({"updates": 3}, [file])
 
 
-def test_another_recipe_does_not_take_up_the_state(tiny: Tiny, tmp_path: Path) -> None:
-    study = Study(tiny, tmp_path)
+def test_another_recipe_does_not_take_up_the_state(llama: Tiny, tmp_path: Path) -> None:
+    study = Study(llama, tmp_path)
     child = study.start_child("mixed")
     saved = 0
     while saved < 12:  # past the warm-up, which both recipes share
@@ -202,23 +202,23 @@ def test_another_recipe_does_not_take_up_the_state(tiny: Tiny, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a tensor file", None])
-def test_a_damaged_state_is_put_aside(tiny: Tiny, tmp_path: Path, damage: bytes | None) -> None:
+def test_a_damaged_state_is_put_aside(llama: Tiny, tmp_path: Path, damage: bytes | None) -> None:
     path = tmp_path / "state.safetensors"
-    examples = mix_of(tiny)
-    first = copy.deepcopy(tiny.model)
+    examples = mix_of(llama)
+    first = copy.deepcopy(llama.model)
     expected = train(first, examples, recipe(), 4, checkpoint=Checkpoint(path, 0.0))
     path.write_bytes(path.read_bytes()[:5000] if damage is None else damage)
     (tmp_path / f".{path.name}.1-abc.tmp").write_bytes(b"half")
-    second = copy.deepcopy(tiny.model)
+    second = copy.deepcopy(llama.model)
     again = train(second, examples, recipe(), 4, checkpoint=Checkpoint(path, 1e9))
     assert again.tobytes() == expected.tobytes()
     assert not list(tmp_path.glob("*.tmp")) and not list(tmp_path.glob(".*.tmp"))
 
 
 def test_two_runs_share_no_state_and_anything_of_the_start_makes_another(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    llama: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = Study(tiny, tmp_path)
+    study = Study(llama, tmp_path)
     keys: list[str] = []
 
     class Stop(Exception):
@@ -247,8 +247,8 @@ def test_two_runs_share_no_state_and_anything_of_the_start_makes_another(
     assert key() == usual
 
 
-def test_half_written_outputs_of_a_killed_run_are_removed(tiny: Tiny, tmp_path: Path) -> None:
-    study = Study(tiny, tmp_path)
+def test_half_written_outputs_of_a_killed_run_are_removed(llama: Tiny, tmp_path: Path) -> None:
+    study = Study(llama, tmp_path)
     out = tmp_path / "one"
     (out / ".model.17-abc.tmp").mkdir(parents=True)
     (out / ".model.17-abc.tmp" / "model.safetensors").write_bytes(b"half")

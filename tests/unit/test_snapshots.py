@@ -20,16 +20,10 @@ from factrecall.runtime.errors import DamagedFile, FactRecallError
 from factrecall.runtime.safetensors_writer import read_tensors
 from factrecall.training import snapshots
 from factrecall.training.snapshots import load_weights
-from tests.conftest import FactTables, Tiny, scratch, tiny_of
+from tests.conftest import Tiny, scratch
 from tests.unit.test_resume import Study
 
 UPDATES = 10
-
-
-@pytest.fixture
-def llama(facts: FactTables) -> Tiny:
-    """Return one architecture, for what does not depend on it."""
-    return tiny_of("llama", facts)
 
 
 @contextmanager
