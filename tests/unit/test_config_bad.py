@@ -170,7 +170,7 @@ CASES: dict[str, Case] = {
 
 
 @pytest.mark.parametrize(("changes", "where", "why", "remedy"), CASES.values(), ids=CASES.keys())
-def test_a_mistake_is_told(
+def test_a_mistake_is_reported(
     changes: list[tuple[str, Any]], where: str, why: str, remedy: str
 ) -> None:
     with pytest.raises(FactRecallError) as caught:
@@ -206,7 +206,9 @@ FILES: dict[str, tuple[bytes, str, str, str]] = {
 
 
 @pytest.mark.parametrize(("text", "where", "why", "remedy"), FILES.values(), ids=FILES.keys())
-def test_a_bad_file_is_told(text: bytes, where: str, why: str, remedy: str, tmp_path: Path) -> None:
+def test_a_bad_file_is_reported(
+    text: bytes, where: str, why: str, remedy: str, tmp_path: Path
+) -> None:
     path = tmp_path / "study.yaml"
     path.write_bytes(text)
     with pytest.raises(StudyError) as caught:
@@ -218,7 +220,7 @@ def test_a_bad_file_is_told(text: bytes, where: str, why: str, remedy: str, tmp_
     assert remedy in mistake.remedy
 
 
-def test_files_that_cannot_be_read_are_told_together(tmp_path: Path) -> None:
+def test_files_that_cannot_be_read_are_reported_together(tmp_path: Path) -> None:
     with pytest.raises(StudyError) as caught:
         read_study(tmp_path / "none.yaml", tmp_path)
     missing, folder = caught.value.mistakes
@@ -226,7 +228,7 @@ def test_files_that_cannot_be_read_are_told_together(tmp_path: Path) -> None:
     assert "cannot be read" in folder.why
 
 
-def test_all_mistakes_are_told_together() -> None:
+def test_all_mistakes_are_reported_together() -> None:
     raw = ci(("training/bio/batch_size", 0), ("name", "a b"), (f"{M}/layers", "two"))
     with pytest.raises(StudyError) as caught:
         parse_study(raw, "study.yaml")
@@ -234,7 +236,7 @@ def test_all_mistakes_are_told_together() -> None:
     assert all(str(mistake) in str(caught.value) for mistake in caught.value.mistakes)
 
 
-def test_a_mistake_in_a_shared_recipe_is_told_once_and_in_an_override_there() -> None:
+def test_a_mistake_in_a_shared_recipe_is_reported_once_and_in_an_override_there() -> None:
     shared = ci(("training/bio/batch_size", 0), (f"{M}/training", {"bio": {"batch_size": -1}}))
     with pytest.raises(StudyError) as caught:
         parse_study(shared, "study.yaml")

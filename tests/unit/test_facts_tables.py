@@ -162,15 +162,15 @@ def test_people_of_pretraining_have_several_biographies_of_the_same_facts() -> N
         make_facts(Facts(people=20, pretrain_people=10, pretrain_biographies=n), seed=0)
         for n in (1, 3)
     )
-    told = three.bio[three.bio["split"] == "pretrain"]
-    assert told.groupby(["individual", "relation"]).size().eq(3).all()
-    assert (told["biography"].to_numpy().reshape(10, 3, 6) == [[[0] * 6, [1] * 6, [2] * 6]]).all()
-    values = [t[a:b] for t, a, b in told[["text", "attribute_start", "attribute_end"]].to_numpy()]
+    rows = three.bio[three.bio["split"] == "pretrain"]
+    assert rows.groupby(["individual", "relation"]).size().eq(3).all()
+    assert (rows["biography"].to_numpy().reshape(10, 3, 6) == [[[0] * 6, [1] * 6, [2] * 6]]).all()
+    values = [t[a:b] for t, a, b in rows[["text", "attribute_start", "attribute_end"]].to_numpy()]
     assert (
-        told.assign(value=values).groupby(["individual", "relation"])["value"].nunique().eq(1).all()
+        rows.assign(value=values).groupby(["individual", "relation"])["value"].nunique().eq(1).all()
     )
-    assert told.groupby(["individual", "relation"])["template"].nunique().gt(1).mean() > 0.8
-    assert len(list(joined(told))) == 30
+    assert rows.groupby(["individual", "relation"])["template"].nunique().gt(1).mean() > 0.8
+    assert len(list(joined(rows))) == 30
     # The people of the study have one each, whatever those of pre-training have.
     study = [tables.bio[tables.bio["split"] != "pretrain"] for tables in (one, three)]
     pd.testing.assert_frame_equal(*study)

@@ -11,7 +11,7 @@ import pytest
 from factrecall.experiments.recall.figures import RECALL_DATA, RELATION_DATA
 from factrecall.report.names import FIGURES, SUFFIXES
 from factrecall.report.style import COLOURS, DOTS_PER_INCH, TUNING_LABELS, WIDTH
-from factrecall.report.summaries import TUNINGS
+from factrecall.report.summaries import RECALL_MODELS
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.storage import read_table
 from tests.unit.test_report_tables import (  # noqa: F401
@@ -192,5 +192,5 @@ def test_data_of_figures(drawn: Synthetic) -> None:  # noqa: F811
 
 
 def test_every_tuning_has_its_colour_and_label() -> None:
-    assert set(COLOURS) == set(TUNING_LABELS) == set(TUNINGS)
+    assert set(COLOURS) == set(TUNING_LABELS) == set(RECALL_MODELS)
     assert len(set(COLOURS.values())) == len(COLOURS)

@@ -23,7 +23,7 @@ WIDTH = 4.0
 """Inches; on a telephone of 360 pixels, 9-point text is then still 9 pixels high."""
 
 DOTS_PER_INCH = 200
-FORMATS = (".png", ".svg")
+IMAGE_SUFFIXES = (".png", ".svg")
 
 COLOURS = {
     "base": "#7f7f7f",
@@ -202,7 +202,7 @@ def save_figure(figure: Figure, data: pd.DataFrame, stem: Path, schema: Schema) 
     """
     # Dates and versions would make equal figures differ.
     volatile = {".png": {"Software": None}, ".svg": {"Date": None, "Creator": None}}
-    for suffix in FORMATS:
+    for suffix in IMAGE_SUFFIXES:
         with atomic(stem.with_name(f"{stem.name}{suffix}")) as temporary:
             figure.savefig(
                 temporary, format=suffix[1:], dpi=DOTS_PER_INCH, metadata=volatile[suffix]

@@ -10,18 +10,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from factrecall import vocabulary
 from factrecall.evaluation.exact_match import SUMMARY
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.storage import read_table
-from factrecall.vocabulary import RELATIONS, SPLITS
+from factrecall.vocabulary import RELATIONS, SPLITS, TUNINGS
 
-TUNINGS = ("base", *vocabulary.TUNINGS, "majority")
+RECALL_MODELS = ("base", *TUNINGS, "majority")
 """In the order in which they are shown."""
 
 AVERAGE = "average"
 
-_KNOWN = {"tuning": TUNINGS, "split": SPLITS, "relation": RELATIONS}
+_KNOWN = {"tuning": RECALL_MODELS, "split": SPLITS, "relation": RELATIONS}
 
 
 def read_recall(path: Path, model: str) -> pd.DataFrame:

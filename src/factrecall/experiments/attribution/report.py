@@ -33,7 +33,7 @@ from factrecall.vocabulary import COMPARED
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMATS = {"bio": "Statements (BIO)", "qa": "Questions (QA)"}
+FORMAT_LABELS = {"bio": "Statements (BIO)", "qa": "Questions (QA)"}
 DIRECTIONS = {"bio to qa": "BIO → QA", "short to qa": "short → QA", "qa to bio": "QA → BIO"}
 POSITIONS = {
     "subject": "name or pronoun",
@@ -166,7 +166,7 @@ SECTION = Section(
                      interval="95 % interval"),
             ),
             labels={
-                "format": FORMATS,
+                "format": FORMAT_LABELS,
                 "role": ROLES,
                 "measure": {"share": "share of\nattribution (%)",
                             "logit_drop": "logit lost\nwhen replaced"},
@@ -201,7 +201,7 @@ SECTION = Section(
                 Column(", follows", cell("source_answer", percent, interval=False)),
             ),
             last=(Column("share, Mix less Stage", cell("share", tuning="mix - stage")),),
-            labels={"format": FORMATS, "role": ROLES},
+            labels={"format": FORMAT_LABELS, "role": ROLES},
             head="Part",
         ),
         Text(

@@ -16,7 +16,7 @@ from factrecall.report.style import (
     new_figure,
     save_figure,
 )
-from factrecall.report.summaries import AVERAGE, TUNINGS, by_relation, by_seed, spread
+from factrecall.report.summaries import AVERAGE, RECALL_MODELS, by_relation, by_seed, spread
 from factrecall.vocabulary import RELATIONS, SPLITS
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def draw_recall(recall: pd.DataFrame, stem: Path) -> None:
     """
     seeds = by_seed(recall)
     splits = [split for split in SPLITS if split in set(seeds["split"])]
-    tunings = [t for t in TUNINGS if t != "majority" and t in set(seeds["tuning"])]
+    tunings = [t for t in RECALL_MODELS if t != "majority" and t in set(seeds["tuning"])]
     # Per panel the bars and room for a title; below them axis and legend.
     height = len(splits) * (0.34 * len(tunings) + 0.42) + 0.75
     with new_figure(height) as figure:
@@ -141,7 +141,7 @@ def draw_recall_by_relation(recall: pd.DataFrame, stem: Path, published_model: s
 def _published_rows(model: str | None) -> pd.DataFrame:
     rows = [
         (tuning, relation, value / 100)
-        for tuning in TUNINGS
+        for tuning in RECALL_MODELS
         for relation in (AVERAGE, *RELATIONS)
         if model and published(model, tuning, "qa_out", RELATIONS[0]) is not None
         and (value := published(model, tuning, "qa_out", None if relation == AVERAGE else relation))
@@ -152,7 +152,9 @@ def _published_rows(model: str | None) -> pd.DataFrame:
 
 def _draw_heat(axes: Axes, rows: pd.DataFrame, *, columns: bool) -> None:
     grid = rows.pivot(index="tuning", columns="relation", values="accuracy")
-    grid = 100 * grid.reindex(index=[t for t in TUNINGS if t in grid.index], columns=list(_COLUMNS))
+    grid = 100 * grid.reindex(
+        index=[t for t in RECALL_MODELS if t in grid.index], columns=list(_COLUMNS)
+    )
     values = grid.to_numpy()
     axes.imshow(values, cmap="Blues", vmin=0, vmax=100, aspect="auto")
     for (row, column), value in np.ndenumerate(values):

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from factrecall.report.style import COLOURS, TUNING_LABELS, new_figure, save_figure
-from factrecall.report.summaries import TUNINGS
+from factrecall.report.summaries import RECALL_MODELS
 from factrecall.runtime.storage import read_table
 from factrecall.training.training_log import HISTORY
 
@@ -52,7 +52,7 @@ def draw_loss(histories: Iterable[tuple[str, int, Path]], stem: Path) -> None:
     FactRecallError
         When a history is missing or damaged.
     """
-    ordered = sorted(histories, key=lambda h: (TUNINGS.index(h[0]), h[1]))
+    ordered = sorted(histories, key=lambda h: (RECALL_MODELS.index(h[0]), h[1]))
     data = pd.concat([_condensed(*history) for history in ordered], ignore_index=True)
     with new_figure(5.2) as figure:
         panels = figure.subplots(2, 1, sharex=True)

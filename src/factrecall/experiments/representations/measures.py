@@ -12,7 +12,7 @@ from factrecall.vocabulary import COMPARED
 if TYPE_CHECKING:
     import pandas as pd
 
-SIDES = {"out": "facts out", "held": "facts in"}
+SIDE_LABELS = {"out": "facts out", "held": "facts in"}
 WHOM = {"out": "facts out", "held": "facts in, of people held out from the probes"}
 """On whom probes are judged: the short paper does not say, and the two may differ."""
 
@@ -49,7 +49,7 @@ class Probes(Source):
         """Return accuracies on both sides with columns `split`, `bio` and `pair` (``PAIRS``)."""
         import pandas as pd
 
-        return pd.concat(by_pair(self.accuracies(s)).assign(split=s) for s in SIDES)
+        return pd.concat(by_pair(self.accuracies(s)).assign(split=s) for s in SIDE_LABELS)
 
     def difference(self, **keys: Any) -> pd.DataFrame:
         """Return the signed differences over all relations with these keys."""
@@ -59,7 +59,7 @@ class Probes(Source):
         """Return the differences at single layers of both sides."""
         import pandas as pd
 
-        rows = pd.concat(self.difference(split=split) for split in SIDES)
+        rows = pd.concat(self.difference(split=split) for split in SIDE_LABELS)
         return rows[(rows["layer"] >= 0) & rows["tuning"].isin(COMPARED)]
 
     def deltas(self, **keys: Any) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from factrecall.experiments.representations.probes import FITS, PROBE_EXAMPLES, SPLITS
+from factrecall.experiments.representations.probes import FITS, PROBE_EXAMPLES, PROBED_SPLITS
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.statistics import TOGETHER, draw_people
 from factrecall.runtime.storage import read_table, write_table
@@ -124,7 +124,7 @@ def summarise_probes(
         examples = read_table(run.examples, PROBE_EXAMPLES)
         known = {"model": run.model, "tuning": run.tuning, "seed": run.seed}
         accuracies.append(probe_accuracies(examples, read_table(run.fits, FITS)).assign(**known))
-        answers += [_differences(run, examples, split) for split in SPLITS]
+        answers += [_differences(run, examples, split) for split in PROBED_SPLITS]
     write_table(out, pd.concat(accuracies), PROBES, provenance)
     write_table(consistency, consistencies(answers, seed), CONSISTENCY, provenance)
 

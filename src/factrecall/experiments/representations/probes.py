@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from factrecall.experiments.representations.settings import ProbeSettings
 
 LABELS = ("true", "shuffled")
-SPLITS = ("held", "out")
+PROBED_SPLITS = ("held", "out")
 
 PROBE_EXAMPLES = {
     "layer": "int32",
@@ -278,7 +278,7 @@ class _Task:
                 "classes": len(self._classes),
             }
         )
-        for split in SPLITS:
+        for split in PROBED_SPLITS:
             part = right[self._split == split]
             table[f"chance_{split}"] = part.mean() if len(part) else np.nan
         return table

@@ -25,7 +25,7 @@ from factrecall.experiments.representations.measures import (
     BIO_LABELS,
     DELTAS,
     PAIRS,
-    SIDES,
+    SIDE_LABELS,
     Probes,
     by_pair,
 )
@@ -242,8 +242,8 @@ SECTION = Section(
             labels={
                 "bio": BIO_LABELS,
                 "panel": {
-                    f"{measure} {split}": f"{name},\n{SIDES[split]}"
-                    for (measure, name), split in product(_SHORT.items(), SIDES)
+                    f"{measure} {split}": f"{name},\n{SIDE_LABELS[split]}"
+                    for (measure, name), split in product(_SHORT.items(), SIDE_LABELS)
                 },
             },
             annotate=_seeds,
