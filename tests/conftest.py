@@ -169,7 +169,13 @@ class Workspace:
 @pytest.fixture(scope="session")
 def finished_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace in which all has been run that comes before fine-tuning."""
-    folder = tmp_path_factory.mktemp("workspace")
+    space = begin_workspace(tmp_path_factory.mktemp("workspace"))
+    assert main(space.command("recall", out="examples.parquet")) == 0
+    return space.folder
+
+
+def begin_workspace(folder: Path) -> Workspace:
+    """Write a tiny study into a folder, make its facts and pre-train its model."""
     short = recipe(updates=4, warmup=1).model_dump(mode="json")
     model = scratch("llama", context=128).model_dump(mode="json")
     model["pretrain"] = recipe(updates=3, warmup=1).model_dump(mode="json")
@@ -186,8 +192,7 @@ def finished_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tables = {t: f"{t}.parquet" for t in ("individuals", "bio", "qa")}
     assert main(space.command("make-facts", **tables)) == 0
     assert main(space.command("pretrain")) == 0
-    assert main(space.command("recall", out="examples.parquet")) == 0
-    return folder
+    return space
 
 
 @pytest.fixture

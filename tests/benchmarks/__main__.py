@@ -24,6 +24,7 @@ from transformers.utils import logging
 from tests.benchmarks.circuits import bench_circuits
 from tests.benchmarks.parameters import bench_entry, bench_graft, bench_sweep
 from tests.benchmarks.probes import bench_probes
+from tests.benchmarks.startup import bench_startup
 from tests.benchmarks.table import Row, exit_code, table, write
 from tests.benchmarks.training import bench_gradients, bench_recall, bench_trace, bench_training
 
@@ -37,6 +38,7 @@ BENCHMARKS = {
     "graft": bench_graft,
     "circuits": bench_circuits,
     "probes": bench_probes,
+    "startup": bench_startup,
 }
 
 

@@ -6,7 +6,8 @@ Snakemake measures each job (`results/<study>/benchmarks`): seconds, peak of res
 share of a core that was used. Bars: peak memory within 25 % and time within 2×, each the mean of a
 stage's jobs, and the sum of all. On a machine that does other work, too, a job waits for its turn:
 where it used less of a core than `SHARED`, its CPU seconds stand in for its time. These are sampled
-every so often, lack up to the last half a minute, and so are told apart by an asterisk.
+every so often, lack up to the last half a minute, and so are told apart by an asterisk. The study
+must have run with ``FACTRECALL_FORK_SERVER=off``: the plan is of jobs that load their libraries.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class Server:
 
     def run(self, *words: str, **more: str) -> tuple[int, str, str]:
         client = self.client(*words, **more)
-        told, errors = client.communicate(timeout=120)
+        told, errors = client.communicate(timeout=600)
         return client.returncode, told, errors
 
     def alone(self, *words: str, **more: str) -> tuple[int, str, str]:
@@ -97,6 +97,7 @@ def serving(folder: Path, **environment: str) -> Iterator[Server]:
             patch.setenv(name, value)
         fork_server.start()
         (process,) = fork_server._running
+        address = os.environ["FACTRECALL_FORK_SERVER"]
         yield Server(process, dict(os.environ), folder)
         patch.undo()
     os.environ.pop("FACTRECALL_FORK_SERVER", None)
@@ -107,6 +108,7 @@ def serving(folder: Path, **environment: str) -> Iterator[Server]:
     process.wait(60)
     psutil.wait_procs(descendants, 60)
     assert not any(map(psutil.Process.is_running, descendants))
+    shutil.rmtree(Path(address).parent, ignore_errors=True)  # if the server was killed
 
 
 @pytest.fixture
@@ -117,9 +119,10 @@ def stub(tmp_path: Path) -> Iterator[Server]:
         (package / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(SOURCES / f"{name}.py", package / f"{name}.py")
     shutil.copy(SOURCES / "runtime/fork_client.py", package / "runtime")
-    server = (SOURCES / "runtime/fork_server.py").read_text(encoding="utf-8")
-    server = re.sub(r"LIBRARIES = \(.*?\n\)", "LIBRARIES = ()", server, flags=re.S)
-    (package / "runtime/fork_server.py").write_text(server, encoding="utf-8")
+    shutil.copy(SOURCES / "runtime/fork_server.py", package / "runtime")
+    template = (SOURCES / "runtime/fork_template.py").read_text(encoding="utf-8")
+    template = re.sub(r"LIBRARIES = \(.*?\n\)", "LIBRARIES = ()", template, flags=re.S)
+    (package / "runtime/fork_template.py").write_text(template, encoding="utf-8")
     (package / "cli.py").write_text(STUB, encoding="utf-8")
     yield from serving(tmp_path, PYTHONPATH=str(tmp_path / "src"))
 
@@ -286,14 +289,17 @@ def test_the_same_bytes_and_log_as_alone(real: Server, workspace: Workspace, thr
     study = study.replace("device: cpu", f"device: cpu\n  threads: {threads}")
     workspace.study.write_text(study, encoding="utf-8")
     numbers = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    environment = dict.fromkeys(numbers, str(threads))
+    # Threads that spin while they wait take minutes where two share a busy core.
+    environment = {**dict.fromkeys(numbers, str(threads)), "OMP_WAIT_POLICY": "passive"}
     out = workspace.folder / "out"
     found = []
     for run in (real.alone, real.run):
-        logs = [run(*workspace.command(n), **environment) for n in ("fine-tune", "recall")]
-        assert [code for code, _, _ in logs] == [0, 0], logs
+        code, _, log = run(*workspace.command("fine-tune"), **environment)
+        assert code == 0, log
         files = {p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file()}
-        found.append((files, [re.sub(r"[\d.]+/s", "", errors) for _, _, errors in logs]))
+        # How often progress is told, and how fast it is, depends on the machine.
+        first, *_, last = re.sub(r"[\d.]+/s", "", log).splitlines()
+        found.append((files, first, last))
         shutil.rmtree(out)
     assert found[0] == found[1] and found[0][0]
 

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from types import FrameType
 
 ADDRESS = "FACTRECALL_FORK_SERVER"
@@ -26,7 +27,61 @@ NUMBER = struct.Struct("=i")
 
 _LENGTH = struct.Struct("=Q")
 
+_OWN = ("FACTRECALL_", "SHLVL=", "PWD=", "OLDPWD=", "_=")
+_AT_START = ("PYTHON", "LC_", "LANG", "LD_")
+
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A command to run as its client would: with its folder, environment and umask.
+
+    Attributes
+    ----------
+    ignored : list of int
+        Signals that the client ignored when it was started.
+    pid : int
+        Of the client.
+    """
+
+    arguments: list[str]
+    executable: str
+    environment: dict[str, str]
+    folder: str
+    umask: int
+    ignored: list[int]
+    pid: int
+
+    @classmethod
+    def of(cls, arguments: Sequence[str]) -> Request:
+        """Return the request of this process."""
+        umask = os.umask(0)
+        os.umask(umask)
+        ignored = [int(n) for n in _FORWARDED if signal.getsignal(n) == signal.SIG_IGN]
+        environment = dict(os.environ)
+        folder, pid = os.getcwd(), os.getpid()
+        return cls([*arguments], sys.executable, environment, folder, umask, ignored, pid)
+
+    @classmethod
+    def from_json(cls, content: bytes) -> Request:
+        """Read what `to_json` returned."""
+        return cls(**json.loads(content))
+
+    def to_json(self) -> bytes:
+        """Return the request as it is sent."""
+        return json.dumps(vars(self)).encode()
+
+    @property
+    def libraries(self) -> frozenset[tuple[str, str]]:
+        """The variables that libraries may read when they are imported."""
+        return frozenset(v for v in self.environment.items() if not f"{v[0]}=".startswith(_OWN))
+
+    @property
+    def interpreter(self) -> frozenset[tuple[str, str]]:
+        """What an interpreter depends on when it starts, too early for a fork to change it."""
+        read = (v for v in self.environment.items() if v[0].startswith(_AT_START))
+        return frozenset({*read, ("", self.executable)})
 
 
 def run(arguments: Sequence[str]) -> int | None:
@@ -44,24 +99,10 @@ def run(arguments: Sequence[str]) -> int | None:
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(address)
-            send(connection, json.dumps(_request(arguments)).encode(), [0, 1, 2])
+            send(connection, Request.of(arguments).to_json(), [0, 1, 2])
         except OSError:
             return None
         return _wait(connection)
-
-
-def _request(arguments: Sequence[str]) -> dict[str, object]:
-    umask = os.umask(0)
-    os.umask(umask)
-    return {
-        "arguments": list(arguments),
-        "executable": sys.executable,
-        "environment": dict(os.environ),
-        "folder": os.getcwd(),
-        "umask": umask,
-        "ignored": [n for n in _FORWARDED if signal.getsignal(n) == signal.SIG_IGN],
-        "pid": os.getpid(),
-    }
 
 
 def _wait(connection: socket.socket) -> int | None:

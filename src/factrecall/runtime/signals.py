@@ -55,9 +55,9 @@ def handle_signals() -> Iterator[None]:
         return
     _requests.asked = None
     before = {number: signal.signal(number, _signalled) for number in SIGNALS}
-    # The fork server holds back those that came before they could be handled.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     try:
+        # The fork server holds back those that came before they could be handled.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         yield
     finally:
         for number, handler in before.items():
