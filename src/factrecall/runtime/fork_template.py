@@ -155,7 +155,7 @@ def _import_libraries() -> bool:
     """Import what jobs need; say whether this process may fork."""
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # the other check would start CUDA
     with suppress(ImportError), _package_forgotten():
-        from factrecall.models.loading import quiet
+        from factrecall.runtime.quiet import quiet
 
         quiet()
     for library in LIBRARIES:
