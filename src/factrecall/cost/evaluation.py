@@ -102,20 +102,11 @@ class JobContext:
         device_bytes: float = 0.0,
         host_bytes: float = 0.0,
     ) -> Memory:
-        """Return the peak memory of passes in float32.
+        """Return the peak memory of passes in float32, at whose `targets` logits are made.
 
-        Parameters
-        ----------
-        tokens, targets : float
-            Of one pass, and those of its tokens whose logits are made.
-        copies : float
-            Tensors as large as the model: itself, θpre, θtask, changes, scores.
-        prepared : float
-            Bytes of the texts (see `text_bytes`).
-        backward : float
-            Not 0 if gradients are taken; each is freed at once.
-        device_bytes, host_bytes : float
-            Kept beside, on the device and of sets in main memory.
+        `copies` are tensors as large as the model: itself, θpre, θtask, changes, scores. `prepared`
+        are bytes of the texts; `device_bytes` and `host_bytes` (sets) are kept beside. If there is
+        a `backward` pass, each gradient is freed at once.
         """
         n, shape = self.n, self.model.shape
         parts = {"weights": 4.0 * n}

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from factrecall.config.training import Recipe, TrainingSettings
     from factrecall.cost.shapes import Shape
 
-FITS = 0.95
-"""Share of a GPU's memory that a training may fill: the allocator's gaps take the rest."""
+FITS = 0.95  # share of a GPU's memory that a job may fill: the allocator's gaps take the rest
 
 
 def fits(need: float, memory: int | None) -> bool:

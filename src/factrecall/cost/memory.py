@@ -27,11 +27,9 @@ LIGHT = 1.4e8  # of one that has no PyTorch
 TOKEN_BYTES = 480.0  # of a token of the texts, with its offsets, in Python's lists
 TEXT_BYTES = 1.5e3  # of a text's rows in the tables of facts, in Python's strings
 
+# Two float32; two bytes with a float32 scale for each 256 of them; two float32 on the host.
 MOMENTS = {"adamw": 8.0, "adamw_8bit": 2 + 8 / 256, "cpu_offload": 8.0}
-"""Two float32; two bytes with a float32 scale for each 256 of them; two float32 on the host."""
-
-SUMS = 8.0
-"""Bytes a parameter and traced task: the sum of lr·g and that of |lr·g|, in float32."""
+SUMS = 8.0  # bytes a parameter and traced task: sums of lr·g and of |lr·g|, in float32
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,8 @@ from factrecall.runtime.errors import FactRecallError
 if TYPE_CHECKING:
     from factrecall.config.study import Study
 
-UNKNOWN = 3_200_000_000
-"""Parameters of a model whose name does not say: the paper's."""
-
-ROUNDED = 7 / 6
-"""By how much names like ``pythia-2.8b`` round parameters off at most."""
+UNKNOWN = 3_200_000_000  # parameters of a model whose name does not say: the paper's
+ROUNDED = 7 / 6  # by how much names like ``pythia-2.8b`` round parameters off at most
 
 # Where a shape comes from: the model's `config.json`, the package's copy of it, the study; or it is
 # guessed from its size, by its name or by its weights.

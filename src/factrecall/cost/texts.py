@@ -17,13 +17,12 @@ from factrecall.vocabulary import RELATIONS
 if TYPE_CHECKING:
     from factrecall.config.facts import Facts
 
-SAMPLE = 300
-"""People whose texts are written."""
+SAMPLE = 300  # people whose texts are written
 
+# Tokens for each word or punctuation mark in a byte-pair encoding. English prose has about 1.1 in
+# the large models' vocabularies; invented names and years, which are half of these texts, two or
+# three. An estimate: no tokenizer of theirs is at hand while planning.
 PIECES = 1.3
-"""Tokens for each word or punctuation mark in a byte-pair encoding. English prose has about 1.1 in
-the large models' vocabularies; invented names and years, which are half of these texts, two or
-three. An estimate: no tokenizer of theirs is at hand while planning."""
 
 
 @dataclass(frozen=True)

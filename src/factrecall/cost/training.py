@@ -140,18 +140,12 @@ def training_cost(context: JobContext) -> JobCost:
     split, mean = execution.gpus, float(plan.lengths.mean())
     targets = 1.0 if recipe.loss == "all" else context.model.texts.answer / mean
     kind: Kind = "checkpointed" if execution.checkpointing else "train"
-    batch = Passes(
-        recipe.updates * plan.passes,
-        plan.tokens,
-        plan.tokens * targets,
-        mean,
-        kind,
-        plan.precision,
-        split=split,
-    )
+    each = mean, kind, plan.precision
+    count = recipe.updates * plan.passes
+    batch = Passes(count, plan.tokens, plan.tokens * targets, *each, split=split)
     seen = recipe.updates * recipe.batch_size / plan.examples * plan.traced
-    alone = Passes(seen, mean, mean * targets, mean, kind, plan.precision)
-    passes = recipe.updates * plan.passes + seen
+    alone = Passes(seen, mean, mean * targets, *each)
+    passes = count + seen
     device_bytes, link, host = seen * TRACED * n / split, 0.0, 0.0
     if execution.trace == "host":
         # A gradient comes over the link, and main memory does the rest.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from factrecall.cost.common import tables_cost
 from factrecall.cost.evaluation import MOVED, JobContext
-from factrecall.cost.job_cost import JobCost, Passes
+from factrecall.cost.job_cost import JobCost
 from factrecall.experiments.circuits.settings import AdaptiveSteps
 
 if TYPE_CHECKING:
@@ -28,16 +29,8 @@ def sweeps_cost(context: JobContext) -> JobCost:
     people = min(fitted, study.circuits.individuals or fitted)
     steps, depth, orders = evaluated_steps(context)
     whole = context.questions(6 * people, 1)
-    step = Passes(
-        whole.count * steps,
-        whole.tokens * SHORTENED,
-        whole.targets * SHORTENED,
-        whole.length,
-        "forward",
-        context.precision,
-        depth,
-        short=True,
-    )
+    tokens, targets = whole.tokens * SHORTENED, whole.targets * SHORTENED
+    step = replace(whole, count=whole.count * steps, tokens=tokens, targets=targets, depth=depth)
     alpha = max(study.grafting.alphas) * n
     streams = whole.count * whole.tokens * shape.width * 4.0
     cache = min(1e9 * study.compute.cache_gb, streams * (shape.layers - 1))
