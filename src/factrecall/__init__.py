@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from factrecall.config.reading import read_study as load_study
     from factrecall.evaluation.exact_match import Evaluator
     from factrecall.experiments.common.model_pair import open_pair
-    from factrecall.parameters.sets import ParameterSet
+    from factrecall.parameters.sets import ParameterSet, read_sets
     from factrecall.runtime.storage import read_table
     from factrecall.workflow.stages import run_stage
 
@@ -30,6 +30,7 @@ __all__ = [
     "ParameterSet",
     "load_study",
     "open_pair",
+    "read_sets",
     "read_table",
     "run_stage",
 ]
@@ -39,6 +40,7 @@ _HOMES = {
     "ParameterSet": "parameters.sets:ParameterSet",
     "load_study": "config.reading:read_study",
     "open_pair": "experiments.common.model_pair:open_pair",
+    "read_sets": "parameters.sets:read_sets",
     "read_table": "runtime.storage:read_table",
     "run_stage": "workflow.stages:run_stage",
 }

@@ -31,6 +31,7 @@ REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """A full or read-only disk may show wherever a command writes, and is never its defect."""
 
 FORMER = {
+    "why": "explain-rerun",
     "study-case": "attention-case-study",
     "compare-gradients": "gradient-similarity",
     "represent": "capture",
@@ -64,14 +65,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FactRecallError as error:
         return _refuse(error)
     except Interrupted as left:
-        remedy = "" if left.code == TAKEN_OVER else "; run again to go on"
+        remedy = "" if left.code == TAKEN_OVER else "; run again to resume"
         return _refuse(f"{left.reason}{remedy}", left.code)
     except RuntimeError as error:
         if not (told := out_of_memory(error)):
             raise
         return _refuse(told)
     except KeyboardInterrupt:
-        return _refuse("interrupted (from the keyboard); run again to go on", 130)
+        return _refuse("interrupted (from the keyboard); run again to resume", 130)
     except BrokenPipeError:
         sys.stderr.close()
         return 1
@@ -99,12 +100,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for stage in STAGES.values():
         _add_stage(commands, stage)
-    validate = _command(commands, "validate", _validate, "check study files and say what is wrong")
+    validate = _command(commands, "validate", _validate, "check study files and report every error")
     validate.add_argument("study", type=Path, nargs="+", help="study files (YAML)")
-    why = _command(commands, "why", _why, "say why the workflow would make something again")
-    why.add_argument("target", nargs="*", help="files of the study; none: all of it")
+    text = "explain why the workflow would run jobs again"
+    explain = _command(commands, "explain-rerun", _explain_rerun, text)
+    explain.add_argument("target", nargs="*", help="files of the study; none: all of it")
     text = "study files, as for snakemake, behind the targets; none: config.yaml"
-    why.add_argument("--configfile", **CONFIGFILE, default=[], help=text)
+    explain.add_argument("--configfile", **CONFIGFILE, default=[], help=text)
     text = "say what a study costs: jobs, memory, disk and hours, from its settings alone"
     plan = _command(commands, "plan", _plan, text)
     text = "study files, as for snakemake; none: config.yaml"
@@ -181,7 +183,7 @@ def _validate(options: argparse.Namespace) -> None:
         print(f"{path}: study {study.name!r} is valid")
 
 
-def _why(options: argparse.Namespace) -> None:
+def _explain_rerun(options: argparse.Namespace) -> None:
     from factrecall.workflow.explain_rerun import explain
 
     print(explain(options.target, options.configfile))

@@ -57,7 +57,7 @@ def test_the_module_runs_as_a_program() -> None:
 def test_every_stage_has_a_command_and_every_command_its_help() -> None:
     (action,) = [a for a in cli._parser()._actions if a.dest == "command"]
     commands = dict(action.choices or {})
-    assert set(commands) == {*STAGES, "validate", "why", "plan"}
+    assert set(commands) == {*STAGES, "validate", "explain-rerun", "plan"}
     for parser in commands.values():
         assert parser.description
         assert all(option.help for option in parser._actions)
@@ -143,7 +143,7 @@ def test_pre_training_has_threads_of_its_own(
     ("error", "code", "said"),
     [
         (FactRecallError("here", "because", "do that"), 2, "factrecall: here\n  why:    because"),
-        (KeyboardInterrupt(), 130, "run again to go on"),
+        (KeyboardInterrupt(), 130, "run again to resume"),
         (BrokenPipeError(), 1, ""),
     ],
 )

@@ -286,7 +286,7 @@ def test_a_killed_process_ends_the_command_with_one_message(story: Story) -> Non
 def test_a_wish_to_leave_is_followed_by_all(story: Story) -> None:
     code, told = story.asked
     assert code == 128 + signal.SIGTERM
-    assert told.count("factrecall: interrupted (SIGTERM); run again to go on") == 1
+    assert told.count("factrecall: interrupted (SIGTERM); run again to resume") == 1
     assert "Traceback" not in told
 
 

@@ -210,9 +210,9 @@ def read_set(path: Path, name: str, space: ParameterSpace) -> ParameterSet:
     return sets[name]
 
 
-def read_sets(path: Path, space: ParameterSpace | None = None) -> dict[str, ParameterSet]:
+def read_sets(path: Path | str, space: ParameterSpace | None = None) -> dict[str, ParameterSet]:
     """Read all sets of a file (see `open_sets`)."""
-    return dict(open_sets(path, space))
+    return dict(open_sets(Path(path), space))
 
 
 def open_sets(path: Path, space: ParameterSpace | None = None) -> Mapping[str, ParameterSet]:

@@ -53,7 +53,7 @@ class Lost(FactRecallError):
 
     def __init__(self, why: str) -> None:
         where = f"process {os.environ.get('RANK', 0)} of the training"
-        super().__init__(where, why, "see what the others say; run again to go on")
+        super().__init__(where, why, "see what the others say; run again to resume")
 
 
 class FullySharded(DistributedStrategy):

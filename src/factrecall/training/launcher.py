@@ -151,7 +151,7 @@ def _raise(folder: Path, codes: Mapping[int, int], got: Sequence[int]) -> NoRetu
         raise FactRecallError(
             f"process {rank} of {max(codes) + 1} that share the training",
             f"it was ended by {name}, as the system does when main memory is short",
-            "see what it needs (factrecall plan); run again to go on from the last saved state",
+            "see what it needs (factrecall plan); run again to resume from the last saved state",
         )
     if left:
         raise Interrupted(left[0]["why"], left[0]["code"])
@@ -160,7 +160,7 @@ def _raise(folder: Path, codes: Mapping[int, int], got: Sequence[int]) -> NoRetu
     raise FactRecallError(
         "processes that share the training",
         "they lost each other" + "".join(f"; {said['why']}" for said in told.values()),
-        "run again to go on from the last saved state",
+        "run again to resume from the last saved state",
     )
 
 

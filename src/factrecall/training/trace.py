@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 
@@ -18,13 +18,28 @@ from factrecall.models.backward import gradients
 from factrecall.parameters.space import ParameterSpace
 from factrecall.parameters.streaming_topk import argsort_descending, top_k
 from factrecall.training.distributed import DistributedStrategy
-from factrecall.vocabulary import INFLUENCES
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 Use = Callable[[torch.Tensor], object]
+
+
+class Reading(NamedTuple):
+    """How a task's sums are ranked: which sum, what of it, and whether zeros have no rank."""
+
+    sum: Literal["absolute", "signed"]
+    of: Callable[[torch.Tensor], torch.Tensor] | None
+    positive: bool
+
+
+READINGS: dict[str, Reading] = {
+    "absolute": Reading("absolute", None, positive=True),
+    "magnitude": Reading("signed", torch.abs, positive=True),
+    "signed": Reading("signed", None, positive=False),
+}
+"""The influences of `vocabulary.Influence`."""
 
 
 class GradientTrace:
@@ -131,10 +146,10 @@ class GradientTrace:
     def _influence(
         self, sums: Mapping[str, torch.Tensor], task: str, influence: str
     ) -> Iterator[torch.Tensor]:
-        kind = "absolute" if influence == "absolute" else "signed"
+        reading = READINGS[influence]
         for name in self.space.names:
-            tensor = sums[f"{task}/{kind}/{name}"]
-            yield tensor.abs() if influence == "magnitude" else tensor
+            tensor = sums[f"{task}/{reading.sum}/{name}"]
+            yield tensor if reading.of is None else reading.of(tensor)
 
     def ranking(self, keep: int) -> dict[str, torch.Tensor] | None:
         """Return the most influenced parameters of every task and reading.
@@ -156,12 +171,12 @@ class GradientTrace:
     def _rank(self, keep: int, sums: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         result = {}
         for task in self.counts:
-            for influence in INFLUENCES:
+            for influence in READINGS:
                 index, value = top_k(
                     partial(self._influence, sums, task, influence),
                     keep,
                     self.space.index_dtype,
-                    positive=influence != "signed",
+                    positive=READINGS[influence].positive,
                 )
                 order = argsort_descending(value)
                 result[f"{task}/{influence}/index"] = torch.from_numpy(index[order])

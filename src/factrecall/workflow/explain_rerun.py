@@ -223,6 +223,6 @@ def failure(output: str) -> FactRecallError:
     return FactRecallError(
         "snakemake --dry-run",
         f"it fails: {said}",
-        "options before targets end with `--`: factrecall why --configfile FILE -- TARGET; "
-        "`snakemake --dry-run` with the same words says more",
+        "options before targets end with `--`: factrecall explain-rerun --configfile FILE -- "
+        "TARGET; `snakemake --dry-run` with the same words says more",
     )

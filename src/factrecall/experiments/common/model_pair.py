@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def open_pair(
-    base: Path,
-    tuned: Path,
-    device: torch.device,
+    base: Path | str,
+    tuned: Path | str,
+    device: torch.device | str = "cpu",
     *,
     held: float = PAIR,
     spare: float = 0.0,
@@ -29,7 +29,7 @@ def open_pair(
 
     Parameters
     ----------
-    base, tuned : Path
+    base, tuned : path
         The folders.
     device : device
         Of the live model.
@@ -43,9 +43,10 @@ def open_pair(
     tokenizer, model, composition
         The model holds θtask; inside ``with composition:`` it holds what is composed.
     """
+    base, tuned = Path(base), Path(tuned)
     model = load_model(tuned, device)
     space = ParameterSpace.of(model)
-    if (place or choose_place(device, space.size, held, spare)) == "host":
+    if (place or choose_place(model.device, space.size, held, spare)) == "host":
         pre, task = (folder_weights(folder, space) for folder in (base, tuned))
         return load_tokenizer(tuned), model, PatchedWeights(model, pre, task, "host")
     before = {name: parameter.detach() for name, parameter in load_model(base).named_parameters()}

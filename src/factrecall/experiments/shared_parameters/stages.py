@@ -26,7 +26,7 @@ def select_shared(
     k: int | float,
     influence: str,
 ) -> None:
-    """Select the parameters that both tasks move most.
+    """Select the parameters that both tasks rank highly by their summed gradients.
 
     Parameters
     ----------

@@ -193,7 +193,7 @@ def test_a_study_file_that_is_none_is_told_before_snakemake_runs(
 ) -> None:
     (tmp_path / "broken.yaml").write_text("a: [1\n")
     for name in ("nothing.yaml", "broken.yaml"):
-        assert main(["why", "--configfile", str(tmp_path / name)]) == 2
+        assert main(["explain-rerun", "--configfile", str(tmp_path / name)]) == 2
         assert name in capsys.readouterr().err
 
 
@@ -210,7 +210,7 @@ def test_words_reach_snakemake_as_they_are(
         return subprocess.CompletedProcess(words, 0, stdout=OUTPUT)
 
     monkeypatch.setattr("factrecall.workflow.explain_rerun.subprocess.run", run)
-    assert main(["why", "--configfile", "a b", "c", "--", "$(x); y", "-n"]) == 0
+    assert main(["explain-rerun", "--configfile", "a b", "c", "--", "$(x); y", "-n"]) == 0
     start = [sys.executable, "-m", "snakemake"]
     assert seen[0][:3] == start
     assert seen[0][-6:] == ["--configfile", "a b", "c", "--", "$(x); y", "-n"]
@@ -221,6 +221,6 @@ def test_where_there_is_no_workflow_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["why"]) == 2
+    assert main(["explain-rerun"]) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"factrecall: {tmp_path}\n") and "no workflow here" in said
