@@ -217,7 +217,9 @@ def test_activations_that_are_not_kept_are_computed_again(architecture: str) -> 
             nonlocal count
             count += 1
 
-        architecture_of(model.config).layers_of(model)[0].register_forward_pre_hook(passed)
+        # Inside of the layer: newer versions of transformers call its own hooks once.
+        layer = architecture_of(model.config).layers_of(model)[0]
+        layer.mlp.register_forward_pre_hook(passed)
         train(model, examples(), RECIPE, 5, mode=Execution(checkpointing=checkpointing))
         passes[checkpointing] = count
     assert passes[True] == 2 * passes[False] > 0
