@@ -7,11 +7,8 @@ from pathlib import Path
 
 from factrecall.experiments.ablation.report import SECTION as ABLATION
 from factrecall.experiments.attribution.report import SECTION as ATTRIBUTION
-from factrecall.experiments.case_study.data import CaseFiles, read_case
-from factrecall.experiments.case_study.figures import draw_case, draw_looks
-from factrecall.experiments.circuits.continuity_figure import SweepFiles, draw_continuity
-from factrecall.experiments.circuits.figures import draw_circuits, draw_heads
-from factrecall.experiments.circuits.measures import MLP, read_circuits
+from factrecall.experiments.case_study.report import SECTION as CASE_STUDY
+from factrecall.experiments.circuits.report import SECTION as CIRCUITS
 from factrecall.experiments.gradient_similarity.report import SECTION as GRADIENTS
 from factrecall.experiments.grafting.figures import draw_grafting, draw_grafting_size
 from factrecall.experiments.grafting.overlap_figure import draw_grafting_overlap
@@ -37,8 +34,9 @@ def draw_figures(
     checks: Path,
     interventions: Path,
     heads: Path,
-    sweep: SweepFiles,
-    case: CaseFiles,
+    kind: str,
+    sweep: Mapping[str, Path],
+    case: Mapping[str, Path],
     representations: Mapping[str, Path],
     histories: Iterable[tuple[str, int, Path]],
     out: Path,
@@ -54,10 +52,10 @@ def draw_figures(
         What the configuration says (shared.k, shared.influence, grafting.target_recovery).
     recall, shared, places, ablation, grafting, checks, interventions, heads : Path
         The study's tables.
-    sweep : SweepFiles
+    kind, sweep : str, mapping of str to Path
         The interventions whose continuity is shown.
-    case : CaseFiles
-        The model's attention case study.
+    case : mapping of str to Path
+        The tables of the model's attention case study.
     representations : mapping of str to Path
         The study's tables on representations, by name.
     histories : iterable of (tuning, seed, Path)
@@ -91,13 +89,11 @@ def draw_figures(
     draw_grafting(measures, out / "grafting")
     draw_grafting_size(measures, out / "grafting_size")
     draw_grafting_overlap(measures, out / "grafting_overlap")
-    circuits = read_circuits({"interventions": interventions, "heads": heads}, model)
-    draw_circuits(circuits, ("attention",), out / "circuits_attention")
-    draw_circuits(circuits, MLP, out / "circuits_mlp")
-    draw_heads(circuits, out / "heads")
-    draw_continuity(sweep, out / "continuity")
-    studied = read_case(case)
-    draw_case(studied, out / "case")
-    draw_looks(studied, out / "looks")
+    inputs = {"interventions": interventions, "heads": heads, **sweep}
+    circuits = CIRCUITS.read(
+        model=model, files=inputs, settings={"kind": kind}, published_model=published_model
+    )
+    CIRCUITS.draw(circuits, out)
+    CASE_STUDY.draw(CASE_STUDY.read(model=model, files=case), out)
     for section in (REPRESENTATIONS, GRADIENTS, ATTRIBUTION):
         section.draw(section.read(model, representations, {}, published_model), out)

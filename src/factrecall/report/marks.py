@@ -251,7 +251,7 @@ class Heat:
     index: str
     column: str
     power: float = 1.0
-    most: float = 100.0
+    most: float | Callable[[Panel], float] = 100.0
     numbers: int = 30
     write: str = ".0f"
     bar: str = ""
@@ -271,8 +271,9 @@ class Heat:
         down, across = panel.figure.order(rows, self.index), panel.figure.order(rows, self.column)
         grid = rows.pivot(index=self.index, columns=self.column, values=self.value)
         grid = grid.reindex(index=down, columns=across).astype(float)
+        most = self.most(panel) if callable(self.most) else self.most
         sns.heatmap(
-            grid, ax=panel.axes, cmap=self.colours, norm=PowerNorm(self.power, 0, self.most),
+            grid, ax=panel.axes, cmap=self.colours, norm=PowerNorm(self.power, 0, most),
             annot=len(across) <= self.numbers, fmt=self.write, annot_kws={"size": self.size},
             cbar=False, linewidths=0.6, linecolor="white",
             yticklabels=[panel.label(self.index, v) for v in down], xticklabels=False,
@@ -296,7 +297,7 @@ def _colour_bar(panel: Panel, label: str) -> None:
         )
         most = float(image.norm.vmax or 100.0)
         figure.colour_bar.set_ticks([most * part for part in (0, 0.01, 0.05, 0.2, 0.5, 1)])
-        figure.colour_bar.ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        figure.colour_bar.ax.xaxis.set_major_formatter(lambda v, _: f"{float(f'{v:.2g}'):g}")
         figure.colour_bar.set_label(label)
 
 

@@ -128,6 +128,10 @@ class Figure:
         Draws the whole figure instead: takes matplotlib's figure, data and measures.
     prepare : callable, optional
         From data and measures to what layers draw, where that is not what is saved.
+    scope : mapping
+        Further names in scope of the caption.
+    when : callable
+        From measures to whether the page shows it; it is drawn anyway.
     """
 
     name: str
@@ -150,6 +154,8 @@ class Figure:
     annotate: Callable[[Panel], None] | None = None
     custom: Callable[[matplotlib.figure.Figure, pd.DataFrame, Any], None] | None = None
     prepare: Callable[[pd.DataFrame, Any], pd.DataFrame] | None = None
+    scope: Mapping[str, Any] = field(default_factory=dict)
+    when: Callable[[Any], bool] = lambda m: True
 
     def label(self, column: str, value: Any) -> str:
         """Return what a reader is shown for a value of a column."""

@@ -54,20 +54,23 @@ def show_section(section: Section, measures: Any, figures: Path, study: Mapping[
     """
     from markupsafe import Markup
 
-    def fill(text: str) -> Markup:
-        return Markup(environment().from_string(text).render(m=measures, study=study))
+    def fill(text: str, scope: Mapping[str, Any]) -> Markup:
+        names = {"m": measures, "study": study, **scope}
+        return Markup(environment().from_string(text).render(**names))
 
     parts: list[tuple[str, Any]] = []
     for part in section.body:
         if isinstance(part, Text):
             if part.when(measures):
-                parts.append(("text", fill(part.html)))
+                parts.append(("text", fill(part.html, part.scope)))
         elif isinstance(part, Caveats):
             parts.append(("caveats", part.said(measures)))
         elif isinstance(part, Figure):
+            if not part.when(measures):
+                continue
             alt = part.alt(measures) if callable(part.alt) else part.alt
             image = (data_uri(figures / f"{part.name}.svg"), alt)
-            parts.append(("figure", {"image": image, "caption": fill(part.caption)}))
+            parts.append(("figure", {"image": image, "caption": fill(part.caption, part.scope)}))
         else:
             view = part.view(measures)
             if any(rows for _, rows in view.groups):

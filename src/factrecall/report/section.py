@@ -111,10 +111,11 @@ def in_order(table: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Text:
-    """A piece of prose, as HTML; a template with `m` and `study` in scope."""
+    """A piece of prose, as HTML; a template with `m`, `study` and `scope` in scope."""
 
     html: str
     when: Callable[[Any], bool] = lambda m: True
+    scope: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, init=False)

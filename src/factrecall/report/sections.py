@@ -30,8 +30,6 @@ PARTIALS = (
     "shared.html.j2",
     "section.html.j2",
     "grafting.html.j2",
-    "circuits.html.j2",
-    "case.html.j2",
 )
 """Parts of the page's template. Named here, they count when it is asked what code a report is."""
 

@@ -11,11 +11,8 @@ import pandas as pd
 
 from factrecall.experiments.ablation.report import SECTION as ABLATION
 from factrecall.experiments.attribution.report import SECTION as ATTRIBUTION
-from factrecall.experiments.case_study.claims import case_claims
-from factrecall.experiments.case_study.data import CaseFiles, read_case
-from factrecall.experiments.circuits.claims import circuit_claims
-from factrecall.experiments.circuits.measures import read_circuits
-from factrecall.experiments.circuits.section import Circuits, alternatives, circuits
+from factrecall.experiments.case_study.report import SECTION as CASE_STUDY
+from factrecall.experiments.circuits.report import SECTION as CIRCUITS
 from factrecall.experiments.gradient_similarity.report import SECTION as GRADIENTS
 from factrecall.experiments.recall.caveats import cautions
 from factrecall.experiments.recall.figures import RELATION_DATA
@@ -54,15 +51,15 @@ class ModelFiles:
         Recall per example; Stage-tuned and Mix-tuned of the same seeds are compared.
     traces : mapping of (tuning, seed) to Path
         Gradient traces; may be empty.
-    case : CaseFiles
-        The attention case study.
+    case : mapping of str to Path
+        The tables of the attention case study.
     """
 
     name: str
     figures: Path
     per_example: Mapping[tuple[str, int], Path]
     traces: Mapping[tuple[str, int], Path]
-    case: CaseFiles
+    case: Mapping[str, Path]
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,8 @@ class Shown:
     images: dict[str, tuple[str, str]]
     traced: tables.View | None
     shared: Parameters
-    circuits: Circuits
+    circuits: ShownSection
+    case_study: ShownSection
     represented: list[ShownSection]
     ablation: ShownSection
 
@@ -103,23 +101,34 @@ def show(
         influence=study["shared"]["influence"],
         recovery=study["grafting"]["target_recovery"],
     )
-    nodes, case = read_circuits(vars(table_files), files.name), read_case(files.case)
+    case = study["circuits"]["case"]
+    circuits = CIRCUITS.read(
+        model=files.name,
+        files=vars(table_files),
+        settings={
+            "kind": "",
+            "random_orders": study["circuits"]["random_orders"],
+            "recovery": study["grafting"]["target_recovery"],
+            "seed": study["training"]["seeds"][0],
+        },
+        published_model=paper,
+    )
+    case_study = CASE_STUDY.read(
+        model=files.name,
+        files=files.case,
+        settings={**case, "study_seed": study["seed"], "seed": study["training"]["seeds"][0]},
+        published_model=paper,
+    )
     layers = {"layers": study["representations"]["layers"]}
     represented = [
         (section, section.read(files.name, vars(table_files), layers, paper))
         for section in (REPRESENTATIONS, GRADIENTS, ATTRIBUTION)
     ]
-    rng = generator(study["seed"], "report", "looks", files.name)
     ablation = ABLATION.read(files.name, vars(table_files), {}, paper)
     further: list[Claim | Judged] = [
         *ABLATION.judged(ablation),
-        *circuit_claims(nodes, paper),
-        *case_claims(
-            case,
-            study["training"]["seeds"][0],
-            rng,
-            chosen=study["circuits"]["case"]["layer"] is None,
-        ),
+        *CIRCUITS.judged(circuits),
+        *CASE_STUDY.judged(case_study),
         *(claim for section, m in represented for claim in section.judged(m)),
     ]
     return Shown(
@@ -134,9 +143,10 @@ def show(
         sources=sorted(
             {row.source for row in PUBLISHED if row.model == paper and not row.relation}
         ),
-        images=_images(files.figures, measures, alternatives(nodes, case)),
+        images=_images(files.figures, measures, {}),
         shared=parameters(study, measures, further, paper),
-        circuits=circuits(study, nodes, measures, case, paper),
+        circuits=show_section(CIRCUITS, circuits, files.figures, study),
+        case_study=show_section(CASE_STUDY, case_study, files.figures, study),
         represented=[show_section(s, m, files.figures, study) for s, m in represented],
         traced=traced,
         ablation=show_section(ABLATION, ablation, files.figures, study),

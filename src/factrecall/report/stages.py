@@ -60,8 +60,7 @@ def draw_figures(
     out
         the folder to write to
     """
-    from factrecall.experiments.case_study.data import CaseFiles
-    from factrecall.experiments.circuits.continuity_figure import SweepFiles
+    from factrecall.experiments.case_study.report import case_files
     from factrecall.report import figures
     from factrecall.vocabulary import TUNINGS
 
@@ -78,8 +77,9 @@ def draw_figures(
         influence,
         recovery,
         **{name: tables / f"{file}.parquet" for name, file in names.items()},
-        sweep=SweepFiles(shown, *(sweep.with_name(sweep.name + s) for s in _SWEEP)),
-        case=CaseFiles.of(results / "case" / model),
+        kind=shown,
+        sweep={name: sweep.with_name(sweep.name + s) for name, s in _SWEEP.items()},
+        case={name: results / path for name, path in case_files(model).items()},
         representations={name: tables / f"{name}.parquet" for name in _REPRESENTATIONS},
         histories=[
             (tuning, seed, results / f"models/{model}/{tuning}/seed{seed}.history.parquet")
@@ -91,7 +91,7 @@ def draw_figures(
     )
 
 
-_SWEEP = (".parquet", ".questions.parquet")
+_SWEEP = {"sweep_steps": ".parquet", "sweep_questions": ".questions.parquet"}
 _REPRESENTATIONS = ("probes", "consistency", "gradients", "attribution", "patching")
 
 

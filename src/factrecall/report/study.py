@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from factrecall.data.files import FactFiles
-from factrecall.experiments.case_study.data import CaseFiles
+from factrecall.experiments.case_study.report import case_files
 from factrecall.experiments.registry import stages
 from factrecall.report.measures import TableFiles
 from factrecall.report.page import write_report
@@ -45,7 +45,7 @@ def report_study(study: Study, *, results: Path, out: Path, provenance: Mapping[
             traces={
                 (t, s): results / "traces" / name / t / f"seed{s}.safetensors" for t, s in runs
             },
-            case=CaseFiles.of(results / "case" / name),
+            case={n: results / path for n, path in case_files(name).items()},
         )
         for name in study.models
     ]

@@ -41,8 +41,8 @@ TUNING_LABELS = {
     "mix": "Mix-tuned",
     "majority": "Majority vote",
 }
-PRIORITY_COLOURS = {"shared": "#aa3377", "grafted": "#009e73", "random": "#888888"}
-PRIORITY_LABELS = {
+RANKING_COLOURS = {"shared": "#aa3377", "grafted": "#009e73", "random": "#888888"}
+RANKING_LABELS = {
     "shared": "by shared parameters",
     "grafted": "by grafted parameters",
     "random": "at random",
@@ -76,14 +76,14 @@ RELATION_LABELS = {
 LABELS: dict[str, Mapping[Any, str]] = {
     "tuning": {**TUNING_LABELS, "stage - mix": "Stage minus Mix", "mix - stage": "Mix minus Stage"},
     "split": {**SPLIT_LABELS, "in": "QA in", "held": "QA in, held out", "out": "QA out"},
-    "priority": PRIORITY_LABELS,
+    "ranking": RANKING_LABELS,
     "relation": RELATION_LABELS,
 }
 """By column: its values in the order in which they are shown, and what a reader is shown."""
 
 PALETTES: dict[str, Mapping[Any, str]] = {
     "tuning": COLOURS,
-    "priority": PRIORITY_COLOURS,
+    "ranking": RANKING_COLOURS,
     "role": ROLE_COLOURS,
 }
 """By column: the colours of its values."""

@@ -1,293 +1,287 @@
-"""What the paper says of circuits, and what its numbers have to be held against."""
+"""The paper's claims on circuits of Mix-tuned models, as rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
-
-from factrecall.experiments.circuits.measures import MLP, RATIOS, CircuitMeasures
-from factrecall.experiments.circuits.summary import ENOUGH
-from factrecall.report.claim import (
-    NOT_MEASURED,
-    Claim,
-    Section,
-    listed,
-    of_all,
-    with_sign,
-    word,
-)
-from factrecall.report.published import (
-    COLUMNS,
-    CONTINUITY,
-    HEADS,
-    PYTHIA,
-    TOP_HEADS,
-)
-from factrecall.report.style import KIND_LABELS, PRIORITY_LABELS
+from factrecall.experiments.circuits.tables import ENOUGH, RATIOS
+from factrecall.report.claims import Claim, Quantity, above, listed, minus, of_all, with_sign
+from factrecall.report.published import COLUMNS, CONTINUITY, HEADS, PYTHIA, TOP_HEADS
+from factrecall.report.style import KIND_LABELS, RANKING_LABELS
 from factrecall.report.tables import NO_BREAK, points
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from factrecall.experiments.circuits.measures import Circuits
 
 MOST = 0.8
 """Completeness of `ENOUGH` that takes more than this share of the nodes takes almost all of them:
 fewer would be enough if each gave the same."""
 
+Values = Mapping[int, float]
+"""A share by seed."""
 
-def circuit_claims(measures: CircuitMeasures, paper: str) -> Iterator[Claim]:
-    """Yield the claims on circuits of Mix-tuned models, of the kinds that were looked at.
 
-    Parameters
-    ----------
-    measures : CircuitMeasures
-        Of one model.
-    paper : str
-        The paper's model to compare with (see `published.counterpart`).
-    """
-    if "attention" in measures.kinds:
-        yield from _attention(measures, paper)
-    if measures.lasting in MLP:
-        yield from _mlp(measures, measures.lasting)
-        yield from _continuity(measures, measures.lasting)
+def claims(m: Circuits) -> list[Claim]:
+    """Return the claims on the kinds of nodes that were intervened on."""
+    found = [*_attention(m.paper), *_orders(m, "attention")] if "attention" in m.kinds else []
+    for kind in m.mlp[:1]:
+        found += [*_mlp(m, kind), *_orders(m, kind), *_continuity(kind)]
+    return found
+
+
+def _bounded(
+    section: str,
+    text: str,
+    values: Callable[[Circuits], Values],
+    bound: float,
+    published: str = "",
+    *,
+    after: Callable[[Circuits], str] = lambda m: "",
+    is_extension: bool = False,
+) -> Claim:
+    """Return the claim that a share is above a bound in every seed."""
+
+    def quantity(m: Circuits) -> Quantity:
+        found = values(m)
+        return Quantity(above(found, bound), f"By seed {listed(found)}.{after(m)}")
+
+    return Claim(text, quantity, published, is_extension, section)
 
 
 # --- attention --------------------------------------------------------------------------------
 
 
-def _attention(measures: CircuitMeasures, paper: str) -> Iterator[Claim]:
-    theirs, key = HEADS[paper], ("attention", "mix", "shared")
+def _attention(paper: str) -> Iterator[Claim]:
+    theirs, key, section = HEADS[paper], ("attention", "mix", "shared"), "Attention heads"
     share, top = theirs.share / 100, TOP_HEADS / 100
-    heads = f"{_whole(share)} of the heads"
-    ours, needed = measures.reached(*key, share), _needed(measures, "attention")
-    yield Claim(
-        "Attention heads",
-        f"{heads} of a Mix-tuned model, taken by their shared parameters, are enough for more than "
-        f"{theirs.reached:g} % completeness.",
-        False,
-        word(_above(ours, theirs.reached / 100)),
-        f"By seed {_shares(ours)}; {_whole(ENOUGH)} needs, by seed, {_shares(needed)} of them."
-        f"{_floor(measures)}"
-        if ours
-        else NOT_MEASURED,
+    heads, first = f"{whole(share)} of the heads", f"the first {whole(top)} of the heads"
+
+    def reached(m: Circuits) -> Values:
+        return m.reached(*key, share)
+
+    def lost(m: Circuits) -> Values:
+        return m.lost(*key, top)
+
+    def lost_of_added(m: Circuits) -> Values:
+        left = m.added("attention", "mix", {seed: 1 - value for seed, value in lost(m).items()})
+        return {seed: 1 - value for seed, value in left.items()}
+
+    yield _bounded(
+        section,
+        f"{heads} of a Mix-tuned model, ranked by their shared parameters, are enough for more "
+        f"than {theirs.reached:g} % completeness.",
+        reached,
+        theirs.reached / 100,
         f"over {theirs.reached:g} % with {heads}",
+        after=lambda m: (
+            f" {whole(ENOUGH)} needs, by seed, {listed(_needed(m, 'attention'))} of "
+            f"them.{_floor(m)}"
+        ),
     )
-    others = measures.reached("attention", "mix", "grafted", share)
     yield Claim(
-        "Attention heads",
-        f"{heads}, taken by shared parameters, reach more completeness than as many taken by "
+        f"{heads}, ranked by shared parameters, reach more completeness than as many ranked by "
         "grafted parameters.",
-        False,
-        word(_minus(ours, others)),
-        _two("By shared", ours, "by grafted", others),
+        lambda m: _two(
+            "By shared", reached(m), "by grafted",
+            m.reached("attention", "mix", "grafted", share),
+        ),
         f"over {theirs.reached:g} % against {theirs.grafted:g} %"
         + (" or less" if paper == PYTHIA else ""),
-    )
+        section=section,
+    )  # fmt: skip
     for part, bound in ((share, theirs.held), (top, theirs.top_held)):
-        held = measures.held(*key, part)
-        yield Claim(
-            "Attention heads",
-            f"The first {_whole(part)} of the heads by shared parameters hold more than "
+        yield _bounded(
+            section,
+            f"The first {whole(part)} of the heads by shared parameters hold more than "
             f"{bound:g} % of S in attention.",
-            False,
-            word(_above(held, bound / 100)),
-            f"By seed {_shares(held)}." if held else NOT_MEASURED,
+            lambda m, part=part: m.held(*key, part),  # type: ignore[misc]
+            bound / 100,
             f"over {bound:g} %",
         )
-    lost = measures.lost(*key, top)
-    first = f"the first {_whole(top)} of the heads by shared parameters"
-    yield Claim(
-        "Attention heads",
-        f"Putting back {first} costs more than {theirs.top_lost:g} % of completeness.",
-        False,
-        word(_above(lost, theirs.top_lost / 100)),
-        f"By seed {_shares(lost)}.{_floor(measures)}" if lost else NOT_MEASURED,
+    yield _bounded(
+        section,
+        f"Resetting {first} by shared parameters costs more than {theirs.top_lost:g} % of "
+        "completeness.",
+        lost,
+        theirs.top_lost / 100,
         f"over {theirs.top_lost:g} %",
+        after=_floor,
     )
-    yield from _orders(measures, "attention", ("forward", "backward"), ("grafted", "random"))
-    added = measures.added(*key[:2], ours)
-    yield Claim(
-        "Attention heads",
-        f"Even of what heads add to all else, {heads} bring back more than {theirs.reached:g} %.",
-        True,
-        word(_above(added, theirs.reached / 100)),
-        f"By seed {_shares(added)}." if added else NOT_MEASURED,
-        "",
+    yield _bounded(
+        section,
+        f"Of what heads add to everything else, {heads} alone bring back more than "
+        f"{theirs.reached:g} %.",
+        lambda m: m.added("attention", "mix", reached(m)),
+        theirs.reached / 100,
+        is_extension=True,
     )
-    gone = measures.added(*key[:2], {seed: 1 - value for seed, value in lost.items()})
-    gone = {seed: 1 - value for seed, value in gone.items()}
-    yield Claim(
-        "Attention heads",
-        f"Putting back {first} costs more than {theirs.top_lost:g} % of what heads add to all "
-        "else.",
-        True,
-        word(_above(gone, theirs.top_lost / 100)),
-        f"By seed {_shares(gone)}." if gone else NOT_MEASURED,
-        "",
+    yield _bounded(
+        section,
+        f"Resetting {first} by shared parameters costs more than {theirs.top_lost:g} % of what "
+        "heads add to everything else.",
+        lost_of_added,
+        theirs.top_lost / 100,
+        is_extension=True,
     )
 
 
-def _floor(measures: CircuitMeasures) -> str:
-    floor = measures.floor("attention", "mix")
-    return f" Completeness with no head grafted: {_shares(floor)}." if floor else ""
+def _floor(m: Circuits) -> str:
+    floor = m.floor("attention", "mix")
+    return f" Completeness with no head grafted: {listed(floor)}." if floor else ""
 
 
 # --- the MLP ----------------------------------------------------------------------------------
 
 
-def _mlp(measures: CircuitMeasures, kind: str) -> Iterator[Claim]:
-    nodes, key = KIND_LABELS[kind], (kind, "mix", "shared")
+def _mlp(m: Circuits, kind: str) -> Iterator[Claim]:
+    section, nodes, key = "MLP nodes", KIND_LABELS[kind], (kind, "mix", "shared")
     if kind == "column":
         share = COLUMNS.nodes / COLUMNS.of
-        told = f"{COLUMNS.nodes} of {COLUMNS.of:,} ({100 * share:.2f} %)"
-        held = measures.held(*key, share)
-        one = share * measures.nodes(kind) < 1.5
-        coarse = (
-            f"Not measured: {100 * share:.2f} % of {measures.nodes(kind):,} {nodes} are fewer than "
-            "the first step takes."
-        )
+        one = ", of the first one alone" if share * m.nodes(kind) < 1.5 else ""
+
+        def held(m: Circuits) -> Quantity:
+            found = m.held(*key, share)
+            return Quantity(above(found, COLUMNS.held / 100), f"By seed {listed(found)}{one}.")
+
+        def lost(m: Circuits) -> Quantity:
+            found = m.lost(*key, share)
+            if not found:
+                return Quantity(
+                    dict.fromkeys(m.floor(kind, "mix"), math.nan),
+                    f"Not measured: {100 * share:.2f} % of {m.nodes(kind):,} {nodes} are fewer "
+                    "than the first step takes.",
+                )
+            return Quantity(above(found, COLUMNS.lost / 100), f"By seed {listed(found)}.")
+
         yield Claim(
-            "MLP nodes",
-            f"As small a share of the {nodes} as the paper's {told}, taken by shared parameters, "
-            f"holds more than {COLUMNS.held:g} % of S in the MLP.",
-            False,
-            word(_above(held, COLUMNS.held / 100)),
-            f"By seed {_shares(held)}{', of the first one alone' if one else ''}."
-            if held
-            else NOT_MEASURED,
+            f"As small a share of the {nodes} as the paper's {COLUMNS.nodes} of {COLUMNS.of:,} "
+            f"({100 * share:.2f} %), ranked by shared parameters, holds more than "
+            f"{COLUMNS.held:g} % of S in the MLP.",
+            held,
             f"over {COLUMNS.held:g} %",
+            section=section,
         )
-        lost = measures.lost(*key, share)
         yield Claim(
-            "MLP nodes",
-            f"Putting back that share of them costs more than {COLUMNS.lost:g} % of completeness.",
-            False,
-            word(_above(lost, COLUMNS.lost / 100)),
-            f"By seed {_shares(lost)}." if lost else coarse,
+            f"Resetting that share of them costs more than {COLUMNS.lost:g} % of completeness.",
+            lost,
             f"over {COLUMNS.lost:g} %",
+            section=section,
         )
-    needed = _needed(measures, kind)
-    yield Claim(
-        "MLP nodes",
-        f"Almost all {nodes} are needed: {_whole(ENOUGH)} completeness takes more than "
-        f"{_whole(MOST)} of them, in the order of shared parameters.",
-        False,
-        word(_above(needed, MOST)),
-        f"By seed {_shares(needed)}." if needed else NOT_MEASURED,
+    yield _bounded(
+        section,
+        f"Almost all {nodes} are needed: {whole(ENOUGH)} completeness takes more than "
+        f"{whole(MOST)} of them, ranked by shared parameters.",
+        lambda m: _needed(m, kind),
+        MOST,
         "“almost all neurons”; no number",
     )
-    yield from _orders(measures, kind, ("forward",), ("grafted", "random"))
-    yield from _orders(measures, kind, ("backward",), ("grafted",))
 
 
-def _continuity(measures: CircuitMeasures, kind: str) -> Iterator[Claim]:
-    nodes, theirs = KIND_LABELS[kind], pd.DataFrame(CONTINUITY).T.set_axis(RATIOS, axis=1)
-    real, chance = (
-        measures.continuous(kind, "mix", shuffled).groupby("seed")[list(RATIOS)].mean()
-        for shuffled in (False, True)
-    )
-    least = theirs.min()
-    found = {int(str(seed)): of_all(row - least / 100) for seed, row in real.iterrows()}
-    yield Claim(
-        "MLP nodes",
-        f"What is recalled stays so while {nodes} are added: of the steps from the first to the "
-        f"last at which an attribute is right, at least {least['overall']:g} % are, at least "
-        f"{least['longest']:g} % in a row, and at least {least['retained']:g} % of the attributes "
-        "are right at the end.",
-        False,
-        word(found),
-        _ratios(real) if found else NOT_MEASURED,
-        "; ".join(f"{model} {_listed(row / 100)}" for model, row in theirs.iterrows()),
-    )
-    above = {
-        int(str(seed)): of_all(row - chance.loc[seed])
-        for seed, row in real.iterrows()
-        if seed in chance.index
-    }
-    yield Claim(
-        "MLP nodes",
-        "All three are above those of outcomes exchanged between people, step by step, which have "
-        "the same curves.",
-        True,
-        word(above),
-        f"{_ratios(real)} Exchanged: {_ratios(chance)}" if above else NOT_MEASURED,
-        "",
-    )
-
-
-def _ratios(means: pd.DataFrame) -> str:
-    return f"{_listed(means.mean())}."
-
-
-def _listed(ratios: pd.Series) -> str:
-    return ", ".join(with_sign(float(value)) for value in ratios)
-
-
-# --- what both share --------------------------------------------------------------------------
-
-
-def _orders(
-    measures: CircuitMeasures, kind: str, directions: tuple[str, ...], others: tuple[str, ...]
-) -> Iterator[Claim]:
-    """Yield that shared parameters order a kind's nodes better than others, by whole curves."""
-    section: Section = "Attention heads" if kind == "attention" else "MLP nodes"
-    for direction in directions:
-        forward = direction == "forward"
-        measure = "area" if forward else "area_lost"
-        ours = measures.number(kind, "mix", "shared", measure)
-        for other in others:
-            if other == "random" and not measures.random:
-                continue
-            theirs = measures.number(kind, "mix", other, measure)
-            said = (
-                "Adding nodes brings recall back" if forward else "Putting nodes back costs recall"
-            )
-            what = "completeness" if forward else "completeness lost"
-            than = "at random" if other == "random" else "in that of grafted parameters"
-            early = kind != "attention" and forward
-            yield Claim(
-                section,
-                f"{said} sooner in the order of shared parameters than {than}: mean {what} "
-                "over all steps.",
-                early,
-                word(_minus(ours, theirs)),
-                _two("By shared parameters", ours, PRIORITY_LABELS[other], theirs),
-                "in steps 1 to 20 of 49 (Llama)" if early else "so in the figures; no number",
-            )
-
-
-def _needed(measures: CircuitMeasures, kind: str) -> dict[int, float]:
-    """Return the share of nodes that is enough; all where no share is, if anything is recalled."""
-    floor = measures.floor(kind, "mix")
-    needed = measures.number(kind, "mix", "shared", "needed", ENOUGH)
+def _needed(m: Circuits, kind: str) -> Values:
+    """Return the share of nodes that is enough; 1 where none is, if anything is recalled."""
+    floor = m.floor(kind, "mix")
+    needed = m.number(kind, "mix", "shared", "needed", ENOUGH)
     return {
-        seed: (1.0 if np.isnan(value) else value) if not np.isnan(floor[seed]) else float("nan")
+        seed: 1.0 if math.isnan(value) and not math.isnan(floor[seed]) else value
         for seed, value in needed.items()
     }
 
 
-def _above(values: Mapping[int, float], bound: float) -> dict[int, float]:
-    return {seed: value - bound for seed, value in values.items()}
+def _continuity(kind: str) -> Iterator[Claim]:
+    nodes, section = KIND_LABELS[kind], "MLP nodes"
+    least = dict(zip(RATIOS, map(min, zip(*CONTINUITY.values(), strict=True)), strict=True))
 
+    def lasts(m: Circuits) -> Quantity:
+        means = _ratios(m, kind, shuffled=False)
+        margins = means - [least[ratio] / 100 for ratio in RATIOS]
+        return Quantity(_margins(margins), f"{_written(means.mean())}.")
 
-def _minus(ours: Mapping[int, float], others: Mapping[int, float]) -> dict[int, float]:
-    """Return differences by seed, of those that are known."""
-    found = {seed: ours[seed] - others[seed] for seed in ours if seed in others}
-    return {seed: value for seed, value in found.items() if not np.isnan(value)}
+    def above_chance(m: Circuits) -> Quantity:
+        means, chance = (_ratios(m, kind, shuffled=s) for s in (False, True))
+        both = means.index.intersection(chance.index)
+        said = f"{_written(means.mean())}. Shuffled: {_written(chance.mean())}."
+        return Quantity(_margins(means.loc[both] - chance.loc[both]), said)
 
-
-def _shares(values: Mapping[int, float]) -> str:
-    return listed(values, with_sign)
-
-
-def _whole(share: float) -> str:
-    return f"{100 * share:g}{NO_BREAK}%"
-
-
-def _two(name: str, ours: Mapping[int, float], other: str, others: Mapping[int, float]) -> str:
-    found = _minus(ours, others)
-    if not found:
-        return NOT_MEASURED
-    means = (with_sign(float(np.mean(list(side.values())))) for side in (ours, others))
-    return (
-        f"{name} {next(means)}, {other} {next(means)}; difference by seed "
-        f"{listed(found, points)} points."
+    yield Claim(
+        f"What is recalled stays so while {nodes} are grafted: of the steps from the first to the "
+        f"last at which an attribute is right, at least {least['overall']:g} % are, at least "
+        f"{least['longest']:g} % in a row, and at least {least['retained']:g} % of the attributes "
+        "are right at the end.",
+        lasts,
+        "; ".join(
+            f"{model} {', '.join(with_sign(value / 100) for value in row)}"
+            for model, row in CONTINUITY.items()
+        ),
+        section=section,
     )
+    yield Claim(
+        "All three are above those of outcomes shuffled between people, step by step, which have "
+        "the same curves.",
+        above_chance,
+        is_extension=True,
+        section=section,
+    )
+
+
+def _ratios(m: Circuits, kind: str, *, shuffled: bool) -> pd.DataFrame:
+    return m.continuity(kind, "mix", shuffled).groupby("seed")[list(RATIOS)].mean()
+
+
+def _margins(rows: pd.DataFrame) -> dict[int, float]:
+    return {int(str(seed)): of_all(row) for seed, row in rows.iterrows()}
+
+
+def _written(ratios: pd.Series) -> str:
+    return ", ".join(with_sign(float(value)) for value in ratios)
+
+
+# --- both -------------------------------------------------------------------------------------
+
+
+def _orders(m: Circuits, kind: str) -> Iterator[Claim]:
+    """Yield that shared parameters rank a kind's nodes better than others do, by whole curves."""
+    attention = kind == "attention"
+    pairs = [("forward", "grafted"), ("forward", "random"), ("backward", "grafted")]
+    for direction, other in [*pairs, *([("backward", "random")] if attention else [])]:
+        if other == "random" and not m.random:
+            continue
+        forward = direction == "forward"
+        effect = "Grafting nodes brings recall back" if forward else "Resetting nodes costs recall"
+        what = "completeness" if forward else "completeness lost"
+        than = "at random" if other == "random" else "by grafted parameters"
+        early = not attention and forward
+        yield Claim(
+            f"{effect} sooner when they are ranked by shared parameters than {than}: mean {what} "
+            "over all steps.",
+            partial(_sooner, kind, "area" if forward else "area_lost", other),
+            "in steps 1 to 20 of 49 (Llama)" if early else "so in the figures; no number",
+            early,
+            "Attention heads" if attention else "MLP nodes",
+        )
+
+
+def _sooner(kind: str, measure: str, other: str, m: Circuits) -> Quantity:
+    ours, theirs = (m.number(kind, "mix", ranking, measure) for ranking in ("shared", other))
+    return _two("By shared parameters", ours, RANKING_LABELS[other], theirs)
+
+
+def _two(name: str, ours: Values, other: str, others: Values) -> Quantity:
+    found = minus(ours, others)
+    if not found:
+        return Quantity()
+    means = [with_sign(sum(side.values()) / len(side)) for side in (ours, others)]
+    return Quantity(
+        found,
+        f"{name} {means[0]}, {other} {means[1]}; difference by seed {listed(found, points)} "
+        "points.",
+    )
+
+
+def whole(share: float) -> str:
+    """Write a share as whole per cent."""
+    return f"{100 * share:g}{NO_BREAK}%"

@@ -13,7 +13,15 @@ from factrecall.experiments.circuits.continuity import (
     measure_continuity,
     shuffle_outcomes,
 )
-from factrecall.experiments.circuits.tables import CURVES, NODES, QUESTIONS, STEPS, SWEEP
+from factrecall.experiments.circuits.tables import (
+    CURVES,
+    ENOUGH,
+    NODES,
+    QUESTIONS,
+    SHARES,
+    STEPS,
+    SWEEP,
+)
 from factrecall.runs import RANKINGS
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.seeds import generator
@@ -86,16 +94,6 @@ random orders).
 ``floor``: the completeness with no node of the kind grafted.
 Between evaluated steps, curves are straight lines.
 """
-
-ENOUGH = 0.8
-"""The completeness that the paper's sufficient circuits reach (section 4.1)."""
-
-SHARES = {
-    "attention": (0.1, 0.6, 0.8),  # the paper's top 10 %, and its 60 % (Llama) and 80 % (Pythia)
-    "column": (320 / 401_408, 0.1),  # its 320 columns, of Llama-3.2-3B's
-    "unit": (0.1,),
-}
-"""Shares of nodes at which curves are read."""
 
 
 def circuit_tables(

@@ -47,3 +47,38 @@ NODES = {
 }
 """A row a node: how many parameters it has in all and in the set that ranks it (S or γ), and its
 rank. Counts are multiplied by `weight` before they are ranked; ties share the best rank."""
+
+CURVE = {
+    "kind": "string",
+    "tuning": "string",
+    "direction": "string",
+    "ranking": "string",
+    "quantity": "string",
+    "nodes": "int32",
+    "share": "float64",
+    "mean": "float64",
+    "low": "float64",
+    "high": "float64",
+}
+"""Data of the figures of sweeps: condensed over seeds and random orders, from `low` to `high`."""
+
+QUANTITIES = ("completeness", "shared_fraction", "grafted_fraction")
+
+MLP = ("column", "unit")
+"""The kinds of nodes of the MLP."""
+
+RATIOS = ("overall", "longest", "retained")
+"""What is measured of continuity (see `circuits.continuity`)."""
+
+PEOPLE = 4
+"""How many people the figure of continuity shows: the first with an attribute ever right."""
+
+ENOUGH = 0.8
+"""The completeness that the paper's sufficient circuits reach (section 4.1)."""
+
+SHARES = {
+    "attention": (0.1, 0.6, 0.8),  # the paper's top 10 %, and its 60 % (Llama) and 80 % (Pythia)
+    "column": (320 / 401_408, 0.1),  # its 320 columns, of Llama-3.2-3B's
+    "unit": (0.1,),
+}
+"""Shares of nodes at which curves are read."""
