@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import warnings
 from pathlib import Path
@@ -13,40 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from factrecall.experiments.case_study.claims import case_claims
-from factrecall.experiments.case_study.data import SHOWN, Case, CaseFiles, read_case
-from factrecall.experiments.case_study.figures import CASE_DATA, LOOKS_DATA, draw_case, draw_looks
-from factrecall.experiments.case_study.tables import (
-    ATTENTION,
-    CASE,
-    LENS,
-    ROLES_ATTENDED,
-    TOKENS,
-)
-from factrecall.experiments.circuits.caveats import (
-    case_cautions,
-    continuity_cautions,
-    kind_cautions,
-    model_cautions,
-)
-from factrecall.experiments.circuits.claims import circuit_claims
+from factrecall.experiments.circuits import caveats, views
+from factrecall.experiments.circuits.claims import claims as circuit_claims
 from factrecall.experiments.circuits.continuity import CONTINUITY
-from factrecall.experiments.circuits.continuity_figure import (
-    CONTINUITY_DATA,
-    PEOPLE,
-    SweepFiles,
-    draw_continuity,
-)
-from factrecall.experiments.circuits.figures import HEADS_DATA, _legend, draw_circuits, draw_heads
-from factrecall.experiments.circuits.measures import CURVES, MLP, CircuitMeasures, read_circuits
-from factrecall.experiments.circuits.numbers import (
-    continuity_table,
-    heads_table,
-    lens_table,
-    numbers_table,
-    sweeps_table,
-)
-from factrecall.experiments.circuits.section import alternatives, circuits
+from factrecall.experiments.circuits.measures import Circuits
+from factrecall.experiments.circuits.report import SECTION
 from factrecall.experiments.circuits.summary import (
     CIRCUITS,
     HEADS,
@@ -54,18 +24,21 @@ from factrecall.experiments.circuits.summary import (
     SWEEPS,
     curve_measures,
 )
-from factrecall.experiments.circuits.tables import QUESTIONS, STEPS
-from factrecall.experiments.common.prompts import ROLES
-from factrecall.report.claim import Claim
-from factrecall.report.measures import TableFiles, read_measures
+from factrecall.experiments.circuits.tables import CURVE, PEOPLE, QUESTIONS, STEPS
+from factrecall.experiments.grafting.grafter import GRAFTING
+from factrecall.experiments.grafting.mask_checks import CHECKS
+from factrecall.report.claims import Judged
+from factrecall.report.measures import TableFiles
 from factrecall.report.published import LLAMA, PYTHIA
+from factrecall.report.render import show_section
+from factrecall.report.section import Caveats
 from factrecall.report.style import DOTS_PER_INCH, WIDTH
 from factrecall.report.tables import MISSING
 from factrecall.runtime.storage import read_table, write_table
+from tests.unit import test_report_shared as shared
 
 SEEDS = (0, 1, 2)
 NODES = {"attention": 48, "column": 4000, "unit": 512}
-HOSTILE = ("$x_{", "<script>alert(1)</script>", "名" * 40, "\n", "\\frac", "")
 
 BENT: dict[tuple[str, str], dict[str, float]] = {
     ("attention", "forward"): {"shared": 0.3, "grafted": 0.7, "random": 1},
@@ -180,7 +153,10 @@ SCHEMAS = {
     "heads": HEADS,
     "continuity": CONTINUITY,
     "sweeps": SWEEPS,
+    "grafting": GRAFTING,
+    "grafting_checks": CHECKS,
 }
+SETTINGS = {"kind": "column", "random_orders": 2, "recovery": 0.92, "seed": 0}
 
 
 def frames(interventions: pd.DataFrame | None = None, **replaced: pd.DataFrame) -> dict[str, Any]:
@@ -192,76 +168,31 @@ def frames(interventions: pd.DataFrame | None = None, **replaced: pd.DataFrame) 
         "heads": head_rows(),
         "continuity": continuity_rows(),
         "sweeps": sweep_rows(steps),
+        "grafting": shared.grafting_rows(),
+        "grafting_checks": shared.check_rows(),
     } | replaced
 
 
 def write_circuit_tables(files: TableFiles, models: tuple[str, ...] = ("m",)) -> None:
     """Write the synthetic tables of some models."""
     for name, table in frames().items():
+        if name.startswith("grafting"):
+            continue
         every = pd.concat(table.assign(model=model) for model in models)
         write_table(getattr(files, name), every, SCHEMAS[name])
 
 
-def measures_of(folder: Path, tables: dict[str, Any]) -> CircuitMeasures:
-    """Write tables and read them as the report does."""
-    files = vars(TableFiles.of(folder))
+def measures_of(folder: Path, tables: dict[str, Any], paper: str = LLAMA, **sweep: Any) -> Circuits:
+    """Write tables and a sweep, and read them as the report does."""
+    files = {name: folder / f"{name}.parquet" for name in SECTION.tables}
     for name, table in tables.items():
         write_table(files[name], table, SCHEMAS[name])
-    return read_circuits(files, "m")
+    return Circuits("m", {**files, **write_sweep(folder / "sweep", **sweep)}, SETTINGS, paper)
 
 
-def write_case(
-    folder: Path, *, tokens: int = 12, diffuse: float = 0.2, right: Any = None
-) -> CaseFiles:
-    """Make a head that looks at the name; in the Stage-tuned model less so when it is told."""
-    files = CaseFiles.of(folder)
-    right = right or {"mix": True, "stage": False}
-    case = [
-        ("mix", 21, 17, 900, 2, 3, "university", HOSTILE[1], right["mix"]),
-        ("stage", 21, 17, 300, 17, 3, "university", HOSTILE[1], right["stage"]),
-    ]
-    write_table(files.case, pd.DataFrame(case, columns=list(CASE)), CASE)
-    texts = [(HOSTILE * tokens)[i] for i in range(tokens)]
-    marked = [
-        (form, i, texts[i], ROLES[min(i, len(ROLES) - 1)])
-        for form in ("bio", "qa")
-        for i in range(tokens if form == "bio" else 6)
-    ]
-    write_table(files.tokens, pd.DataFrame(marked, columns=list(TOKENS)), TOKENS)
-    pairs = [
-        (tuning, form, query, key, 1 / (query + 1))
-        for tuning in ("mix", "stage")
-        for form, length in (("bio", tokens), ("qa", 6))
-        for query in range(length)
-        for key in range(query + 1)
-    ]
-    write_table(files.attention, pd.DataFrame(pairs, columns=list(ATTENTION)), ATTENTION)
-    said = [
-        (tuning, form, rank, text, 9.0 - rank, role)
-        for tuning in ("mix", "stage")
-        for form in ("bio", "qa")
-        for rank, text, role in (
-            (1, HOSTILE[0], ""), (2, HOSTILE[1], "subject"), (3, "", ""), (700, "Neb", "answer"),
-        )
-    ]  # fmt: skip
-    write_table(files.logits, pd.DataFrame(said, columns=list(LENS)), LENS)
-    looks = []
-    for tuning in ("mix", "stage"):
-        for form in ("bio", "qa"):
-            less = diffuse if (tuning, form) == ("stage", "bio") else 0.0
-            weights = {"subject": 0.9 - less, "relation": 0.1, "attribute": less}
-            for person in range(10):
-                for relation in ("job", "university"):
-                    for role in ROLES:
-                        key = (tuning, form, person, relation, True, role)
-                        looks.append((*key, weights.get(role, 0.0)))
-    write_table(files.looks, pd.DataFrame(looks, columns=list(ROLES_ATTENDED)), ROLES_ATTENDED)
-    return files
-
-
-def write_sweep(folder: Path, *, steps: int = 8, ever: bool = True) -> SweepFiles:
+def write_sweep(folder: Path, *, steps: int = 8, ever: bool = True) -> dict[str, Path]:
     """Make a sweep in which ever more questions are answered rightly; the first person's never."""
-    files = SweepFiles("column", folder / "steps.parquet", folder / "questions.parquet")
+    files = {f"sweep_{name}": folder / f"{name}.parquet" for name in ("steps", "questions")}
     people = [person for person in range(7) for _ in range(2)]
     questions = pd.DataFrame(
         {
@@ -271,32 +202,38 @@ def write_sweep(folder: Path, *, steps: int = 8, ever: bool = True) -> SweepFile
             "grafted": [ever and person > 0 for person in people],
         }
     )
-    write_table(files.questions, questions, QUESTIONS)
+    write_table(files["sweep_questions"], questions, QUESTIONS)
     rows = [
         (direction, "shared", 0, step, 100 * step,
          [n for n in range(2, 14) if ever and n <= 2 * step + 1])
         for direction in ("forward", "backward")
         for step in range(steps)
     ]  # fmt: skip
-    write_table(files.steps, pd.DataFrame(rows, columns=list(STEPS)), STEPS)
+    write_table(files["sweep_steps"], pd.DataFrame(rows, columns=list(STEPS)), STEPS)
     return files
 
 
 @pytest.fixture
-def measures(tmp_path: Path) -> CircuitMeasures:
+def measures(tmp_path: Path) -> Circuits:
     """Return measures that are as the paper says."""
     return measures_of(tmp_path, frames())
 
 
-def about(claims: list[Claim], *words: str) -> list[str]:
+def about(claims: list[Judged], *words: str) -> list[str]:
     """Return the verdicts on the claims with all these words."""
-    return [c.word for c in claims if all(w in c.text for w in words)]
+    return [c.verdict for c in claims if all(w in c.text for w in words)]
+
+
+def said_of(measures: Circuits) -> list[str]:
+    """Return all caveats of the section."""
+    parts = (part for part in SECTION.body if isinstance(part, Caveats))
+    return [text for part in parts for text in part.said(measures)]
 
 
 # --- measures ---------------------------------------------------------------------------------
 
 
-def test_curves_of_seeds_are_laid_on_one_another(measures: CircuitMeasures) -> None:
+def test_curves_of_seeds_are_laid_on_one_another(measures: Circuits) -> None:
     curves = measures.curves("attention")
     line = curves[
         (curves["tuning"] == "mix")
@@ -312,7 +249,7 @@ def test_curves_of_seeds_are_laid_on_one_another(measures: CircuitMeasures) -> N
     assert line["share"].iloc[-1] == 1
 
 
-def test_numbers_are_read_between_steps(measures: CircuitMeasures) -> None:
+def test_numbers_are_read_between_steps(measures: Circuits) -> None:
     reached = measures.reached("attention", "mix", "random", 0.55)
     assert reached == pytest.approx(dict.fromkeys(SEEDS, 0.55))
     lost = measures.lost("attention", "mix", "random", 0.25)
@@ -362,22 +299,24 @@ def test_what_a_kind_adds_leaves_out_what_all_else_gives(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("paper", [LLAMA, PYTHIA])
-def test_claims_hold_of_circuits_like_the_papers(measures: CircuitMeasures, paper: str) -> None:
-    claims = list(circuit_claims(measures, paper))
-    assert {c.word for c in claims} == {"holds"}
+def test_claims_hold_of_circuits_like_the_papers(tmp_path: Path, paper: str) -> None:
+    claims = SECTION.judged(measures_of(tmp_path, frames(), paper))
+    assert {c.verdict for c in claims} == {"holds"}
     assert [c.section for c in claims].count("Attention heads") == 11
     assert [c.section for c in claims].count("MLP nodes") == 8
-    assert sum(c.own for c in claims) == 5
-    assert all(c.paper for c in claims if not c.own)
+    assert sum(c.is_extension for c in claims) == 5
+    assert all(c.paper for c in claims if not c.is_extension)
     for said in (
-        "Adding nodes brings recall back sooner in the order of shared parameters than at random: "
-        "mean completeness over all steps.",
-        "Putting nodes back costs recall sooner in the order of shared parameters than in that of "
+        "Grafting nodes brings recall back sooner when they are ranked by shared parameters than "
+        "at random: mean completeness over all steps.",
+        "Resetting nodes costs recall sooner when they are ranked by shared parameters than by "
         "grafted parameters: mean completeness lost over all steps.",
     ):
         assert about(claims, said) == ["holds", "holds"]
-    early = [c for c in claims if c.section == "MLP nodes" and c.text.startswith("Adding")]
-    assert [(c.own, c.paper) for c in early] == [(True, "in steps 1 to 20 of 49 (Llama)")] * 2
+    early = [c for c in claims if c.section == "MLP nodes" and c.text.startswith("Grafting")]
+    assert [(c.is_extension, c.paper) for c in early] == [
+        (True, "in steps 1 to 20 of 49 (Llama)")
+    ] * 2
 
 
 def test_claims_of_circuits_the_other_way_round_do_not_hold(tmp_path: Path) -> None:
@@ -393,10 +332,10 @@ def test_claims_of_circuits_the_other_way_round_do_not_hold(tmp_path: Path) -> N
     rows = intervention_rows(bent=turned)
     rows["shared_fraction"] = rows["grafted_fraction"]  # S is spread evenly
     same = continuity_rows().assign(overall=0.4, longest=0.2, retained=False)
-    claims = list(circuit_claims(measures_of(tmp_path, frames(rows, continuity=same)), LLAMA))
-    beside = about(claims, "exchanged between people")
+    claims = SECTION.judged(measures_of(tmp_path, frames(rows, continuity=same)))
+    beside = about(claims, "shuffled between people")
     assert beside == ["inconclusive"]  # nothing is above, nothing below
-    assert {c.word for c in claims if "exchanged" not in c.text} == {"does not hold"}
+    assert {c.verdict for c in claims if "shuffled" not in c.text} == {"does not hold"}
 
 
 def test_completeness_that_is_there_before_is_told_and_judged_by_what_is_added(
@@ -404,13 +343,13 @@ def test_completeness_that_is_there_before_is_told_and_judged_by_what_is_added(
 ) -> None:
     slow = {**BENT, ("attention", "forward"): {"shared": 2, "grafted": 3, "random": 4}}
     high = measures_of(tmp_path, frames(intervention_rows(floor=0.9, bent=slow)))
-    claims = list(circuit_claims(high, LLAMA))
+    claims = SECTION.judged(high)
     assert about(claims, "are enough for") == ["holds"]
-    assert about(claims, "Even of what heads add") == ["does not hold"]
+    assert about(claims, "Of what heads add") == ["does not hold"]
     assert about(claims, "costs more than 90 % of completeness") == ["does not hold"]
-    assert about(claims, "of what heads add to all else", "Putting back") == ["holds"]
+    assert about(claims, "of what heads add to everything else", "Resetting") == ["holds"]
     assert "no head grafted: 90.0" in claims[0].evidence
-    said = kind_cautions(high, "attention")
+    said = caveats.attention(high)
     assert "already high (Mix-tuned 90.0\u00a0%, Stage-tuned 90.0\u00a0%)" in said[0]
     assert "reached with no node at all" in said[0] and "more than 10.0 %" in said[0]
 
@@ -419,12 +358,12 @@ def test_a_share_finer_than_the_first_step_is_not_read_off(tmp_path: Path) -> No
     rows = intervention_rows()
     rows = rows[(rows["kind"] != "column") | ~rows["nodes"].between(1, 5)]
     coarse = measures_of(tmp_path, frames(rows))
-    claims = list(circuit_claims(coarse, LLAMA))
+    claims = SECTION.judged(coarse)
     assert about(claims, "that share of them") == ["inconclusive"]
     lost = next(c for c in claims if "that share of them" in c.text)
     assert "fewer than the first step takes" in lost.evidence
-    assert any("would be 3.2 of the 4,000" in c for c in kind_cautions(coarse, "column"))
-    table = numbers_table(coarse, "column", LLAMA)
+    assert any("would be 3.2 of the 4,000" in c for c in caveats.mlp(coarse))
+    table = views.numbers("column", coarse)
     for name, known in (("reached with", False), ("lost without", False), ("of S in", True)):
         column = table.head.index(f"{name} 0.08\u00a0%")
         assert (cells(table, 0, 0)[column] != MISSING) == known
@@ -432,40 +371,11 @@ def test_a_share_finer_than_the_first_step_is_not_read_off(tmp_path: Path) -> No
     # What nodes hold is known node by node, however coarse the steps.
     fine = intervention_rows()
     fine = fine[(fine["direction"] == "backward") | ~fine["nodes"].between(1, 5)]
-    claims = list(circuit_claims(measures_of(tmp_path, frames(fine)), LLAMA))
+    claims = SECTION.judged(measures_of(tmp_path, frames(fine)))
     assert about(claims, "320 of 401,408") == ["holds"]
 
 
-def test_heads_that_look_alike_are_judged_over_people(tmp_path: Path) -> None:
-    for diffuse, expected in ((0.2, "holds"), (-0.05, "does not hold"), (0.0, "inconclusive")):
-        case = read_case(write_case(tmp_path / str(diffuse), diffuse=diffuse))
-        if diffuse < 0:
-            swap = {"mix": "stage", "stage": "mix"}
-            case = dataclasses.replace(case, looks=_swapped(case.looks, swap))
-        (claim,) = case_claims(case, 0, np.random.default_rng(0), chosen=True)
-        assert claim.word == expected
-    assert "10 people, one seed" in claim.evidence
-    assert "but for that to the token that begins every text" in claim.evidence
-    assert claim.text.startswith("The head with most shared") and not claim.own
-    (named,) = case_claims(case, 0, np.random.default_rng(0), chosen=False)
-    assert named.text.startswith("The head that the configuration names looks") and named.own
-
-
-def test_heads_that_rest_on_the_first_token_are_no_more_alike_for_it(tmp_path: Path) -> None:
-    case = read_case(write_case(tmp_path))
-    looks = case.looks.assign(weight=0.1 * case.looks["weight"])
-    looks.loc[looks["role"] == "start", "weight"] = 0.9
-    resting = dataclasses.replace(case, looks=looks)
-    pd.testing.assert_frame_equal(resting.alike(), case.alike())
-    looks.loc[looks["role"] != "start", "weight"] = 0.0
-    assert resting.alike().dropna().empty  # nothing is left to be alike
-
-
-def _swapped(table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
-    return table.assign(tuning=table["tuning"].map(names))
-
-
-# --- cautions ---------------------------------------------------------------------------------
+# --- caveats ----------------------------------------------------------------------------------
 
 
 def test_s_in_one_tensor_and_its_end_are_told(tmp_path: Path) -> None:
@@ -475,7 +385,7 @@ def test_s_in_one_tensor_and_its_end_are_told(tmp_path: Path) -> None:
     rows = intervention_rows()
     rows.loc[(rows["nodes"] >= 10) & (rows["ranking"] == "shared"), "shared_fraction"] = 1.0
     placed = measures_of(tmp_path, frames(rows, heads=heads))
-    said = " ".join(kind_cautions(placed, "attention"))
+    said = " ".join(caveats.attention(placed))
     assert "V of layer 0, which has 8.3 % of the nodes" in said
     assert "or fewer of 48" in said and "each is 2.1 % of them" in said
 
@@ -483,23 +393,14 @@ def test_s_in_one_tensor_and_its_end_are_told(tmp_path: Path) -> None:
 def test_circuits_like_the_papers_need_no_caution(tmp_path: Path) -> None:
     rows = intervention_rows(("column",))
     rows["shared_fraction"] = rows["grafted_fraction"]
-    assert kind_cautions(measures_of(tmp_path, frames(rows)), "column") == []
+    assert caveats.mlp(measures_of(tmp_path, frames(rows))) == []
 
 
-def test_attributes_that_need_no_node_are_told(measures: CircuitMeasures, tmp_path: Path) -> None:
-    assert continuity_cautions(measures, "column") == []
+def test_attributes_that_need_no_node_are_told(measures: Circuits, tmp_path: Path) -> None:
+    assert caveats.always_right(measures) is None
     always = continuity_rows().assign(right=20, first=0)
-    (said,) = continuity_cautions(measures_of(tmp_path, frames(continuity=always)), "column")
-    assert "100.0\u00a0% of the attributes are right at every step" in said
-
-
-def test_cases_unlike_the_papers_are_told(tmp_path: Path) -> None:
-    case = read_case(write_case(tmp_path / "like"))
-    assert case_cautions(case) == []
-    both = read_case(write_case(tmp_path / "both", right={"mix": True, "stage": True}))
-    assert "no trace of recall" in case_cautions(both)[0]
-    same = dataclasses.replace(case, case=case.case.assign(shared_rank=1))
-    assert "(rank 1)" in case_cautions(same)[0]
+    said = caveats.always_right(measures_of(tmp_path, frames(continuity=always)))
+    assert said is not None and "100.0\u00a0% of the attributes are right at every step" in said
 
 
 # --- tables -----------------------------------------------------------------------------------
@@ -510,8 +411,9 @@ def cells(table: Any, group: int, row: int) -> list[str]:
     return found
 
 
-def test_tables_hold_our_numbers_and_theirs(measures: CircuitMeasures) -> None:
-    heads = numbers_table(measures, "attention", LLAMA)
+def test_tables_hold_our_numbers_and_theirs(measures: Circuits, tmp_path: Path) -> None:
+    pythia = measures_of(tmp_path / "pythia", frames(), PYTHIA)
+    heads = views.numbers("attention", measures)
     assert heads.head[1:7] == [
         "80\u00a0% needs", "reached with 10\u00a0%", "reached with 60\u00a0%",
         "reached with 80\u00a0%", "lost without 10\u00a0%", "lost without 60\u00a0%",
@@ -526,20 +428,19 @@ def test_tables_hold_our_numbers_and_theirs(measures: CircuitMeasures) -> None:
         "> 90",
     ]
     assert cells(heads, 0, 4)[3] == "≤ 70"
-    assert "reached with 80\u00a0%" in numbers_table(measures, "attention", PYTHIA).head
-    columns = numbers_table(measures, "column", LLAMA)
+    assert "reached with 80\u00a0%" in views.numbers("attention", pythia).head
+    columns = views.numbers("column", measures)
     assert cells(columns, 0, 3) == [
         "paper: shared", "–", "–", "–", "> 60", "–", "> 30", "–", "–", "–",
     ]  # fmt: skip
-    nodes = heads_table(measures)
+    nodes = views.top_heads(measures)
     # Twice its count, the first K is ahead of the first Q.
     assert [cells(nodes, 0, i)[0] for i in (0, 1)] == ["layer 0, K 0", "layer 0, K 1"]
     assert cells(nodes, 0, 0)[1:4] == ["419", "3.3", "9, 9, 9"]
-    lasting = continuity_table(measures, LLAMA)
+    lasting = views.continuity(measures)
     assert cells(lasting, 1, 0) == ["Mix-tuned", "20", "95.0 ± 0.0", "90.0 ± 0.0", "95.0 ± 0.0"]
     assert cells(lasting, 1, 6)[2:] == ["92.0", "80.7", "91.4"]
-    asked = sweeps_table(measures)
-    assert asked is not None
+    asked = views.grids(measures)
     assert cells(asked, 0, 0)[1] == "4,001" and cells(asked, 0, 0)[3:] == ["5", "0.4"]
     for table in (heads, columns, nodes, lasting, asked):
         assert all(len(r) == len(table.head) for _, rows in table.groups for r in rows)
@@ -548,120 +449,69 @@ def test_tables_hold_our_numbers_and_theirs(measures: CircuitMeasures) -> None:
 def test_a_seed_that_never_gets_there_is_counted(tmp_path: Path) -> None:
     rows = intervention_rows()
     rows.loc[(rows["seed"] == 0) & (rows["tuning"] == "mix"), "completeness"] *= 0.5
-    table = numbers_table(measures_of(tmp_path, frames(rows)), "attention", LLAMA)
+    table = views.numbers("attention", measures_of(tmp_path, frames(rows)))
     assert cells(table, 0, 0)[1].endswith("(2 of 3 seeds)")
 
 
 def test_sweeps_asked_at_every_step_need_no_table(tmp_path: Path) -> None:
     rows = intervention_rows()
     every = sweep_rows(rows).assign(steps=7, evaluated=8)
-    assert sweeps_table(measures_of(tmp_path, frames(rows, sweeps=every))) is None
-
-
-def test_the_lens_lists_tokens_and_the_ranks_that_matter(tmp_path: Path) -> None:
-    table = lens_table(read_case(write_case(tmp_path)))
-    assert table.head[1] == "Mix-tuned, told"
-    assert cells(table, 0, 0)[1] == HOSTILE[0]
-    assert cells(table, 0, 2)[1] == "(blank)"
-    assert len(table.groups[0][1]) == 3  # not the 700th
-    assert cells(table, 1, 0)[1] == "Neb 700"
+    assert views.grids(measures_of(tmp_path, frames(rows, sweeps=every))).groups == []
 
 
 # --- figures ----------------------------------------------------------------------------------
 
 
-def draw(
-    measures: CircuitMeasures, sweep: SweepFiles, case: Case, folder: Path
-) -> dict[str, bytes]:
+def draw(measures: Circuits, folder: Path) -> dict[str, bytes]:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # missing glyphs, layouts that collapse
-        draw_circuits(measures, ("attention",), folder / "circuits_attention")
-        draw_circuits(measures, MLP, folder / "circuits_mlp")
-        draw_heads(measures, folder / "heads")
-        draw_continuity(sweep, folder / "continuity")
-        draw_case(case, folder / "case")
-        draw_looks(case, folder / "looks")
+        SECTION.draw(measures, folder)
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def test_figures_are_written_twice_the_same_and_of_readable_size(
-    measures: CircuitMeasures, tmp_path: Path
-) -> None:
-    sweep, case = write_sweep(tmp_path / "sweep"), read_case(write_case(tmp_path / "case"))
-    one, two = (draw(measures, sweep, case, tmp_path / name) for name in ("one", "two"))
-    assert one == two
-    assert len(one) == 3 * 6
-    for path in (tmp_path / "one").glob("*.png"):
+def check_size(folder: Path) -> None:
+    """Check that figures are as wide as a page and can be read on it."""
+    for path in folder.glob("*.png"):
         height, width, _ = matplotlib.image.imread(path).shape
         assert width == round(WIDTH * DOTS_PER_INCH)
         assert 0.3 < height / width < 1.65
 
 
-def test_data_of_figures_are_what_is_drawn(measures: CircuitMeasures, tmp_path: Path) -> None:
-    case = read_case(write_case(tmp_path / "case", tokens=12))
-    draw(measures, write_sweep(tmp_path / "sweep"), case, tmp_path / "figures")
+def test_figures_are_written_twice_the_same_and_of_readable_size(
+    measures: Circuits, tmp_path: Path
+) -> None:
+    one, two = (draw(measures, tmp_path / name) for name in ("one", "two"))
+    assert one == two
+    assert len(one) == 3 * 4
+    check_size(tmp_path / "one")
+
+
+def test_data_of_figures_are_what_is_drawn(measures: Circuits, tmp_path: Path) -> None:
     folder = tmp_path / "figures"
-    curves = read_table(folder / "circuits_mlp.parquet", CURVES)
+    draw(measures, folder)
+    curves = read_table(folder / "circuits_mlp.parquet", CURVE)
     assert set(curves["kind"]) == {"column"}
     assert len(curves.drop_duplicates(["tuning", "direction", "ranking", "quantity"])) == 36
-    parts = read_table(folder / "heads.parquet", HEADS_DATA)
+    parts = read_table(folder / "heads.parquet")
     sums = parts.groupby(["tuning", "chosen"])["part"].sum()
     assert sums.tolist() == pytest.approx([1.0] * 4)
-    steps = read_table(folder / "continuity.parquet", CONTINUITY_DATA)
+    steps = read_table(folder / "continuity.parquet")
     # The first person has nothing right at any step; the next ones are shown, all their facts.
     assert steps["individual"].drop_duplicates().tolist() == list(range(1, 1 + PEOPLE))
     assert len(steps) == 2 * PEOPLE * 8
     first = steps[(steps["individual"] == 1) & (steps["relation"] == "job")]
     assert first.sort_values("step")["right"].tolist() == [False] + [True] * 7
-    maps = read_table(folder / "case.parquet", CASE_DATA)
-    assert len(maps) == 2 * (12**2 + 6**2)
-    assert maps.groupby(["tuning", "format", "query"])["weight"].sum().to_numpy() == pytest.approx(
-        1
-    )
-    looks = read_table(folder / "looks.parquet", LOOKS_DATA)
-    assert set(looks["role"]) == {"subject", "relation", "attribute"}  # not those nobody looks at
-    assert set(looks["facts"]) == {20}
-
-
-def test_long_prompts_are_cut_to_what_is_looked_at(tmp_path: Path) -> None:
-    case = read_case(write_case(tmp_path, tokens=240))
-    strong = (case.attention["query"] == 239) & case.attention["key"].isin([3, 100, 101])
-    case.attention.loc[strong, "weight"] = 0.3
-    labels = case.shown_tokens("bio")
-    assert len(labels) <= SHOWN
-    assert labels["tokens"].sum() == 240
-    alone = labels[labels["tokens"] == 1]["first"].tolist()
-    assert {3, 100, 101, 239} <= set(alone)
-    pattern = case.pattern("mix", "bio", labels)
-    plain = case.attention[
-        (case.attention["tuning"] == "mix") & (case.attention["format"] == "bio")
-    ]
-    last = plain[plain["query"] == 239].set_index("key")["weight"]
-    gap = labels[labels["role"] == "between"].iloc[0]
-    inside = last.loc[gap["first"] : gap["first"] + gap["tokens"] - 1]
-    assert pattern[-1, gap["place"]] == pytest.approx(inside.sum(), abs=1e-5)
-    draw_case(case, tmp_path / "figures" / "case")
 
 
 def test_large_models_and_many_steps_stay_readable(tmp_path: Path) -> None:
-    measures = measures_of(tmp_path / "t", frames(heads=head_rows(layers=28, heads=24)))
-    sweep = write_sweep(tmp_path / "sweep", steps=300)
-    case = read_case(write_case(tmp_path / "case", tokens=240))
-    drawn = draw(measures, sweep, case, tmp_path / "figures")
+    heads = head_rows(layers=28, heads=24)
+    drawn = draw(measures_of(tmp_path, frames(heads=heads), steps=300), tmp_path / "figures")
     assert all(len(content) < 1_500_000 for content in drawn.values())
-    for path in (tmp_path / "figures").glob("*.png"):
-        height, width, _ = matplotlib.image.imread(path).shape
-        assert 0.3 < height / width < 1.65
+    check_size(tmp_path / "figures")
 
 
 # --- what is missing --------------------------------------------------------------------------
 
-STUDY = {
-    "circuits": {
-        "random_orders": 2,
-        "case": {"layer": None, "head": None, "individual": None, "relation": None},
-    }
-}
 NOTHING = intervention_rows().assign(completeness=np.nan, accuracy=0.0)
 SPARSE = {
     "one seed": frames(
@@ -688,34 +538,35 @@ SPARSE = {
 
 @pytest.mark.parametrize("tables", SPARSE.values(), ids=SPARSE)
 def test_missing_rows_are_shown_as_missing(tables: dict[str, Any], tmp_path: Path) -> None:
-    measures = measures_of(tmp_path, tables)
-    case = read_case(write_case(tmp_path / "case"))
-    draw(measures, write_sweep(tmp_path / "sweep", ever=False), case, tmp_path / "figures")
-    masks = read_measures({}, "m", k=0.03, influence="absolute", recovery=0.92)
-    shown = circuits(STUDY, measures, masks, case, LLAMA)
-    claims = list(circuit_claims(measures, LLAMA))
-    text = str([dataclasses.asdict(shown), claims, alternatives(measures, case)])
+    measures = measures_of(tmp_path, tables, ever=False)
+    draw(measures, tmp_path / "figures")
+    study = {"circuits": {"individuals": None}}
+    shown = show_section(SECTION, measures, tmp_path / "figures", study)
+    text = str([[part for kind, part in shown.parts if kind != "figure"], SECTION.judged(measures)])
     assert not re.search(r"\bnan\b|\binf\b", text)
+    figures = [part for kind, part in shown.parts if kind == "figure"]
+    assert len(figures) == 2 * ("attention" in measures.kinds) + bool(measures.mlp) + bool(
+        measures.kinds
+    )
 
 
 def test_without_random_orders_nothing_is_said_of_chance(
-    measures: CircuitMeasures, tmp_path: Path
+    measures: Circuits, tmp_path: Path
 ) -> None:
     plain = measures_of(tmp_path, SPARSE["no random orders"])
     assert measures.random and not plain.random
-    claims = list(circuit_claims(plain, LLAMA))
+    claims = SECTION.judged(plain)
     assert not about(claims, "at random")
-    assert len(claims) == len(list(circuit_claims(measures, LLAMA))) - 3
-    assert "random orders," not in numbers_table(plain, "column", LLAMA).caption
-    labels = [entry.get_label() for entry in _legend({"shared", "grafted"})]
-    assert "at random" not in labels
+    assert len(claims) == len(SECTION.judged(measures)) - 3
+    assert "random orders," not in views.numbers("column", plain).caption
+    assert b"at random" not in draw(plain, tmp_path / "figures")["circuits_mlp.parquet"]
 
 
 def test_models_that_know_nothing_are_judged_of_nothing(tmp_path: Path) -> None:
-    claims = list(circuit_claims(measures_of(tmp_path, SPARSE["nothing recalled"]), LLAMA))
+    claims = SECTION.judged(measures_of(tmp_path, SPARSE["nothing recalled"]))
     held = [c for c in claims if "hold" in c.text]
-    assert {c.word for c in claims if c not in held} == {"inconclusive"}
-    assert {c.word for c in held} == {"holds"}  # where S is does not depend on what is known
+    assert {c.verdict for c in claims if c not in held} == {"inconclusive"}
+    assert {c.verdict for c in held} == {"holds"}  # where S is does not depend on what is known
 
 
 def test_kinds_that_were_left_out_are_not_claimed_of(tmp_path: Path) -> None:
@@ -725,16 +576,11 @@ def test_kinds_that_were_left_out_are_not_claimed_of(tmp_path: Path) -> None:
         ("no rows", set()),
     ):
         measures = measures_of(tmp_path / name, SPARSE[name])
-        assert {c.section for c in circuit_claims(measures, LLAMA)} == sections
+        assert {c.section for c in circuit_claims(measures)} == sections
 
 
 def test_masks_that_were_not_chosen_or_learnt_are_told(tmp_path: Path) -> None:
-    from tests.unit import test_report_shared as shared
-
-    masks = shared.measures_of(
-        tmp_path,
-        shared.frames(grafting=shared.grafting_rows(chosen={"stage": None, "mix": 0.05})),
-    )
-    learnt, poor = model_cautions(masks)
+    grafting = shared.grafting_rows(chosen={"stage": None, "mix": 0.05})
+    learnt, poor = caveats.grafted_models(measures_of(tmp_path, frames(grafting=grafting)))
     assert "40.0\u00a0% of the questions that the fine-tuned Mix-tuned model has wrong" in learnt
     assert "Stage-tuned seed 0 40.0\u00a0%" in poor and "Mix-tuned seed" not in poor

@@ -17,7 +17,6 @@ from factrecall.data.files import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS, F
 from factrecall.data.tables import make_bio, make_qa
 from factrecall.data.templates import load_templates
 from factrecall.evaluation.exact_match import PER_EXAMPLE, SUMMARY
-from factrecall.experiments.circuits.continuity_figure import SweepFiles
 from factrecall.experiments.shared_parameters.top_tensors import read_gatherings
 from factrecall.report.deviations import CONDITIONS, deviations
 from factrecall.report.figures import draw_figures
@@ -39,7 +38,8 @@ from factrecall.runtime.safetensors_writer import write_tensors
 from factrecall.runtime.storage import write_table
 from factrecall.training.training_log import HISTORY
 from factrecall.vocabulary import RELATIONS
-from tests.unit.test_report_circuits import write_case, write_circuit_tables, write_sweep
+from tests.unit.test_report_case_study import write_case
+from tests.unit.test_report_circuits import write_circuit_tables, write_sweep
 from tests.unit.test_report_representations import write_representation_tables
 from tests.unit.test_report_shared import write_parameter_tables
 
@@ -66,7 +66,7 @@ class Synthetic:
     models: list[ModelFiles]
     histories: list[tuple[str, int, Path]]
     timings: list[Timing]
-    sweep: SweepFiles
+    sweep: dict[str, Path]
 
     def draw(self) -> None:
         """Draw the figures of every model."""
@@ -85,6 +85,7 @@ class Synthetic:
                 checks=self.tables.grafting_checks,
                 interventions=self.tables.interventions,
                 heads=self.tables.heads,
+                kind="column",
                 sweep=self.sweep,
                 case=model.case,
                 representations=vars(self.tables),

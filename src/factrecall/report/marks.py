@@ -275,7 +275,7 @@ class Heat:
         sns.heatmap(
             grid, ax=panel.axes, cmap=self.colours, norm=PowerNorm(self.power, 0, most),
             annot=len(across) <= self.numbers, fmt=self.write, annot_kws={"size": self.size},
-            cbar=False, linewidths=0.6, linecolor="white",
+            cbar=False, linewidths=0.6, linecolor="white", rasterized=grid.size > 1000,
             yticklabels=[panel.label(self.index, v) for v in down], xticklabels=False,
         )  # fmt: skip
         panel.axes.tick_params(length=0, rotation=0)

@@ -160,7 +160,7 @@ def lens(m: CaseStudy) -> View:
         .set_index("rank")
         for key in columns
     }
-    top = max(int((t.index == range(1, len(t) + 1)).sum()) for t in tables.values())
+    top = max(sum(rank == i for i, rank in enumerate(t.index, 1)) for t in tables.values())
     likeliest = [
         [str(rank), *(_token(tables[key], rank) for key in columns)] for rank in range(1, top + 1)
     ]

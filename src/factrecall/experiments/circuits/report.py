@@ -141,7 +141,9 @@ def _maps(data: pd.DataFrame, m: Circuits) -> pd.DataFrame:
     for projection in PROJECTIONS:
         place[projection], first = first, first + int(heads.get(projection, 0))
     return data.assign(
-        map=data["chosen"] + " " + data["tuning"], node=data["projection"].map(place) + data["head"]
+        map=data["chosen"] + " " + data["tuning"],
+        node=data["projection"].map(place) + data["head"],
+        part=data["part"].fillna(0.0),
     )
 
 
