@@ -31,7 +31,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 
 def _file() -> IO[str]:
-    return tempfile.TemporaryFile("w+")  # noqa: SIM115
+    return tempfile.TemporaryFile("w+")
 
 
 @dataclass
