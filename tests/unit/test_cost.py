@@ -121,7 +121,7 @@ def test_tokens_of_questions_that_share_rows_are_about_as_planned() -> None:
     tokenizer = tokenizer_for(facts)
     spans = zip(facts.qa["attribute_start"], facts.qa["terminator_end"], strict=True)
     asked = Answers.of(encode(tokenizer, list(facts.qa["text"]), [[s] for s in spans]), 2048)
-    assert texts.asked == pytest.approx(asked.tokens / len(facts.qa), rel=0.25)
+    assert texts.per_question == pytest.approx(asked.tokens / len(facts.qa), rel=0.25)
 
 
 @pytest.mark.parametrize("batch", [1, 16, 32, 64])

@@ -119,9 +119,9 @@ def test_larger_models_and_later_attempts_ask_for_more(paper: Study, ci: Study, 
 def test_a_training_on_the_smallest_gpu_fits_what_it_keeps_in_main_memory(paper: Study) -> None:
     # Weights, gradients and moments, and two sums for each of mix's three tasks, in float32.
     kept = (4 + 2 * 3) * 4 * 3.21e9 / 1e6
-    asked = needs(paper, "fine-tune", "llama-3.2-3b", "mix")
-    assert asked["mem_mb"] > 1.2 * kept
-    assert asked["disk_mb"] > (3 + 2 * 3) * 4 * 3.21e9 / 1e6  # a state, without gradients
+    needed = needs(paper, "fine-tune", "llama-3.2-3b", "mix")
+    assert needed["mem_mb"] > 1.2 * kept
+    assert needed["disk_mb"] > (3 + 2 * 3) * 4 * 3.21e9 / 1e6  # a state, without gradients
 
 
 def test_a_cpu_keeps_everything_in_main_memory(paper: Study) -> None:
@@ -135,9 +135,9 @@ def test_hidden_states_are_counted(paper: Study, ci: Study) -> None:
     assert states_bytes(context(ci, StageJob("probe", "llama-tiny")))[0] == 3 * 2 * 40 * 6 * 64 * 4
     real = 3 * 8 * 10_000 * 6 * 3072 * 2
     assert states_bytes(context(paper, StageJob("probe", "llama-3.2-3b")))[0] == real
-    asked = needs(paper, "probe", "llama-3.2-3b"), needs(paper, "capture", "llama-3.2-3b")
-    assert all(real / 1e6 < one["mem_mb"] for one in asked)
-    assert asked[1]["disk_mb"] > real / 1e6
+    needed = needs(paper, "probe", "llama-3.2-3b"), needs(paper, "capture", "llama-3.2-3b")
+    assert all(real / 1e6 < one["mem_mb"] for one in needed)
+    assert needed[1]["disk_mb"] > real / 1e6
 
     def changed(**looked: Any) -> int:
         settings = paper.representations.model_copy(update=looked)
@@ -150,7 +150,7 @@ def test_hidden_states_are_counted(paper: Study, ci: Study) -> None:
 def test_gradients_that_are_kept_are_on_the_device(paper: Study) -> None:
     job = StageJob("gradient-similarity", "llama-3.2-3b", "mix", 0)
     cost = cost_of(context(paper, job))
-    # Six facts of five people, told and asked, at 200,000 coordinates of 232 cells, in float32.
+    # Six facts of five people, statements and questions, at 200,000 coordinates of 232 cells, in float32.
     kept = 6 * 5 * 2 * 8 * 29 * 200_000 * 4
     assert kept < cost.memory.parts["kept"] < 1.1 * kept
 
@@ -159,8 +159,8 @@ def test_a_rule_gets_them_as_functions(ci: Study) -> None:
     class Wildcards:
         model, tuning = "llama-tiny", "mix"
 
-    asked = {name: f(Wildcards(), attempt=2) for name, f in resources(ci, "fine-tune").items()}
-    assert asked == needs(ci, "fine-tune", "llama-tiny", "mix", attempt=2)
+    needed = {name: f(Wildcards(), attempt=2) for name, f in resources(ci, "fine-tune").items()}
+    assert needed == needs(ci, "fine-tune", "llama-tiny", "mix", attempt=2)
 
 
 def test_a_mistake_in_the_users_people_is_left_to_the_first_job(ci: Study, tmp_path: Path) -> None:

@@ -60,7 +60,9 @@ class JobContext:
         """Return the passes of so many questions, each a number of times."""
         texts = self.model.texts
         length = float(texts.question.mean())
-        return self._passes(count * texts.asked * PADDED, count * texts.answer, length, times, kind)
+        return self._passes(
+            count * texts.per_question * PADDED, count * texts.answer, length, times, kind
+        )
 
     def all_facts(self, times: float) -> tuple[Passes, Passes]:
         """Return the passes of all biographies and of all questions, each a number of times."""
@@ -89,7 +91,7 @@ class JobContext:
         tokens = more.get("backward") or min(float(self.study.recall.max_eval_tokens), total)
         prepared = text_bytes(questions + biographies, total)
         return self.pass_memory(
-            tokens, tokens * (texts.answer / texts.asked), copies, prepared, **more
+            tokens, tokens * (texts.answer / texts.per_question), copies, prepared, **more
         )
 
     def pass_memory(

@@ -36,7 +36,7 @@ class TextLengths:
     answer: float  # with its full stop
     # Of a question that passes through a model among others: their common prefix is shared, and an
     # answer's last token does not pass.
-    asked: float
+    per_question: float
     words: int  # different words and punctuation marks in all texts, and three special tokens
 
     def scaled(self, factor: float) -> TextLengths:
@@ -48,7 +48,9 @@ class TextLengths:
         arrays: dict[str, Any] = {
             name: grown(getattr(self, name)) for name in ("bio", "short", "question", "six")
         }
-        return replace(self, **arrays, answer=self.answer * factor, asked=self.asked * factor)
+        return replace(
+            self, **arrays, answer=self.answer * factor, per_question=self.per_question * factor
+        )
 
 
 def texts_of(facts: Facts, seed: int) -> TextLengths:
@@ -103,7 +105,7 @@ def _texts(facts: Facts, seed: int) -> TextLengths:
         question=question,
         six=_count(text for _, text, _ in joined(qa)),
         answer=float(answers.mean()) - 1,
-        asked=float((own + shared / together).mean()),
+        per_question=float((own + shared / together).mean()),
         words=_different([*bio["text"], *qa["text"]], chain.from_iterable(values)),
     )
 

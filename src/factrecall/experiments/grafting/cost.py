@@ -42,12 +42,12 @@ def grafting_cost(context: JobContext) -> JobCost:
     chosen = sum(grafting.alphas) * n
     beside, fetched = context.placement(kept)
     fixed = kept - PAIR - 4.0  # what is descended on stays where the model is
-    texts = context.model.texts.asked
+    tokens = context.model.texts.per_question
     return context.cost(
         context.memory(
             1 + max(beside, fixed) / 4,
             6.0 * side,
-            backward=min(study.recall.max_eval_tokens, optimiser.batch_size * texts * PADDED),
+            backward=min(study.recall.max_eval_tokens, optimiser.batch_size * tokens * PADDED),
             host_bytes=4 * 4.0 * chosen + fetched * n,
         ),
         *passes,

@@ -34,7 +34,7 @@ def capture_cost(context: JobContext) -> JobCost:
         return Passes(count, *each, length, "forward", context.precision, depth)
 
     # Hidden states: a biography has six facts, its sentences and questions one each.
-    states = people * (bio + SIX * (short + texts.asked))
+    states = people * (bio + SIX * (short + texts.per_question))
     captured = passes(states, 0.0, bio, (layers[-1] + 1) / shape.layers if layers else 1.0)
     # Attribution: a point of the path is a pass forward and one back to the embeddings.
     facts = context.people(settings.attribution.individuals) * SIX
