@@ -150,7 +150,7 @@ def test_hidden_states_are_counted(paper: Study, ci: Study) -> None:
 def test_gradients_that_are_kept_are_on_the_device(paper: Study) -> None:
     job = StageJob("gradient-similarity", "llama-3.2-3b", "mix", 0)
     cost = cost_of(context(paper, job))
-    # Six facts of five people, statements and questions, at 200,000 coordinates of 232 cells, in float32.
+    # Six facts of five people in two formats, at 200,000 parameters of 232 cells, in float32.
     kept = 6 * 5 * 2 * 8 * 29 * 200_000 * 4
     assert kept < cost.memory.parts["kept"] < 1.1 * kept
 
