@@ -180,7 +180,8 @@ def test_a_signal_that_comes_before_the_command_can_handle_it_is_not_lost(stub: 
 
 
 def test_sigusr1_is_passed_on_and_short_work_goes_on(stub: Server) -> None:
-    code = "Path('began').touch()\nwhile not signals.asked(): time.sleep(.01)\nprint('asked')"
+    code = "Path('began').touch()\n"
+    code += "while not signals.shutdown_requested(): time.sleep(.01)\nprint('asked')"
     client = stub.client(code)
     stub.began(client)
     client.send_signal(signal.SIGUSR1)

@@ -22,7 +22,7 @@ from pathlib import Path
 from factrecall.runtime import signals, lease
 from factrecall.runtime.lease import Lease
 from factrecall.runtime.storage import write_text
-lease.BEAT = 0.1
+lease.HEARTBEAT = 0.1
 folder, output, run, seconds = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], float(sys.argv[4])
 try:
     with signals.handle_signals(), Lease(folder, output, run):
@@ -34,7 +34,7 @@ except signals.Interrupted as left:
 """
 
 SAVING = """with signals.defer_shutdown():
-            while not signals.asked():
+            while not signals.shutdown_requested():
                 time.sleep(0.05)
             time.sleep(3)
             write_text(Path({state!r}), "saved")
@@ -43,7 +43,7 @@ SAVING = """with signals.defer_shutdown():
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "BEAT", 0.1)
+    monkeypatch.setattr(lease, "HEARTBEAT", 0.1)
     monkeypatch.setattr(lease, "STALE", 1.0)
 
 
@@ -170,7 +170,7 @@ def test_a_start_is_over_when_a_later_one_has_begun(tmp_path: Path) -> None:
 def test_a_notice_ends_nothing_that_keeps_no_state() -> None:
     with handle_signals():
         signal.raise_signal(signal.SIGUSR1)
-        assert signals.asked()
+        assert signals.shutdown_requested()
         with pytest.raises(Interrupted), defer_shutdown():
             pass  # what keeps a state leaves at its first chance
 
@@ -190,7 +190,7 @@ def test_where_a_state_is_kept_a_signal_waits_until_it_is_saved() -> None:
     saved = False
     with pytest.raises(Interrupted), handle_signals(), defer_shutdown():
         signal.raise_signal(signal.SIGTERM)
-        assert signals.asked()
+        assert signals.shutdown_requested()
         saved = True
         signals.exit_if_requested()
         pytest.fail("it went on")

@@ -1,4 +1,4 @@
-"""Interrupted work goes on where it was.
+"""Checkpoints: interrupted work continues from its last saved state.
 
 The state of a long loop lies outside the outputs of its workflow rule (the workflow deletes those
 before each start) in one file, named by a hash of everything that determines the work: another
@@ -98,15 +98,15 @@ class Checkpoint:
     def due(self, *, last: bool = False) -> bool:
         """Say whether the state should be written now."""
         waited = time.monotonic() - self._last
-        return last or signals.asked() or waited >= self._seconds
+        return last or signals.shutdown_requested() or waited >= self._seconds
 
     def save(self, tensors: Mapping[str, torch.Tensor], values: Mapping[str, Any]) -> None:
-        """Write the state in one atomic step; leave, if the command was asked to.
+        """Write the state in one atomic step; exit if a shutdown is requested.
 
         Raises
         ------
         Interrupted
-            When the command is to leave; the state is safe then.
+            When a shutdown is requested; the state has been saved.
         """
         write_tensors(self.path, tensors, values)
         self._last = time.monotonic()

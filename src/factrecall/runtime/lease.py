@@ -1,15 +1,14 @@
-"""One writer at a time: who may write the outputs of a job.
+"""Lease on a job's outputs: one writer at a time.
 
-A workflow engine that is killed leaves its jobs running, and those in a queue waiting; the next
-start then has a second writer of the same files, perhaps with other settings. So each job of the
-workflow holds a lease on its outputs. Of two, the one whose workflow was started later has it: the
-other is asked to leave, saves its state, and its successor begins when it is gone. A job of an
-earlier start that only begins when a later one has claimed its outputs ends without writing.
+A workflow engine that is killed leaves its jobs running or queued; its next start would be a second
+writer of the same files. So each job of the workflow holds a lease on its outputs. The later start
+has precedence: the earlier job gets a shutdown request, saves its state and exits, and the later
+one begins. A job of an earlier start that begins after a later claim exits without writing.
 
-Two files lie in the study's folder ``claims`` for each job. The *claim* names the latest claimant
-and stays. The *beat* is its holder's: a counter that goes on while it lives. A holder whose beat
-stands still, as its claimant sees it (clocks are never compared), is declared dead by deleting the
-beat, and a process without a beat cannot bring any file under its name (`storage.atomic` asks).
+Each job has two files in the study's folder ``claims``. The *claim* names the latest claimant and
+stays. The *heartbeat* is a counter that its holder increments. A claimant that sees it unchanged
+for `STALE` seconds (clocks are never compared) deletes it: the lease has expired. Without its
+heartbeat file a process cannot rename a file into place (`storage.atomic` checks).
 """
 
 from __future__ import annotations
@@ -29,34 +28,30 @@ from types import TracebackType
 
 from factrecall.runtime import signals
 
-HEARTBEAT = 2.0  # seconds between two beats
-
+HEARTBEAT = 2.0  # seconds
 STALE = 90.0
-"""Seconds without a beat after which a holder counts as dead; network file systems may show a
-file as it was a minute ago."""
+"""Seconds without a heartbeat until a lease expires; network file systems lag by up to a minute."""
 
-HEARTBEAT_BYTES = 600  # of a beat's file, so that a later one covers an earlier one wholly
-
+HEARTBEAT_BYTES = 600  # of the file, so that each heartbeat overwrites the one before
 HELD = "FACTRECALL_BEAT"
-"""Environment variable: the beat of the lease that a process has, and with it those it starts."""
+"""Environment variable: the heartbeat file of a process and those it starts."""
 
-NOTE = 30.0
-"""Seconds between two notes on what is waited for."""
+NOTE = 30.0  # seconds between two messages about the holder that is waited for
 
 
 @dataclass(frozen=True)
 class _Heartbeat:
-    """Of a claimant: where it runs, whether it may write, how often its heart has beaten."""
+    """Of a claimant: where it runs, whether it holds the lease, the counter."""
 
     place: str
     pid: int
-    told: str
+    holder: str
     holds: bool
     count: int
 
     @classmethod
     def read(cls, path: Path) -> _Heartbeat | None:
-        """Read a beat file; None if it is gone."""
+        """Read a heartbeat file; None if it is gone."""
         try:
             return cls(**json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
@@ -66,7 +61,7 @@ class _Heartbeat:
 
     @property
     def dead(self) -> bool:
-        """Whether its process is known to be gone: it ran here, and is no more."""
+        """Whether its process ran on this machine and has ended."""
         return self.place == _place() and not Path(f"/proc/{self.pid}").exists()
 
 
@@ -85,7 +80,7 @@ class Lease:
     Raises
     ------
     Interrupted
-        When a later start has claimed the outputs, or the command is asked to leave while it waits.
+        When a later start has claimed the outputs, or a shutdown is requested while it waits.
     """
 
     def __init__(self, folder: Path, output: Path, run: str) -> None:
@@ -98,24 +93,24 @@ class Lease:
         self._claim = folder / f"{key}.claim"
         self._beat = folder / f"{key}.{self._id}.beat"
         self._stop = threading.Event()
-        self._heart = threading.Thread(target=self._live, daemon=True, name="lease")
-        self._pulsing = threading.Lock()
+        self._heart = threading.Thread(target=self._run_heartbeat, daemon=True, name="lease")
+        self._writing = threading.Lock()
         self._count = 0
-        self._holds = self._wanted = False
+        self._holds = self._notified = False
 
     def __enter__(self) -> Lease:
         global _held
         self._folder.mkdir(parents=True, exist_ok=True)
         self._refuse_if_late()
-        self._pulse()
+        self._write_heartbeat()
         self._heart.start()
         try:
             self._put_claim()
             self._wait_for_others()
             self._holds = True
-            self._pulse()
+            self._write_heartbeat()
         except BaseException:
-            self._leave()
+            self._release()
             raise
         _held = self
         os.environ[HELD] = str(self._beat)
@@ -130,45 +125,47 @@ class Lease:
         global _held
         _held = None
         os.environ.pop(HELD, None)
-        self._leave()
+        self._release()
 
     def check(self) -> None:
         """Raise `Interrupted` if another job was given the lease."""
         if _Heartbeat.read(self._beat) is None:
             raise self._lost()
 
-    def _live(self) -> None:
-        """Beat, and ask the command to leave when a later claimant waits.
+    def _run_heartbeat(self) -> None:
+        """Write heartbeats, and request a shutdown when a later claimant waits.
 
-        The heart goes on while the command saves its state, however long that takes.
+        Heartbeats go on while the command saves its state, however long that takes.
         """
         while not self._stop.wait(HEARTBEAT):
             try:
-                self._pulse()
-                if self._holds and not self._wanted:
-                    self._look()
+                self._write_heartbeat()
+                if self._holds and not self._notified:
+                    self._check_claim()
             except OSError as error:
-                if error.errno in (errno.ENOENT, errno.ESTALE):  # the beat was deleted
-                    signals.ask("another job has taken over")
+                if error.errno in (errno.ENOENT, errno.ESTALE):  # the heartbeat was deleted
+                    signals.request_shutdown("another job has taken over")
                     return
-                # A file system that is away for a while is no reason to leave.
+                # A file system that is away for a while is no reason to exit.
 
-    def _look(self) -> None:
-        """See whether the claim is still this job's."""
+    def _check_claim(self) -> None:
+        """Check whether the claim is still this job's."""
         run, identity = self._claimant()
         if run < self._run:  # an earlier start came between, and will see this
             self._put_claim()
         elif identity != self._id:
-            self._wanted = True
-            signals.ask("another job takes over")
+            self._notified = True
+            signals.request_shutdown("another job takes over")
 
-    def _pulse(self) -> None:
+    def _write_heartbeat(self) -> None:
         job = os.environ.get("SLURM_JOB_ID")
-        told = f"process {os.getpid()} on {socket.gethostname()}" + (f", job {job}" if job else "")
-        with self._pulsing:
+        holder = f"process {os.getpid()} on {socket.gethostname()}" + (
+            f", job {job}" if job else ""
+        )
+        with self._writing:
             self._count += 1
-            beat = _Heartbeat(_place(), os.getpid(), told, self._holds, self._count)
-            # Written in place: it must not come back once a claimant has deleted it.
+            beat = _Heartbeat(_place(), os.getpid(), holder, self._holds, self._count)
+            # Written in place: it must not reappear once a claimant has deleted it.
             with self._beat.open("w" if self._count == 1 else "r+", encoding="utf-8") as file:
                 file.write(json.dumps(vars(beat)).ljust(HEARTBEAT_BYTES))
 
@@ -188,7 +185,7 @@ class Lease:
     def _wait_for_others(self) -> None:
         """Return when no other job holds the outputs and the claim is still this one's."""
         seen: dict[Path, tuple[int, float]] = {}
-        told: dict[Path, str] = {}
+        holders: dict[Path, str] = {}
         noted = time.monotonic() - NOTE + 3 * HEARTBEAT
         while True:
             signals.exit_if_requested()
@@ -206,24 +203,26 @@ class Lease:
             others = [
                 path
                 for path in sorted(self._folder.glob(f"{self._key}.*.beat"))
-                if path != self._beat and not self._gone(path, seen, told)
+                if path != self._beat and not self._gone(path, seen, holders)
             ]
             if not others:
                 return
-            if time.monotonic() - noted > NOTE and others[0] in told:
+            if time.monotonic() - noted > NOTE and others[0] in holders:
                 noted = time.monotonic()
-                print(f"{self._output}: waiting for {told[others[0]]} to leave", file=sys.stderr)
+                print(f"{self._output}: waiting for {holders[others[0]]} to exit", file=sys.stderr)
             time.sleep(HEARTBEAT / 8)
 
-    def _gone(self, path: Path, seen: dict[Path, tuple[int, float]], told: dict[Path, str]) -> bool:
-        """Say whether a holder is gone; bury it if it is dead."""
+    def _gone(
+        self, path: Path, seen: dict[Path, tuple[int, float]], holders: dict[Path, str]
+    ) -> bool:
+        """Say whether a holder is gone; delete the heartbeat of one that has expired."""
         try:
             beat = _Heartbeat.read(path)
         except OSError:
             return False  # not known to be
         if beat is None:
             return True
-        told[path] = beat.told
+        holders[path] = beat.holder
         count, since = seen.get(path, (-1, 0.0))
         if beat.count != count:
             seen[path] = (beat.count, time.monotonic())
@@ -246,7 +245,7 @@ class Lease:
             signals.TAKEN_OVER,
         )
 
-    def _leave(self) -> None:
+    def _release(self) -> None:
         self._stop.set()
         self._heart.join()
         self._beat.unlink(missing_ok=True)
@@ -292,9 +291,9 @@ def check() -> None:
 
 
 def _place() -> str:
-    """Return what tells whether a process number is of this machine: host, boot, namespace."""
+    """Return what makes a process number unique: host, boot, namespace."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{socket.gethostname()} {boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:  # no Linux: only beats tell
+    except OSError:  # no Linux: only heartbeats tell
         return f"{uuid.uuid4()}"

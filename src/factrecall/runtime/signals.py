@@ -1,10 +1,10 @@
 """Graceful shutdown: finish the current step, save, exit.
 
-A scheduler asks by SIGUSR1 some time before it takes the machine away and by SIGTERM when it does,
-a user by Ctrl-C, a later start of the workflow through the lease (`factrecall.runtime.lease`). Work
-that keeps a checkpoint (`factrecall.runtime.checkpoint`) only notes the request, and its loop saves
-and exits at its next step. All other work ends at once, since it is short and starts over; at
-SIGUSR1 it continues, since it may finish in time. A second Ctrl-C ends anything at once.
+A scheduler requests it by SIGUSR1 some time before it takes the machine away and by SIGTERM when
+it does, a user by Ctrl-C, a later start of the workflow by the lease (`factrecall.runtime.lease`).
+Work that has a checkpoint (`factrecall.runtime.checkpoint`) records the request; its loop saves and
+exits at its next step. All other work exits at once, since it is short and starts over; at SIGUSR1
+it continues, since it may finish in time. A second Ctrl-C ends anything at once.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ TAKEN_OVER = 75
 
 
 class Interrupted(BaseException):
-    """The command was asked to leave.
+    """A shutdown was requested.
 
     Parameters
     ----------
     reason : str
-        Who asked.
+        Who requested it.
     code : int
         The exit code: 128 and the signal's number, as shells have it, or `TAKEN_OVER`.
     """
@@ -40,8 +40,8 @@ class Interrupted(BaseException):
 
 @dataclass
 class _Requests:
-    asked: Interrupted | None = None
-    keepers: int = 0
+    pending: Interrupted | None = None
+    deferring: int = 0
 
 
 _requests = _Requests()
@@ -53,7 +53,7 @@ def handle_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _requests.asked = None
+    _requests.pending = None
     before = {number: signal.signal(number, _signalled) for number in SIGNALS}
     try:
         # The fork server holds back those that came before they could be handled.
@@ -62,41 +62,41 @@ def handle_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        _requests.asked = None
+        _requests.pending = None
 
 
 @contextmanager
 def defer_shutdown() -> Iterator[None]:
-    """Only note requests within a block: its loop calls `exit_if_requested` where it can."""
-    _requests.keepers += 1
+    """Record requests within a block, whose loop calls `exit_if_requested` where it can."""
+    _requests.deferring += 1
     try:
         yield
     finally:
-        _requests.keepers -= 1
+        _requests.deferring -= 1
     exit_if_requested()
 
 
 @contextmanager
 def shield() -> Iterator[None]:
-    """Put requests off to the end of a block, which is short, wherever they are not only noted."""
-    _requests.keepers += 1
+    """Postpone requests to the end of a short block, where they are not deferred already."""
+    _requests.deferring += 1
     try:
         yield
     finally:
-        _requests.keepers -= 1
-    asked = _requests.asked
-    if asked is not None and not _requests.keepers and asked.code != 128 + signal.SIGUSR1:
-        raise asked
+        _requests.deferring -= 1
+    pending = _requests.pending
+    if pending is not None and not _requests.deferring and pending.code != 128 + signal.SIGUSR1:
+        raise pending
 
 
-def asked() -> bool:
-    """Say whether the command is to leave."""
-    return _requests.asked is not None
+def shutdown_requested() -> bool:
+    """Say whether a shutdown is requested."""
+    return _requests.pending is not None
 
 
 def exit_code() -> int:
-    """Return the code that the command is to leave with; 0 if it is not to leave."""
-    return 0 if _requests.asked is None else _requests.asked.code
+    """Return the exit code of the request; 0 if there is none."""
+    return 0 if _requests.pending is None else _requests.pending.code
 
 
 def request_of(code: int) -> Interrupted:
@@ -107,8 +107,8 @@ def request_of(code: int) -> Interrupted:
 
 
 def note(request: Interrupted) -> None:
-    """Note a request that came to another process of the same work, if there is none yet."""
-    _requests.asked = _requests.asked or request
+    """Record a request that came to another process of the same work, if there is none yet."""
+    _requests.pending = _requests.pending or request
 
 
 def _by_signal(number: int) -> Interrupted:
@@ -117,23 +117,23 @@ def _by_signal(number: int) -> Interrupted:
 
 
 def exit_if_requested() -> None:
-    """Raise `Interrupted` if the command is to leave."""
-    if _requests.asked is not None:
-        raise _requests.asked
+    """Raise `Interrupted` if a shutdown is requested."""
+    if _requests.pending is not None:
+        raise _requests.pending
 
 
-def ask(reason: str) -> None:
-    """Ask the main thread to leave; for other threads of a `handle_signals` command."""
-    _requests.asked = Interrupted(reason, TAKEN_OVER)
+def request_shutdown(reason: str) -> None:
+    """Request a shutdown from another thread of a `handle_signals` command."""
+    _requests.pending = Interrupted(reason, TAKEN_OVER)
     main = threading.main_thread().ident
     if main is not None:
         signal.pthread_kill(main, signal.SIGUSR1)
 
 
 def _signalled(number: int, frame: FrameType | None) -> None:
-    again = _requests.asked is not None and number == signal.SIGINT
-    if _requests.asked is None:
-        _requests.asked = _by_signal(number)
-    in_time = number == signal.SIGUSR1 and _requests.asked.code != TAKEN_OVER
-    if again or not (_requests.keepers or in_time):
-        raise _requests.asked
+    again = _requests.pending is not None and number == signal.SIGINT
+    if _requests.pending is None:
+        _requests.pending = _by_signal(number)
+    in_time = number == signal.SIGUSR1 and _requests.pending.code != TAKEN_OVER
+    if again or not (_requests.deferring or in_time):
+        raise _requests.pending
