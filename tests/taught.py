@@ -24,7 +24,7 @@ STEPS = 60
 
 @cache
 def taught(architecture: str) -> Tiny:
-    """Teach a tiny model the facts of two people of each side, and half of their donors'.
+    """Teach a tiny model the facts of two people of each side, and half of their sources'.
 
     Nobody changes it.
     """

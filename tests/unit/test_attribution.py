@@ -66,12 +66,12 @@ def prompts_of(tiny: Tiny, count: int = 10) -> list[TokenisedPrompt]:
 def test_askedsay_what_the_tables_say() -> None:
     facts = FACTS
     for question in facts.qa[facts.qa["split"] != "pretrain"].to_dict("records"):
-        told = facts.bio[facts.bio["individual"] == question["individual"]]
-        told = told[told["biography"] == 0]
-        found = prompts(told, question)
-        sentence = told[told["relation"] == question["relation"]].iloc[0]
+        stated = facts.bio[facts.bio["individual"] == question["individual"]]
+        stated = stated[stated["biography"] == 0]
+        found = prompts(stated, question)
+        sentence = stated[stated["relation"] == question["relation"]].iloc[0]
         start = sentence["start"] + sentence["attribute_start"]
-        assert found["bio"].text == " ".join(told["text"])[:start].rstrip()
+        assert found["bio"].text == " ".join(stated["text"])[:start].rstrip()
         assert found["qa"].text == question["text"][: question["attribute_start"]].rstrip()
         for form, row, offset in (("bio", sentence, sentence["start"]), ("qa", question, 0)):
             pairs = zip(row["relation_start"], row["relation_end"], strict=True)
@@ -191,9 +191,9 @@ def test_tokens_have_the_role_of_what_they_stand_for(kind: str) -> None:
         assert one.positions["last"] == len(one.roles) - 1
         assert sentence.attribute.startswith(words[len(one.roles)]) and words[-1].endswith(".")
         assert one.roles[0] == "start" and (one.roles[1:] != "start").all()
-        told = "".join(np.array(words)[: len(one.roles)][one.roles == "attribute"])
+        stated = "".join(np.array(words)[: len(one.roles)][one.roles == "attribute"])
         before = TEXTS.up_to(form, PEOPLE[0], "university")[:-1]
-        assert told == "".join(s.attribute.replace(" ", "") for s in before)
+        assert stated == "".join(s.attribute.replace(" ", "") for s in before)
 
 
 # --- integrated gradients ---------------------------------------------------------------------
@@ -212,14 +212,14 @@ def ends(tiny: Tiny, one: TokenisedPrompt) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_attributions_add_up_to_what_the_prompt_adds(tiny: Tiny) -> None:
-    asked = prompts_of(tiny)
+    tokenised = prompts_of(tiny)
     gaps = {}
     for steps in (4, 96):
-        found = integrated_gradients(tiny.model, asked, steps, 512)
+        found = integrated_gradients(tiny.model, tokenised, steps, 512)
         sums = np.array([tokens.sum() for tokens in found.tokens])
         gaps[steps] = np.abs(sums - found.totals).max()
     assert gaps[96] < 2e-4 and gaps[96] < 0.1 * gaps[4]
-    for one, tokens, total in zip(asked, found.tokens, found.totals, strict=True):
+    for one, tokens, total in zip(tokenised, found.tokens, found.totals, strict=True):
         assert tokens.shape == one.roles.shape
         with torch.no_grad():
             begin, end = (float(logit(tiny, one, at)) for at in ends(tiny, one))
@@ -227,9 +227,9 @@ def test_attributions_add_up_to_what_the_prompt_adds(tiny: Tiny) -> None:
 
 
 def test_attributions_are_those_of_a_plain_sum_along_the_path(tiny: Tiny) -> None:
-    asked = prompts_of(tiny, 4)
-    found = integrated_gradients(tiny.model, asked, 64, 4096)
-    for one, tokens in zip(asked, found.tokens, strict=True):
+    tokenised = prompts_of(tiny, 4)
+    found = integrated_gradients(tiny.model, tokenised, 64, 4096)
+    for one, tokens in zip(tokenised, found.tokens, strict=True):
         begin, end = ends(tiny, one)
         total = torch.zeros_like(end)
         points = (np.arange(400) + 0.5) / 400
@@ -241,9 +241,9 @@ def test_attributions_are_those_of_a_plain_sum_along_the_path(tiny: Tiny) -> Non
 
 
 def test_attributions_do_not_depend_on_the_batch(tiny: Tiny) -> None:
-    asked = prompts_of(tiny)
-    together = integrated_gradients(tiny.model, asked, 8, 4096)
-    for number, one in enumerate(asked):
+    tokenised = prompts_of(tiny)
+    together = integrated_gradients(tiny.model, tokenised, 8, 4096)
+    for number, one in enumerate(tokenised):
         alone = integrated_gradients(tiny.model, [one], 8, 16)
         np.testing.assert_allclose(alone.tokens[0], together.tokens[number], atol=2e-5)
         assert alone.totals[0] == pytest.approx(together.totals[number], abs=2e-5)
@@ -252,8 +252,8 @@ def test_attributions_do_not_depend_on_the_batch(tiny: Tiny) -> None:
 def test_weights_take_no_part_and_batches_are_small(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, asked = copy.deepcopy(tiny.model), prompts_of(tiny)
-    whole = integrated_gradients(model, asked, 8, 4096)
+    model, tokenised = copy.deepcopy(tiny.model), prompts_of(tiny)
+    whole = integrated_gradients(model, tokenised, 8, 4096)
     weights = list(model.parameters())
     sizes: list[tuple[int, bool]] = []
 
@@ -264,9 +264,9 @@ def test_weights_take_no_part_and_batches_are_small(
     model.base_model.register_forward_pre_hook(seen, with_kwargs=True)
     monkeypatch.setattr(module, "BATCH_TOKENS", 64)
     weights[0].requires_grad_(False)
-    found = integrated_gradients(model, asked, 8, 4096)
+    found = integrated_gradients(model, tokenised, 8, 4096)
     assert not weights[0].requires_grad and all(weight.requires_grad for weight in weights[1:])
-    longest = max(len(one.roles) for one in asked)
+    longest = max(len(one.roles) for one in tokenised)
     assert sizes and all(size <= max(64, longest) and not asking for size, asking in sizes)
     for one, other in zip(found.tokens, whole.tokens, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5)

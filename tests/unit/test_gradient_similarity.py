@@ -128,29 +128,29 @@ def naive_cosines(
 ) -> dict[tuple[str, str, int, str], float]:
     """All cosines of one moment and split by group, kind, individual and relation."""
     model = copy.deepcopy(model).double()
-    told, asked = {}, {}
+    statements, questions = {}, {}
     for person in people:
         bio = tiny.facts.bio[tiny.facts.bio["individual"] == person]
         qa = tiny.facts.qa[tiny.facts.qa["individual"] == person]
         text, before = " ".join(bio["text"]), 0
         for row, question in zip(bio.itertuples(), qa.itertuples(), strict=True):
             span = before + row.attribute_start, before + row.terminator_end
-            told[person, row.relation] = naive_gradient(model, tiny, text, *span)
+            statements[person, row.relation] = naive_gradient(model, tiny, text, *span)
             before += len(row.text) + 1
             span = question.attribute_start, question.terminator_end
-            asked[person, question.relation] = naive_gradient(model, tiny, question.text, *span)
+            questions[person, question.relation] = naive_gradient(model, tiny, question.text, *span)
     attributes = tiny.facts.individuals.set_index("individual")
     found = {}
     for group, mask in masks.items():
-        told_here, asked_here = (
+        own_statements, own_questions = (
             {
                 key: gradient / np.linalg.norm(gradient)
                 for key, gradient in zip(of, part, strict=True)
             }
-            for of in (told, asked)
+            for of in (statements, questions)
             for part in [np.stack(list(of.values()))[:, mask]]
         )
-        for (person, relation), gradient in told_here.items():
+        for (person, relation), gradient in own_statements.items():
             others = {
                 "matched": [(person, relation)],
                 "person": [
@@ -161,7 +161,7 @@ def naive_cosines(
                 "relation": [(person, other) for other in RELATIONS if other != relation],
             }
             for kind, keys in others.items():
-                cosine = np.mean([gradient @ asked_here[key] for key in keys] or np.nan)
+                cosine = np.mean([gradient @ own_questions[key] for key in keys] or np.nan)
                 found[group, kind, person, relation] = float(cosine)
     return found
 
@@ -254,14 +254,14 @@ def test_as_many_at_random_in_each_tensor(tiny: Tiny) -> None:
 
 
 def test_orthogonal_and_zero_gradients() -> None:
-    told, asked = np.zeros((2, 1, 3, 2))
+    statements, questions = np.zeros((2, 1, 3, 2))
     between = np.zeros((1, 3, 2, 2))
-    told[0, 0], asked[0, 0] = (4.0, 0.0), (9.0, 1.0)
+    statements[0, 0], questions[0, 0] = (4.0, 0.0), (9.0, 1.0)
     between[0, 0] = [[-6.0, 0.0], [0.0, 0.0]]
-    told[0, 1] = 100.0
+    statements[0, 1] = 100.0
     group = np.zeros((1, 3), dtype=bool)
     group[0, 0] = True
-    cosines = Products(told, asked, between).cosines(group)
+    cosines = Products(statements, questions, between).cosines(group)
     np.testing.assert_array_equal(cosines, [[-1.0, 0.0], [np.nan, np.nan]])
 
 
@@ -340,15 +340,15 @@ def test_drawn_coordinates_estimate_without_bias(tiny: Tiny) -> None:
     torch.manual_seed(0)
     # Of uneven scale, and alike in part.
     common = torch.randn(size, dtype=torch.float64) * torch.linspace(0, 1, size)
-    told, asked = common + 0.5 * torch.randn(2, 2, size, dtype=torch.float64)
+    statements, questions = common + 0.5 * torch.randn(2, 2, size, dtype=torch.float64)
     exact = coordinates_of(tiny, None)
     groups = exact.groups()
-    whole = exact.products(rows_of(exact, told, tiny), rows_of(exact, asked, tiny))
+    whole = exact.products(rows_of(exact, statements, tiny), rows_of(exact, questions, tiny))
     estimates: dict[str, list[np.ndarray]] = {name: [] for name in groups}
     for seed in range(60):
         drawn = coordinates_of(tiny, 40, seed)
         assert drawn.count < size / 20
-        part = drawn.products(rows_of(drawn, told, tiny), rows_of(drawn, asked, tiny))
+        part = drawn.products(rows_of(drawn, statements, tiny), rows_of(drawn, questions, tiny))
         for name, group in groups.items():
             estimates[name].append(part.between[group].sum(0))
     for name, group in groups.items():
@@ -379,8 +379,8 @@ def test_only_what_is_needed_is_read(tiny: Tiny) -> None:
     for fact, examples in enumerate(zip(pairs.statements, pairs.questions, strict=True)):
         person, relation = pairs.rows.loc[fact]
         row = tiny.facts.individuals.set_index("individual").loc[person]
-        told, asked = (tiny.tokenizer.decode(e.targets[e.targets >= 0]) for e in examples)
-        assert told == asked and str(row[relation]).split()[0] in told
+        statements, questions = (tiny.tokenizer.decode(e.targets[e.targets >= 0]) for e in examples)
+        assert statements == questions and str(row[relation]).split()[0] in statements
         assert pairs.attributes[fact] == row[relation]
         assert all(e.individual == person and e.targets[-1] >= 0 for e in examples)
 

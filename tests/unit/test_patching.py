@@ -91,10 +91,10 @@ def plain(
 
 
 def test_a_state_put_where_it_is_changes_nothing(tiny: Tiny) -> None:
-    asked = prompts_of(tiny, "bio")
-    states: States = {("bio", "same"): states_of(tiny.model, LAYERS, asked, 512)}
-    table = patched(tiny.model, LAYERS, asked, states, 512)
-    assert len(table) == len(asked) * len(LAYERS) * len(POSITIONS)
+    tokenised = prompts_of(tiny, "bio")
+    states: States = {("bio", "same"): states_of(tiny.model, LAYERS, tokenised, 512)}
+    table = patched(tiny.model, LAYERS, tokenised, states, 512)
+    assert len(table) == len(tokenised) * len(LAYERS) * len(POSITIONS)
     assert (table["right"] == table["unpatched"]).all()
     # Not to the bit: states come from batches without answers, whose sums are ordered otherwise.
     np.testing.assert_allclose(
@@ -124,7 +124,9 @@ def test_batches_do_what_one_patch_at_a_time_does(tiny: Tiny, target: str) -> No
         for source in SOURCES[target]
         for whose, column in zip(SOURCE_FACTS, ("individual", "source"), strict=True)
     }
-    states = {key: states_of(tiny.model, LAYERS, asked, 1024) for key, asked in sources.items()}
+    states = {
+        key: states_of(tiny.model, LAYERS, tokenised, 1024) for key, tokenised in sources.items()
+    }
     table = patched(tiny.model, LAYERS, own, states, 1024)
     assert len(table) == len(own) * len(states) * len(LAYERS) * len(POSITIONS)
     assert table["right"].nunique() == 2 and (table["right"] != table["unpatched"]).any()

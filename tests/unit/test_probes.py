@@ -43,7 +43,7 @@ IN, OUT, WIDTH = 120, 60, 24
 def planted(seed: int = 0, noise: float = 0.05) -> dict[str, torch.Tensor]:
     """Return states of two layers; the second holds a code of the class, the first noise.
 
-    Told at length, the code stands elsewhere than asked; told in short, it is the same.
+    In long statements the code stands elsewhere than in questions; in short ones it is the same.
     """
     rng = generator(seed, "planted")
     people = IN + OUT
@@ -84,8 +84,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, pd.Da
 
 def test_a_planted_code_is_read_exactly(found: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     examples, _ = found
-    told = examples[(examples["layer"] == 5) & (examples["labels"] == "true")]
-    right = told.groupby(["trained", "tested"])["right"].mean()
+    true = examples[(examples["layer"] == 5) & (examples["labels"] == "true")]
+    right = true.groupby(["trained", "tested"])["right"].mean()
     for trained, tested in itertools.product(STATE_FORMATS, STATE_FORMATS):
         same = "bio_long" not in (trained, tested) or trained == tested
         if same:
@@ -110,7 +110,7 @@ def test_noise_and_shuffled_labels_are_read_at_chance(
             if labels == "true":
                 assert (abs(part.mean(1) - rate) < bound).all()
             else:
-                # In the second layer people of a class are all told the same: fewer guesses.
+                # In the second layer people of a class all have the same prediction: fewer guesses.
                 assert part.mean() < rate + bound * (3 if layer == 5 else 1)
 
 
@@ -328,14 +328,14 @@ def test_intervals_are_those_of_drawn_people(
     tables: tuple[pd.DataFrame, pd.DataFrame], verdicts: dict[tuple[str, int], np.ndarray]
 ) -> None:
     _, table = tables
-    qa, told = STATE_FORMATS.index("qa"), STATE_FORMATS.index("bio_long")
+    qa, bio = STATE_FORMATS.index("qa"), STATE_FORMATS.index("bio_long")
     whole = table[(table["seed"] == TOGETHER) & (table["layer"] == TOGETHER)]
     whole = whole[(whole["relation"] == ALL) & (whole["bio"] == "bio_long")]
     whole = whole[(whole["split"] == "out") & (whole["measure"] == "rep")].set_index("tuning")
     people = {
         tuning: np.stack(
             [
-                verdicts[tuning, s][1:, :, :, qa, qa] - verdicts[tuning, s][1:, :, :, qa, told]
+                verdicts[tuning, s][1:, :, :, qa, qa] - verdicts[tuning, s][1:, :, :, qa, bio]
                 for s in (0, 1)
             ]
         ).mean((0, 2, 3))

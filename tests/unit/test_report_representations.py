@@ -167,7 +167,7 @@ def attribution_rows(
     seeds: tuple[int, ...] = SEEDS,
     width: float = 0.01,
 ) -> pd.DataFrame:
-    """Make shares of attribution, and drops in proportion; nothing told before in a question."""
+    """Make shares of attribution, and drops in proportion; nothing stated before in a question."""
     rows = []
     sides = {t: {**shares[t], OTHER_RELATION: np.nan} for t in TUNINGS}
     sides["mix - stage"] = {
@@ -210,13 +210,13 @@ def patching_rows(
         scale = {"subject": 0.2, "relation": 0.5, "last": 1.0}[position]
         same = scale * restored * (layer + 1) / layers + 0.001 * max(seed, 0)
         gains = {"same": same - 0.1, "other": -0.1, "same - other": same}
-        for donor, gain in gains.items():
-            start = before if donor in ("same", "other") else 0.0
+        for source, gain in gains.items():
+            start = before if source in ("same", "other") else 0.0
             rows.append(
                 {
                     "model": "m", "tuning": tuning, "seed": seed, "split": split,
                     "source": source, "target": target, "layer": layer, "position": position,
-                    "source_fact": donor, "facts": 180, "accuracy": start + gain,
+                    "source_fact": source, "facts": 180, "accuracy": start + gain,
                     "unpatched": start, "gain": gain, "gain_low": gain - width,
                     "gain_high": gain + width, "source_answer": 0.2,
                 }
@@ -426,8 +426,8 @@ def test_patching_is_judged_behind_the_middle_layer(tmp_path: Path) -> None:
 
 def test_a_state_that_restores_nothing_is_not_ahead_of_one_that_does_harm(tmp_path: Path) -> None:
     rows = patching_rows()
-    for donor, gain in {"same": 0.0, "other": -0.08, "same - other": 0.08}.items():
-        mine = rows["source_fact"] == donor
+    for source, gain in {"same": 0.0, "other": -0.08, "same - other": 0.08}.items():
+        mine = rows["source_fact"] == source
         rows.loc[mine, ["gain", "gain_low", "gain_high"]] = [gain, gain - 0.01, gain + 0.01]
     claims = claims_of(tmp_path, patching=rows)
     assert about(claims, "know what they do not recall") == ["inconclusive"]

@@ -173,7 +173,8 @@ def start_token(m: Attributions) -> str | None:
         return None
     return (
         "The start token, which holds nothing of the fact, has up to "
-        f"{with_sign(float(share))} of the attribution: that part says nothing of the prompt."
+        f"{with_sign(float(share))} of the attribution. That share does not tell what the answer "
+        "depends on."
     )
 
 

@@ -1,6 +1,6 @@
 """Counterfactual prompts: one part of a prompt replaced by that of a source prompt.
 
-The source tells another person's fact of the same relation. One part is replaced at a time, so
+The source is on another person's fact of the same relation. One part is replaced at a time, so
 that the text remains one of the kind that the model was trained on. Two things follow what they
 belong to: "a" or "an" follows the attribute behind it, and a pronoun the wording around it (the
 wording decides between "she" and "her"; the source is a person of the same gender).

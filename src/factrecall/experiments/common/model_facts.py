@@ -1,4 +1,4 @@
-"""A fine-tuned model opened together with the facts that it is asked for."""
+"""A fine-tuned model opened together with the facts that it is tested on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompts of a fact, told and asked, and which part each of their tokens plays."""
+"""Prompts of a fact, statement and question, and the role of each of their tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 ROLES = ("subject", "relation", "attribute", "start", "other")
 """The name or pronoun; the rest of the sentence that the wanted attribute belongs to; attributes
-told before it; the token that begins every text, if there is one; all else."""
+stated before it; the token that begins every text, if there is one; all else."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Prompt:
 
 
 class Sentence(NamedTuple):
-    """A sentence that tells a fact, or a question and its answer, cut into its parts.
+    """A sentence that states a fact, or a question and its answer, cut into its parts.
 
     Attributes
     ----------
@@ -113,9 +113,9 @@ def prompts(bio: pd.DataFrame, question: Mapping[str, Any]) -> dict[str, Prompt]
     question : mapping
         The fact's row of the table of questions.
     """
-    told = [Sentence.of(row) for row in bio.to_dict("records")]
+    stated = [Sentence.of(row) for row in bio.to_dict("records")]
     count = bio["relation"].tolist().index(question["relation"]) + 1
-    return {"bio": compose(told[:count]), "qa": compose([Sentence.of(question)])}
+    return {"bio": compose(stated[:count]), "qa": compose([Sentence.of(question)])}
 
 
 def by_role(weights: np.ndarray, tokens: pd.DataFrame) -> dict[str, float]:
