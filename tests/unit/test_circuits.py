@@ -18,7 +18,8 @@ from factrecall.experiments.circuits.settings import AdaptiveSteps, AllSteps, No
 from factrecall.experiments.circuits.stages import Intervention, intervene, summarise_circuits
 from factrecall.experiments.circuits.tables import CURVES, NODES, QUESTIONS, STEPS
 from factrecall.experiments.grafting.grafted_model import Grafted, open_grafted
-from factrecall.experiments.grafting.grafter import OUTCOMES, fitted_people, looked_at
+from factrecall.experiments.grafting.grafter import OUTCOMES, fitted_people
+from factrecall.experiments.grafting.mask_choice import looked_at
 from factrecall.experiments.grafting.settings import DualAveraging, GraftingSettings
 from factrecall.experiments.grafting.stages import graft
 from factrecall.models.loading import load_model, save_model

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 
-from factrecall.experiments.recall.caveats import cautions
+from factrecall.experiments.recall.measures import Recall
+from factrecall.experiments.recall.report import CAVEATS
 
 
 def recall(**accuracies: float) -> pd.DataFrame:
@@ -18,19 +21,26 @@ def recall(**accuracies: float) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def caveats(**accuracies: float) -> list[str]:
+    """Return what is said of such a run."""
+    measures = Recall("m", {"recall": Path("recall.parquet")})
+    measures._tables["recall"] = recall(**accuracies)
+    return CAVEATS.said(measures)
+
+
 def test_a_run_like_the_papers_needs_no_caution() -> None:
-    like = recall(bio_bio=0.987, stage_bio=0.972, bio_qa_out=0.002, majority_qa_out=0.028)
-    assert cautions(like) == []
+    like = {"bio_bio": 0.987, "stage_bio": 0.972, "bio_qa_out": 0.002}
+    assert caveats(**like, majority_qa_out=0.028) == []
 
 
 def test_forgetting_in_the_second_stage_is_told_with_its_numbers() -> None:
-    (said,) = cautions(recall(bio_bio=1.0, stage_bio=0.688))
+    (said,) = caveats(bio_bio=1.0, stage_bio=0.688)
     assert "forgets" in said and "68.8" in said and "100.0" in said
 
 
 def test_answers_before_any_question_are_told() -> None:
     more, fewer = (
-        cautions(recall(bio_qa_out=0.303, stage_qa_out=stage, majority_qa_out=0.06))
+        caveats(bio_qa_out=0.303, stage_qa_out=stage, majority_qa_out=0.06)
         for stage in (0.152, 0.5)
     )
     assert len(more) == len(fewer) == 1

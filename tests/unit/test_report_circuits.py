@@ -28,7 +28,6 @@ from factrecall.experiments.circuits.tables import CURVE, PEOPLE, QUESTIONS, STE
 from factrecall.experiments.grafting.grafter import GRAFTING
 from factrecall.experiments.grafting.mask_checks import CHECKS
 from factrecall.report.claims import Judged
-from factrecall.report.measures import TableFiles
 from factrecall.report.published import LLAMA, PYTHIA
 from factrecall.report.render import show_section
 from factrecall.report.section import Caveats
@@ -173,13 +172,13 @@ def frames(interventions: pd.DataFrame | None = None, **replaced: pd.DataFrame) 
     } | replaced
 
 
-def write_circuit_tables(files: TableFiles, models: tuple[str, ...] = ("m",)) -> None:
+def write_circuit_tables(folder: Path, models: tuple[str, ...] = ("m",)) -> None:
     """Write the synthetic tables of some models."""
     for name, table in frames().items():
         if name.startswith("grafting"):
             continue
         every = pd.concat(table.assign(model=model) for model in models)
-        write_table(getattr(files, name), every, SCHEMAS[name])
+        write_table(folder / f"{name}.parquet", every, SCHEMAS[name])
 
 
 def measures_of(folder: Path, tables: dict[str, Any], paper: str = LLAMA, **sweep: Any) -> Circuits:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
 import matplotlib.image
 import pytest
 
-from factrecall.experiments.recall.figures import RECALL_DATA, RELATION_DATA
-from factrecall.report.names import FIGURES, SUFFIXES
-from factrecall.report.style import COLOURS, DOTS_PER_INCH, TUNING_LABELS, WIDTH
-from factrecall.report.summaries import RECALL_MODELS
+from factrecall.experiments.report import FIGURES, SUFFIXES
+from factrecall.report.style import DOTS_PER_INCH, WIDTH
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.storage import read_table
 from tests.unit.test_report_tables import (  # noqa: F401
@@ -109,9 +108,9 @@ def test_claims_are_counted_above_and_listed_below(html: str) -> None:
     page = Page(html)
     text = " ".join("".join(page.text).split())
     assert "claims of the paper on shared parameters, circuits and representations 40 hold" in text
-    assert "of 15 checks added here 13 hold." in text
+    assert "of 16 checks added here 14 hold." in text
     items = [a for a in page.all("li") if "verdict" in (a.get("class") or "")]
-    assert len(items) == 55
+    assert len(items) == 56
     assert "Caution. On QA in masks recover recall of the people they are fitted to" in text
 
 
@@ -129,17 +128,14 @@ def test_representations_are_shown_with_their_cautions_and_claims(html: str) -> 
     assert "So few layers are drawn as points" in text
 
 
-def test_several_models_and_no_timings_or_traces(tmp_path: Path) -> None:
+def test_several_models_and_no_timings(tmp_path: Path) -> None:
     study = build(tmp_path, ("one", "two"), hostile=False)
-    study.timings.clear()
-    for model in study.models:
-        model.traces.clear()  # type: ignore[attr-defined]
+    shutil.rmtree(tmp_path / "benchmarks")
     study.draw()
     page = Page(study.report(tmp_path / "report.html"))
     text = "".join(page.text)
     assert "Results: two" in text
     assert "two: Mix-tuned" in text
-    assert "Traced gradients" not in text
     assert text.count("Claims on shared parameters, circuits and representations") == 2
     assert "peak MB" not in text
 
@@ -151,13 +147,13 @@ def test_report_is_the_same_twice_and_names_a_missing_figure(
     synthetic.draw()
     one, two = (synthetic.report(tmp_path / f"{i}.html") for i in (1, 2))
     assert one == two
-    (synthetic.models[0].figures / "loss.svg").unlink()
+    (synthetic.figures() / "loss.svg").unlink()
     with pytest.raises(FactRecallError, match=r"loss\.svg"):
         synthetic.report(tmp_path / "3.html")
 
 
 def test_figures_are_the_same_bytes_twice(synthetic: Synthetic) -> None:  # noqa: F811
-    folder = synthetic.models[0].figures
+    folder = synthetic.figures()
     synthetic.draw()
     paths = [folder / f"{name}{suffix}" for name in FIGURES for suffix in SUFFIXES]
     assert sorted(folder.iterdir()) == sorted(paths)
@@ -171,17 +167,17 @@ def test_figures_are_the_same_bytes_twice(synthetic: Synthetic) -> None:  # noqa
 
 def test_figures_are_of_readable_size(drawn: Synthetic) -> None:  # noqa: F811
     for name in FIGURES:
-        path = drawn.models[0].figures / f"{name}.png"
+        path = drawn.figures() / f"{name}.png"
         height, width, _ = matplotlib.image.imread(path).shape
         assert width == round(WIDTH * DOTS_PER_INCH)
         assert 0.3 < height / width < 1.65
 
 
 def test_data_of_figures(drawn: Synthetic) -> None:  # noqa: F811
-    folder = drawn.models[0].figures
-    recall = read_table(folder / "recall.parquet", RECALL_DATA)
+    folder = drawn.figures()
+    recall = read_table(folder / "recall.parquet")
     assert len(recall) == 3 * (3 + 3 + 3 + 1 + 1)
-    relations = read_table(folder / "recall_by_relation.parquet", RELATION_DATA)
+    relations = read_table(folder / "recall_by_relation.parquet")
     paper = relations[relations["source"] == "paper"].set_index(["tuning", "relation"])["accuracy"]
     assert paper["mix", "average"] == pytest.approx(0.747)
     assert set(paper.index.get_level_values("tuning")) == {"stage", "mix"}
@@ -189,8 +185,3 @@ def test_data_of_figures(drawn: Synthetic) -> None:  # noqa: F811
     assert not ((losses["tuning"] == "stage") & (losses["kind"] == "bio")).any()
     assert losses.groupby(["tuning", "seed", "kind"]).size().max() <= 150
     assert losses["progress"].between(0, 1).all()
-
-
-def test_every_tuning_has_its_colour_and_label() -> None:
-    assert set(COLOURS) == set(TUNING_LABELS) == set(RECALL_MODELS)
-    assert len(set(COLOURS.values())) == len(COLOURS)

@@ -29,7 +29,6 @@ from factrecall.experiments.gradient_similarity.summary import GRADIENT_SUMMARY
 from factrecall.experiments.representations.probe_summary import CONSISTENCY, PROBES
 from factrecall.experiments.representations.report import SECTION as REPRESENTATIONS
 from factrecall.report.claims import NOT_MEASURED, Judged
-from factrecall.report.measures import TableFiles
 from factrecall.report.plots import Figure
 from factrecall.report.published import LLAMA, PYTHIA
 from factrecall.report.section import Caveats, Section
@@ -247,11 +246,11 @@ def frames(**replaced: pd.DataFrame) -> dict[str, pd.DataFrame]:
     } | replaced
 
 
-def write_representation_tables(files: TableFiles, models: tuple[str, ...] = ("m",)) -> None:
+def write_representation_tables(folder: Path, models: tuple[str, ...] = ("m",)) -> None:
     """Write the synthetic tables of some models."""
     for name, table in frames().items():
         every = pd.concat(table.assign(model=model) for model in models)
-        write_table(getattr(files, name), every, SCHEMAS[name])
+        write_table(folder / f"{name}.parquet", every, SCHEMAS[name])
 
 
 def measured(section: Section, folder: Path, layers: Any = None, **replaced: pd.DataFrame) -> Any:

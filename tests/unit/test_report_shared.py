@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,38 +14,36 @@ import pandas as pd
 import pytest
 
 from factrecall.experiments.ablation.compute import ABLATED, ABLATION, CONTROLS, INTERVALS, NONE
-from factrecall.experiments.grafting.figures import RECOVERY_DATA, draw_grafting, draw_grafting_size
-from factrecall.experiments.grafting.grafter import GRAFTING, MOVEMENT, WHOLE
+from factrecall.experiments.grafting.caveats import masks_learn_answers, smallest_was_enough
+from factrecall.experiments.grafting.grafter import GRAFTING
 from factrecall.experiments.grafting.mask_checks import CHECKS
-from factrecall.experiments.grafting.overlap_figure import OVERLAP_DATA, draw_grafting_overlap
-from factrecall.experiments.shared_parameters.caveats import (
-    grafting_cautions,
-    shared_cautions,
-)
-from factrecall.experiments.shared_parameters.claims import judge_claims
+from factrecall.experiments.grafting.mask_choice import MOVEMENT, WHOLE
+from factrecall.experiments.grafting.measures import Grafting
+from factrecall.experiments.grafting.report import SECTION as GRAFTS
+from factrecall.experiments.grafting.report import checks_view, grafting_view
 from factrecall.experiments.shared_parameters.compute import SETS, SHARED, SHARED_LOCATIONS
-from factrecall.experiments.shared_parameters.figures import (
-    PLACES_DATA,
-    draw_shared,
-    draw_shared_places,
+from factrecall.experiments.shared_parameters.report import SECTION as SHARES
+from factrecall.experiments.shared_parameters.report import (
+    Shared,
+    gatherings_view,
+    tensors_account_for_most,
 )
-from factrecall.experiments.shared_parameters.report_tables import (
-    checks_table,
-    grafting_table,
-    shared_table,
-)
-from factrecall.report.measures import Measures, TableFiles, by_seed_difference, read_measures
+from factrecall.report.claims import Judged, by_seed_difference
 from factrecall.report.published import (
     ABLATIONS,
-    GRAFTS,
     LLAMA,
     PYTHIA,
     published,
     published_ablation,
     published_graft,
 )
-from factrecall.report.sections import PARTIALS, parameters
+from factrecall.report.published import (
+    GRAFTS as PUBLISHED_GRAFTS,
+)
+from factrecall.report.section import Caveats
 from factrecall.report.style import DOTS_PER_INCH, WIDTH
+from factrecall.report.tables import Table
+from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.storage import read_table, write_table
 from factrecall.vocabulary import SPLITS
 
@@ -97,7 +95,11 @@ def shared_rows(seeds: tuple[int, ...] = SEEDS) -> pd.DataFrame:
     columns = ["tuning", "seed", "influence", "set", "k", "ratio"]
     table = pd.DataFrame(rows, columns=columns)
     return table.assign(
-        model="m", size=(table["ratio"] * table["k"]).astype(int), chance=0.03, null=0.3
+        model="m",
+        size=(table["ratio"] * table["k"]).astype(int),
+        chance=0.03,
+        null=0.3,
+        selected=(table["k"] == K) & (table["influence"] == "absolute"),
     )
 
 
@@ -204,21 +206,38 @@ def frames(places: tuple[Any, ...] = LLAMA_PLACES, **replaced: pd.DataFrame) -> 
     } | replaced
 
 
-def write_parameter_tables(folder: Path, models: tuple[str, ...] = ("m",)) -> TableFiles:
+def write_parameter_tables(folder: Path, models: tuple[str, ...] = ("m",)) -> None:
     """Write the synthetic tables of some models."""
-    files = TableFiles.of(folder)
     for name, table in frames().items():
         every = pd.concat(table.assign(model=model) for model in models)
-        write_table(getattr(files, name), every, SCHEMAS[name])
-    return files
+        write_table(folder / f"{name}.parquet", every, SCHEMAS[name])
 
 
-def measures_of(folder: Path, tables: dict[str, Any]) -> Measures:
+@dataclass(frozen=True)
+class Measures:
+    """What both sections are made of, and how they read it."""
+
+    shared: Shared
+    grafting: Grafting
+
+    def claims(self) -> list[Judged]:
+        """Judge all claims."""
+        return SHARES.judged(self.shared) + GRAFTS.judged(self.grafting)
+
+    def caveats(self) -> list[str]:
+        """Say what speaks against the masks."""
+        return Caveats(masks_learn_answers, smallest_was_enough).said(self.grafting)
+
+
+def measures_of(folder: Path, tables: dict[str, Any], paper: str = LLAMA) -> Measures:
     """Write tables and read them as the report does."""
-    files = vars(TableFiles.of(folder))
     for name, table in tables.items():
-        write_table(files[name], table, SCHEMAS[name])
-    return read_measures(files, "m", k=0.03, influence="absolute", recovery=0.92)
+        write_table(folder / f"{name}.parquet", table, SCHEMAS[name])
+    files = {name: folder / f"{name}.parquet" for name in SCHEMAS}
+    return Measures(
+        Shared("m", files, {"influence": "absolute"}, paper),
+        Grafting("m", files, {"recovery": 0.92}, paper),
+    )
 
 
 @pytest.fixture
@@ -236,21 +255,21 @@ def about(claims: Sequence[Any], *words: str) -> list[str]:
 
 
 def test_what_the_configuration_says_is_found_in_the_tables(measures: Measures) -> None:
-    assert (measures.parameters, measures.k) == (1000, K)
-    assert set(measures.at_k()["k"]) == {K}
-    assert measures.size_of_s()["share"].tolist() == pytest.approx([0.1] * 6)
-    assert measures.shared["tuning"].drop_duplicates().tolist() == ["stage", "mix"]
+    assert (measures.shared.parameters, measures.shared.k) == (1000, K)
+    assert set(measures.shared.at_k()["k"]) == {K}
+    assert measures.shared.size_of_s()["share"].tolist() == pytest.approx([0.1] * 6)
+    assert measures.shared.rows("shared")["tuning"].drop_duplicates().tolist() == ["stage", "mix"]
 
 
 def test_the_mask_looked_at_is_the_chosen_one_or_the_best(tmp_path: Path) -> None:
-    masks = measures_of(tmp_path, frames()).masks()
+    masks = measures_of(tmp_path, frames()).grafting.masks
     assert masks.groupby("tuning")["alpha"].unique().map(list).to_dict() == {
         "stage": [0.2],
         "mix": [0.05],
     }
     assert (masks["accuracy"] > masks["accuracy_without"]).all()
     none = grafting_rows(chosen={"stage": None, "mix": 0.05})
-    unchosen = measures_of(tmp_path, frames(grafting=none)).masks()
+    unchosen = measures_of(tmp_path, frames(grafting=none)).grafting.masks
     stage = unchosen[unchosen["tuning"] == "stage"]
     # Of equally good ones the smallest.
     assert not stage["chosen"].any()
@@ -258,7 +277,7 @@ def test_the_mask_looked_at_is_the_chosen_one_or_the_best(tmp_path: Path) -> Non
 
 
 def test_what_fine_tuning_added_to_other_peoples_recall(measures: Measures) -> None:
-    others = measures.others_of_masks()
+    others = measures.grafting.others_of_masks()
     assert len(others) == 12
     assert others["recovery"].tolist() == pytest.approx([0.12] * 12)
     assert others["closed"].tolist() == pytest.approx([0.01 / 0.45] * 12)
@@ -277,9 +296,9 @@ def test_differences_pair_the_seeds_of_both_tunings() -> None:
 
 
 def test_claims_that_hold_and_the_check_that_fails(measures: Measures) -> None:
-    claims = judge_claims(measures, LLAMA)
-    failed = [c for c in claims if c.word != "holds"]
-    assert [c.own for c in failed] == [True, True]
+    claims = measures.claims()
+    failed = [c for c in claims if c.verdict != "holds"]
+    assert [c.is_extension for c in failed] == [True, True]
     assert about(claims, "people it was not fitted to") == ["does not hold"] * 2
     first = claims[0]
     assert "Mix-tuned 71.0\u00a0%, Stage-tuned 51.0\u00a0%" in first.evidence
@@ -291,7 +310,7 @@ def test_claims_the_other_way_round_do_not_hold(tmp_path: Path) -> None:
         name: table.assign(tuning=table["tuning"].map({"mix": "stage", "stage": "mix"}))
         for name, table in frames().items()
     }
-    claims = judge_claims(measures_of(tmp_path, tables), PYTHIA)
+    claims = measures_of(tmp_path, tables, PYTHIA).claims()
     assert about(claims, "|S|/k is larger at shared.k") == ["does not hold"]
     assert about(claims, "at every k") == ["does not hold"]
     assert about(claims, "fewer grafted") == ["does not hold"] * 2
@@ -303,7 +322,7 @@ def test_behind_at_one_k_in_every_seed_is_not_at_every_k(tmp_path: Path) -> None
     rows = shared_rows()
     behind = (rows["k"] == 10) & (rows["tuning"] == "mix")
     rows.loc[behind, "ratio"] = 0.1
-    claims = judge_claims(measures_of(tmp_path, frames(shared=rows)), LLAMA)
+    claims = measures_of(tmp_path, frames(shared=rows)).claims()
     assert about(claims, "larger at shared.k") == ["holds"]
     assert about(claims, "at every k") == ["does not hold"]
     assert "k = 10." in next(c.evidence for c in claims if "every k" in c.text)
@@ -317,7 +336,7 @@ def test_no_mask_chosen_counts_as_needing_all(tmp_path: Path) -> None:
         ({"stage": 0.05, "mix": 0.05}, "inconclusive"),
     ):
         tables = frames(grafting=grafting_rows(chosen=chosen))
-        claims = judge_claims(measures_of(tmp_path, tables), LLAMA)
+        claims = measures_of(tmp_path, tables).claims()
         assert about(claims, "fewer grafted") == [expected] * 2
         if None in chosen.values():
             assert about(claims, "chosen mask is in S") == ["inconclusive"] * 2
@@ -326,8 +345,8 @@ def test_no_mask_chosen_counts_as_needing_all(tmp_path: Path) -> None:
 def test_masks_that_find_recall_are_said_to(tmp_path: Path) -> None:
     tables = frames(grafting_checks=check_rows(others=0.49))
     found = measures_of(tmp_path, tables)
-    assert about(judge_claims(found, LLAMA), "not fitted to") == ["holds"] * 2
-    assert grafting_cautions(found) == []
+    assert about(found.claims(), "not fitted to") == ["holds"] * 2
+    assert found.caveats() == []
 
 
 def test_masks_are_held_against_what_they_recover_themselves(tmp_path: Path) -> None:
@@ -339,7 +358,7 @@ def test_masks_are_held_against_what_they_recover_themselves(tmp_path: Path) -> 
     ):
         grafts = grafting_rows().assign(accuracy=0.5 * own, recovery=own)
         tables = frames(grafting=grafts, grafting_checks=check_rows(others=others))
-        claims = judge_claims(measures_of(tmp_path, tables), LLAMA)
+        claims = measures_of(tmp_path, tables).claims()
         assert about(claims, "people it was not fitted to") == [expected] * 2
 
 
@@ -350,9 +369,9 @@ def test_a_model_that_recalls_nothing_needs_no_parameters_nor_all(tmp_path: Path
     silent = (checks["tuning"] == "stage") & (checks["check"] == "fine_tuned")
     checks.loc[silent & (checks["seed"] == 0), "value"] = 0.0
     measures = measures_of(tmp_path, frames(grafting=rows, grafting_checks=checks))
-    claims = [c for c in judge_claims(measures, LLAMA) if "fewer grafted" in c.text]
+    claims = [c for c in measures.claims() if "fewer grafted" in c.text]
     # Two seeds are left, too few without an interval.
-    assert [c.word for c in claims] == ["inconclusive"] * 2
+    assert [c.verdict for c in claims] == ["inconclusive"] * 2
     stage = "Stage-tuned \u2013, none enough, none enough (to recall 33.3\u00a0%)"
     assert all(stage in c.evidence for c in claims)
 
@@ -360,15 +379,15 @@ def test_a_model_that_recalls_nothing_needs_no_parameters_nor_all(tmp_path: Path
 def test_what_there_is_to_recall_is_measured_not_inferred(tmp_path: Path) -> None:
     rows = grafting_rows().assign(accuracy=0.0, recovery=0.0)
     measures = measures_of(tmp_path, frames(grafting=rows))
-    assert cells(grafting_table(measures, LLAMA), 0, 0)[3] == "50.0 ± 0.0"
-    claims = judge_claims(measures, LLAMA)
+    assert cells(grafting_view(measures.grafting), 0, 0)[3] == "50.0 ± 0.0"
+    claims = measures.claims()
     assert all("to recall 50.0" in c.evidence for c in claims if "fewer grafted" in c.text)
 
 
 def test_s_may_be_more_of_a_mask_only_because_it_is_larger(tmp_path: Path) -> None:
     rows = grafting_rows()
     rows.loc[(rows["tuning"] == "mix") & (rows["method"] == WHOLE), "shared_fraction"] = 0.4
-    claims = judge_claims(measures_of(tmp_path, frames(grafting=rows)), LLAMA)
+    claims = measures_of(tmp_path, frames(grafting=rows)).claims()
     assert about(claims, "chosen mask is in S") == ["holds"] * 2
     assert about(claims, "even for the size of S") == ["does not hold"] * 2
     said = next(c.evidence for c in claims if "even for the size" in c.text)
@@ -380,7 +399,7 @@ def test_s_may_be_more_of_a_mask_only_because_it_is_larger(tmp_path: Path) -> No
 
 
 def test_learning_is_told_with_its_numbers(measures: Measures) -> None:
-    said = " ".join(grafting_cautions(measures))
+    said = " ".join(measures.caveats())
     assert "Mix-tuned 145.0\u00a0%" in said
     assert "not of others (Stage-tuned 12.0\u00a0%" in said
     assert "More than 100 % cannot be recovered" in said
@@ -393,12 +412,12 @@ def test_each_tuning_is_cautioned_by_its_own_numbers(tmp_path: Path) -> None:
     rows, checks = grafting_rows(), check_rows()
     poor = rows["tuning"] == "stage"
     rows.loc[poor, ["accuracy", "recovery"]] = (0.05, 0.1)
-    only = " ".join(grafting_cautions(measures_of(tmp_path, frames(grafting=rows))))
+    only = " ".join(measures_of(tmp_path, frames(grafting=rows).caveats()))
     assert "not of others (Mix-tuned 12.0\u00a0%; with" in only
     assert "fitted to (Mix-tuned 145.0\u00a0%)" in only
     some = (checks["check"] == "others") & (checks["tuning"] == "stage")
     checks.loc[some, "value"] = 0.2
-    said = " ".join(grafting_cautions(measures_of(tmp_path, frames(grafting_checks=checks))))
+    said = " ".join(measures_of(tmp_path, frames(grafting_checks=checks).caveats()))
     assert "not of others (Mix-tuned 12.0\u00a0%; with" in said
     assert "far less of others\u2019 (Stage-tuned 40.0\u00a0%; with" in said
 
@@ -407,25 +426,33 @@ def test_what_is_right_without_fitting_is_not_learnt(tmp_path: Path) -> None:
     checks = check_rows()
     checks.loc[checks["check"].isin(["gained", "shuffled"]), "value"] = 0.14
     assert "has wrong" not in " ".join(
-        grafting_cautions(measures_of(tmp_path, frames(grafting_checks=checks)))
+        measures_of(tmp_path, frames(grafting_checks=checks).caveats())
     )
     rows = grafting_rows()
     rows["accuracy"], rows["recovery"] = 0.515, 1.03
     near = measures_of(tmp_path, frames(grafting=rows, grafting_checks=checks))
-    assert "More than 100" not in " ".join(grafting_cautions(near))
-    assert "not of others" in " ".join(grafting_cautions(near))
+    assert "More than 100" not in " ".join(near.caveats())
+    assert "not of others" in " ".join(near.caveats())
 
 
-def test_cautions_need_their_data(tmp_path: Path, measures: Measures) -> None:
-    assert len(shared_cautions(measures)) == 1  # 30 % permuted, of 51 % in two-stage training
-    assert "Mix-tuned" not in shared_cautions(measures)[0]
+def test_the_caveat_on_tensors_needs_its_data(tmp_path: Path, measures: Measures) -> None:
+    said = tensors_account_for_most(measures.shared)  # 30 % permuted, of 51 % in two-stage training
+    assert said is not None and "Mix-tuned" not in said
     calm = measures_of(tmp_path, frames(shared=shared_rows().assign(null=0.1)))
-    assert shared_cautions(calm) == []
+    assert tensors_account_for_most(calm.shared) is None
+
+
+def test_a_table_that_does_not_say_its_k_is_refused(tmp_path: Path) -> None:
+    rows = shared_rows().drop(columns="selected")
+    schema = {name: kind for name, kind in SHARED.items() if name != "selected"}
+    write_table(tmp_path / "old.parquet", rows, schema)
+    with pytest.raises(FactRecallError, match="at which k the shared parameters were selected"):
+        SHARES.judged(Shared("m", {"shared": tmp_path / "old.parquet"}))
 
 
 def test_the_end_of_the_grid_is_told(tmp_path: Path) -> None:
     tables = frames(grafting=grafting_rows(chosen={"stage": 0.01, "mix": 0.05}))
-    said = " ".join(grafting_cautions(measures_of(tmp_path, tables)))
+    said = " ".join(measures_of(tmp_path, tables).caveats())
     assert "α = 1\u00a0%" in said
     assert "(Stage-tuned, QA in; Stage-tuned, QA out)" in said
 
@@ -438,15 +465,16 @@ def cells(table: Any, group: int, row: int) -> list[str]:
     return found
 
 
-def test_tables_hold_our_numbers_and_theirs(measures: Measures) -> None:
-    shared = shared_table(measures, LLAMA)
+def test_tables_hold_our_numbers_and_theirs(tmp_path: Path, measures: Measures) -> None:
+    shared = next(p for p in SHARES.body if isinstance(p, Table) and p.row).view(measures.shared)
     assert cells(shared, 0, 2) == [
         "S: either", "51.0 ± 1.0", "30.0", "71.0 ± 1.0", "30.0", "3.0", "1.39",
     ]  # fmt: skip
     assert "1.2 for Llama" in shared.caption
-    mix = cells(grafting_table(measures, PYTHIA), 1, 4)
+    pythia = measures_of(tmp_path, frames(), PYTHIA)
+    mix = cells(grafting_view(pythia.grafting), 1, 4)
     assert mix[1:5] == ["5.00 ± 0.00", "0.095", "72.5 ± 0.0 (+40.0)", "48.0 (+38.1)"]
-    checks = checks_table(measures)
+    checks = checks_view(measures.grafting)
     assert len(checks.groups) == 2
     assert cells(checks, 0, 5)[1:3] == ["35.0", "35.0"]  # of the first seed only
     assert cells(checks, 0, 6)[1:3] == cells(checks, 0, 7)[1:3] == ["5.0 ± 0.0"] * 2
@@ -456,7 +484,7 @@ def test_tables_hold_our_numbers_and_theirs(measures: Measures) -> None:
 
 def test_a_split_without_a_chosen_mask_says_so(tmp_path: Path) -> None:
     tables = frames(grafting=grafting_rows(chosen={"stage": None, "mix": 0.05}))
-    row = cells(grafting_table(measures_of(tmp_path, tables), LLAMA), 0, 1)
+    row = cells(grafting_view(measures_of(tmp_path, tables).grafting), 0, 1)
     assert "none enough" in row[0]
     assert row[1] == row[3] == "\u2013"
 
@@ -468,7 +496,7 @@ def test_published_numbers_agree_among_themselves() -> None:
             after, before = (published_ablation(model, tuning, a, split) for a in ("shared", NONE))
             assert after is not None and before is not None
             assert after - before == pytest.approx(change, abs=0.06)
-    for row in GRAFTS:
+    for row in PUBLISHED_GRAFTS:
         assert 100 * row.accuracy / row.whole == pytest.approx(row.recovery, abs=0.25)
         assert row.whole == pytest.approx(published(*row[:2], f"qa_{row.split}"), abs=0.7)
     assert len({row[:3] for row in ABLATIONS}) == len(ABLATIONS) == 8
@@ -477,47 +505,33 @@ def test_published_numbers_agree_among_themselves() -> None:
 
 # --- figures ----------------------------------------------------------------------------------
 
-FIGURES = {
-    "shared": draw_shared,
-    "shared_places": draw_shared_places,
-    "grafting": draw_grafting,
-    "grafting_size": draw_grafting_size,
-    "grafting_overlap": draw_grafting_overlap,
-}
+
+def draw(measures: Measures, folder: Path) -> None:
+    """Draw the figures of both sections."""
+    SHARES.draw(measures.shared, folder)
+    GRAFTS.draw(measures.grafting, folder)
 
 
-def draw(measures: Measures, folder: Path) -> dict[str, bytes]:
-    for name, function in FIGURES.items():
-        function(measures, folder / name)
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
-def test_figures_are_written_twice_the_same_and_of_readable_size(
+def test_figures_hold_their_data_and_are_of_readable_size(
     measures: Measures, tmp_path: Path
 ) -> None:
-    one, two = (draw(measures, tmp_path / name) for name in ("one", "two"))
-    assert one == two
-    assert len(one) == 3 * 5
-    for path in (tmp_path / "one").glob("*.png"):
-        height, width, _ = matplotlib.image.imread(path).shape
+    draw(measures, tmp_path)
+    for figure in (*SHARES.figures, *GRAFTS.figures):
+        height, width, _ = matplotlib.image.imread(tmp_path / f"{figure.name}.png").shape
         assert width == round(WIDTH * DOTS_PER_INCH)
         assert 0.3 < height / width < 1.65
-
-
-def test_data_of_figures(measures: Measures, tmp_path: Path) -> None:
-    draw(measures, tmp_path / "figures")
-    lines = read_table(tmp_path / "figures/grafting.parquet", RECOVERY_DATA)
+    lines = read_table(tmp_path / "grafting.parquet")
     assert set(lines["line"]) == {"with", "without", "movement", "others"}
     assert lines[lines["line"] == "others"]["recovery"].tolist() == pytest.approx([0.12] * 36)
-    overlap = read_table(tmp_path / "figures/grafting_overlap.parquet", OVERLAP_DATA)
+    overlap = read_table(tmp_path / "grafting_overlap.parquet")
     assert (overlap["matrix"] == "inclusion").sum() == 4 * 3
     assert (overlap["matrix"] == "seeds").sum() == 4 * 6
 
 
 def test_other_architectures_and_many_layers(tmp_path: Path) -> None:
     measures = measures_of(tmp_path, frames(NEOX_PLACES))
-    draw(measures, tmp_path / "figures")
-    data = read_table(tmp_path / "figures/shared_places.parquet", PLACES_DATA)
+    SHARES.draw(measures.shared, tmp_path)
+    data = read_table(tmp_path / "shared_places.parquet")
     assert data["layer"].max() == 27
     assert set(data["kind"]) >= {"attention.query_key_value.bias", "mlp.dense_h_to_4h"}
 
@@ -547,25 +561,17 @@ SPARSE = {
 
 
 @pytest.mark.parametrize("tables", SPARSE.values(), ids=SPARSE)
-def test_missing_rows_are_shown_as_missing(tables: dict[str, Any], tmp_path: Path) -> None:
+def test_missing_rows_are_shown_as_missing(
+    tables: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("factrecall.report.style.IMAGE_SUFFIXES", (".svg",))
     measures = measures_of(tmp_path, tables)
     draw(measures, tmp_path / "figures")
-    study = {"grafting": {"optimiser": {"method": METHOD}}}
-    shown = parameters(study, measures, (), LLAMA)
-    assert len(shown.claims) == 2
-    text = str(dataclasses.asdict(shown))
+    said: list[Any] = [*measures.claims(), *measures.caveats(), measures.shared.sizes()]
+    for section, m in ((SHARES, measures.shared), (GRAFTS, measures.grafting)):
+        tabled = (p for p in section.body if isinstance(p, Table) and p.data is not gatherings_view)
+        said += [table.view(m) for table in tabled]
+        said += [f.alt(m) for f in section.figures if callable(f.alt)]
+    text = str(said)
     assert "nan" not in text
     assert not re.search(r"\binf\b", text)
-
-
-def test_tables_that_are_not_given_count_as_empty() -> None:
-    empty = read_measures({}, "m", k=0.03, influence="absolute", recovery=0.92)
-    assert {c.word for c in judge_claims(empty, LLAMA)} == {"inconclusive"}
-
-
-def test_parts_of_the_page_are_beside_the_module_that_names_them() -> None:
-    import factrecall.report.sections as module
-
-    folder = Path(str(module.__file__)).parent
-    parts = sorted(path.name for path in folder.glob("*.html.j2"))
-    assert sorted([*PARTIALS, "page.html.j2"]) == parts

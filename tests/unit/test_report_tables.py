@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,35 +15,33 @@ import torch
 import yaml
 
 import factrecall.report.deviations as deviations_module
-from factrecall.data.files import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS, FactFiles
+from factrecall.config.reading import read_study
+from factrecall.config.study import Study
+from factrecall.data.files import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS
 from factrecall.data.tables import make_bio, make_qa
 from factrecall.data.templates import load_templates
 from factrecall.evaluation.exact_match import PER_EXAMPLE, SUMMARY
+from factrecall.experiments.layer_ablation.stages import ALL, LAYER_ABLATION
+from factrecall.experiments.recall.measures import AVERAGE, Recall
+from factrecall.experiments.recall.report import comparison_view, recall_view
+from factrecall.experiments.report import SECTIONS, draw_figures, inputs, timings, write_report
 from factrecall.experiments.shared_parameters.top_tensors import read_gatherings
 from factrecall.report.deviations import CONDITIONS, deviations
-from factrecall.report.figures import draw_figures
-from factrecall.report.measures import TableFiles
-from factrecall.report.page import write_report
 from factrecall.report.published import LLAMA, PYTHIA, counterpart, published
-from factrecall.report.shown import ModelFiles
-from factrecall.report.summaries import (
-    AVERAGE,
-    by_relation,
-    by_seed,
-    read_recall,
-    spread,
-)
-from factrecall.report.tables import comparison_table, flat, percent, points, recall_table
+from factrecall.report.tables import count, flat, percent, points
 from factrecall.report.timings import Timing, duration, summarise
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.safetensors_writer import write_tensors
+from factrecall.runtime.statistics import TOGETHER
 from factrecall.runtime.storage import write_table
 from factrecall.training.training_log import HISTORY
-from factrecall.vocabulary import RELATIONS
+from factrecall.vocabulary import RELATIONS, SPLITS
 from tests.unit.test_report_case_study import write_case
 from tests.unit.test_report_circuits import write_circuit_tables, write_sweep
 from tests.unit.test_report_representations import write_representation_tables
 from tests.unit.test_report_shared import write_parameter_tables
+
+PRESET = Path(__file__).parents[2] / "workflow/presets/ci.yaml"
 
 SCRIPT = "<script>alert(1)</script>"
 IMAGE = '"><img src=x>'
@@ -53,58 +53,34 @@ RECALL = {
     "mix": (0.99, 1.0, 0.33),
     "majority": (0.04, 0.05, 0.05),
 }
-UPDATES = {"base": 400, "bio": 300, "stage": 60, "mix": 500}
+UPDATES = {"bio": 300, "stage": 60, "mix": 500}
+SEEDS = (0, 1, 2)
 
 
 @dataclass(frozen=True)
 class Synthetic:
-    """A study made up for tests: its configuration and its files."""
+    """A study made up for tests: its configuration and its results folder."""
 
-    study: dict[str, Any]
-    tables: TableFiles
-    facts: FactFiles
-    models: list[ModelFiles]
-    histories: list[tuple[str, int, Path]]
-    timings: list[Timing]
-    sweep: dict[str, Path]
+    study: Study
+    results: Path
+
+    def figures(self, model: str = "tiny") -> Path:
+        """Return the folder of a model's figures."""
+        return self.results / "figures" / model
 
     def draw(self) -> None:
         """Draw the figures of every model."""
-        for model in self.models:
-            said = counterpart(self.study["models"][model.name])
-            draw_figures(
-                model.name,
-                self.study["shared"]["k"],
-                self.study["shared"]["influence"],
-                self.study["grafting"]["target_recovery"],
-                recall=self.tables.recall,
-                shared=self.tables.shared,
-                places=self.tables.shared_locations,
-                ablation=self.tables.ablation,
-                grafting=self.tables.grafting,
-                checks=self.tables.grafting_checks,
-                interventions=self.tables.interventions,
-                heads=self.tables.heads,
-                kind="column",
-                sweep=self.sweep,
-                case=model.case,
-                representations=vars(self.tables),
-                histories=self.histories,
-                out=model.figures,
-                published_model=said,
+        for model in self.study.models:
+            declared = draw_figures.stage.settings(self.study, model)  # type: ignore[attr-defined]
+            draw_figures.__wrapped__(  # type: ignore[attr-defined]
+                None, model=model, results=self.results, out=self.figures(model), **declared
             )
 
     def report(self, out: Path) -> str:
         """Write the report and return it."""
-        write_report(
-            study=self.study,
-            provenance={"versions": {"torch": "0.0", "numpy": SCRIPT}, "lock": "c0ffee"},
-            models=self.models,
-            table_files=self.tables,
-            facts=self.facts,
-            timings=self.timings,
-            out=out,
-        )
+        versions = {"torch": "0.0", "numpy": SCRIPT}
+        job = SimpleNamespace(provenance={"versions": versions, "lock": "c0ffee", "settings": {}})
+        write_report.__wrapped__(job, results=self.results, out=out, study=self.study)  # type: ignore[attr-defined]
         return out.read_text(encoding="utf-8")
 
 
@@ -113,42 +89,50 @@ def build(
 ) -> Synthetic:
     """Make up a study: invented people, answers drawn around `RECALL`, smooth losses."""
     rng = np.random.default_rng(7)
-    seeds = [0, 1, 2]
     individuals = _people(people, hostile=hostile)
-    facts = _facts(folder / "facts", individuals)
-    rows, files = [], []
-    for number, model in enumerate(models):
-        per_example, traces = {}, {}
+    _facts(folder / "facts", individuals)
+    rows = []
+    for model in models:
         for tuning, levels in RECALL.items():
-            for seed in seeds if tuning in ("bio", "stage", "mix") else seeds[:1]:
+            for seed in SEEDS if tuning in UPDATES else SEEDS[:1]:
                 answers = _answers(individuals, levels, rng)
                 rows.append(_summary(answers, model, tuning, seed))
-                if tuning == "majority":
+                if tuning not in UPDATES:
                     continue
-                path = folder / "models" / model / tuning / f"seed{seed}.recall.parquet"
-                write_table(path, answers, PER_EXAMPLE)
-                per_example[tuning, seed] = path
-                if tuning in ("bio", "stage", "mix") and seed == 0:
-                    traces[tuning, seed] = folder / "traces" / model / tuning / "seed0.safetensors"
-                    _trace(traces[tuning, seed], tuning)
-        figures = folder / "figures" / f"model{number}"
-        case = write_case(folder / "case" / f"model{number}")
-        files.append(ModelFiles(model, figures, per_example, traces, case))
-    tables = write_parameter_tables(folder / "tables", models)
-    write_circuit_tables(tables, models)
-    write_representation_tables(tables, models)
-    write_table(tables.recall, pd.concat(rows), SUMMARY)
-    histories = [
-        (tuning, seed, _history(folder / "histories", tuning, seed, rng))
-        for tuning in UPDATES
-        for seed in (seeds if tuning != "base" else seeds[:1])
+                stem = folder / "models" / model / tuning / f"seed{seed}"
+                write_table(Path(f"{stem}.recall.parquet"), answers, PER_EXAMPLE)
+                _history(Path(f"{stem}.history.parquet"), tuning, rng)
+                _timing(folder / f"benchmarks/fine_tune/{model}/{tuning}-seed{seed}.tsv", seed)
+            if tuning in UPDATES:
+                _trace(folder / "traces" / model / tuning / "seed0.safetensors", tuning)
+        write_case(folder)
+        if model != "m":
+            shutil.copytree(folder / "case/m", folder / "case" / model)
+        sweep = write_sweep(folder / "sweep")
+        stem = folder / "circuits" / model / "mix" / "seed0.unit.shared"
+        stem.parent.mkdir(parents=True)
+        shutil.copy(sweep["sweep_steps"], f"{stem}.parquet")
+        shutil.copy(sweep["sweep_questions"], f"{stem}.questions.parquet")
+    write_layer_ablation(folder / "tables/layer_ablation.parquet", models)
+    for write in (write_parameter_tables, write_circuit_tables, write_representation_tables):
+        write(folder / "tables", models)
+    write_table(folder / "tables/recall.parquet", pd.concat(rows), SUMMARY)
+    return Synthetic(_study(SCRIPT if hostile else "synthetic", models), folder)
+
+
+def write_layer_ablation(path: Path, models: tuple[str, ...]) -> None:
+    """Make ablations of single layers that cost less than that of all."""
+    rows = [
+        (model, tuning, seed, split, layer, ablated, lost, lost - 0.01, lost + 0.01)
+        for model in models
+        for tuning in ("stage", "mix")
+        for seed in (TOGETHER, *SEEDS)
+        for split in SPLITS
+        for layer in (ALL, -1, 0, 1)
+        for ablated in ("shared", "random")
+        for lost in [0.3 if layer == ALL else 0.05]
     ]
-    timings = [
-        _timing(folder / "benchmarks", models[0], t, s) for t in ("bio", "mix") for s in seeds
-    ]
-    study = _study(SCRIPT if hostile else "synthetic", models, people, seeds)
-    sweep = write_sweep(folder / "sweep")
-    return Synthetic(study, tables, facts, files, histories, timings, sweep)
+    write_table(path, pd.DataFrame(rows, columns=list(LAYER_ABLATION)), LAYER_ABLATION)
 
 
 def _people(count: int, *, hostile: bool) -> pd.DataFrame:
@@ -172,13 +156,11 @@ def _people(count: int, *, hostile: bool) -> pd.DataFrame:
     return people
 
 
-def _facts(folder: Path, people: pd.DataFrame) -> FactFiles:
+def _facts(folder: Path, people: pd.DataFrame) -> None:
     templates = load_templates()
-    files = FactFiles(folder / "people.parquet", folder / "bio.parquet", folder / "qa.parquet")
-    write_table(files.individuals, people, INDIVIDUAL_COLUMNS)
-    write_table(files.bio, make_bio(people, templates, 0), BIO_COLUMNS)
-    write_table(files.qa, make_qa(people, templates), QA_COLUMNS)
-    return files
+    write_table(folder / "individuals.parquet", people, INDIVIDUAL_COLUMNS)
+    write_table(folder / "bio.parquet", make_bio(people, templates, 0), BIO_COLUMNS)
+    write_table(folder / "qa.parquet", make_qa(people, templates), QA_COLUMNS)
 
 
 def _answers(
@@ -199,7 +181,7 @@ def _summary(answers: pd.DataFrame, model: str, tuning: str, seed: int) -> pd.Da
     return table.astype({"n": "int32", "correct": "int32"})
 
 
-def _history(folder: Path, tuning: str, seed: int, rng: np.random.Generator) -> Path:
+def _history(path: Path, tuning: str, rng: np.random.Generator) -> None:
     updates = np.arange(UPDATES[tuning])
     loss = 6 * np.exp(-5 * updates / len(updates)) + 0.1 + 0.1 * rng.random(len(updates))
     frame = pd.DataFrame(
@@ -213,9 +195,7 @@ def _history(folder: Path, tuning: str, seed: int, rng: np.random.Generator) -> 
             "tokens": 100,
         }
     )
-    path = folder / tuning / f"seed{seed}.history.parquet"
     write_table(path, frame, HISTORY)
-    return path
 
 
 def _trace(path: Path, tuning: str) -> None:
@@ -231,57 +211,26 @@ def _trace(path: Path, tuning: str) -> None:
     write_tensors(path, tensors, metadata)
 
 
-def _timing(folder: Path, model: str, tuning: str, seed: int) -> Timing:
-    path = folder / f"{tuning}{seed}.tsv"
+def _timing(path: Path, seed: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"s\th:m:s\tmax_rss\tmean_load\n{90 + seed}\t0:01:30\t612.5\t99\n")
-    return Timing("fine_tune", model, tuning, seed, path)
 
 
-def _study(name: str, models: tuple[str, ...], people: int, seeds: list[int]) -> dict[str, Any]:
-    recipe = {
-        "updates": 300,
-        "batch_size": 48,
-        "learning_rate": 0.003,
-        "questions_per_example": "one",
-    }
-    model = {
-        "source": "scratch",
-        "architecture": "llama",
-        "layers": 2,
-        "hidden_size": 192,
-        "heads": 8,
-        "training": {"bio": recipe, "stage": recipe, "mix": recipe},
-    }
-    return {
-        "name": name,
-        "seed": 0,
-        "facts": {
-            "people": people,
-            "pools": {"cities": 20, "universities": 30, "jobs": 10, "companies": 26},
-        },
-        "training": {"seeds": seeds},
-        "models": dict.fromkeys(models, model),
-        "trace": {"in_distribution": 5, "out_of_distribution": 5, "top_fraction": 0.2},
-        "shared": {"k": 0.03, "influence": "absolute"},
-        "grafting": {
-            "alphas": [0.01, 0.05, 0.2],
-            "fit_individuals": 150,
-            "exclude_embeddings": False,
-            "target_recovery": 0.92,
-            "optimiser": {"method": "dual_averaging"},
-        },
-        "circuits": {
-            "attention": {"forward": 1, "backward": 1},
-            "column": {"forward": 64, "backward": 64},
-            "unit": {"forward": 1, "backward": 1},
-            "random_orders": 2,
-            "individuals": 60,
-            "steps": {"method": "adaptive"},
-            "case": {"layer": None, "head": None, "individual": None, "relation": None},
-        },
-        "representations": {"layers": [0, 1], "probes": {"individuals": 10}},
-    }
+def _study(name: str, models: tuple[str, ...]) -> Study:
+    """Return the small study with other names, seeds and layers; names may be markup."""
+    study = read_study(PRESET)
+    (shape, *_) = study.models.values()
+    return study.model_copy(
+        update={
+            "name": name,
+            "models": dict.fromkeys(models, shape),
+            "training": study.training.model_copy(update={"seeds": list(SEEDS)}),
+            "trace": study.trace.model_copy(
+                update={"in_distribution": 5, "out_of_distribution": 5}
+            ),
+            "representations": study.representations.model_copy(update={"layers": [0, 1]}),
+        }
+    )
 
 
 @pytest.fixture
@@ -298,72 +247,64 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
     return made
 
 
-def recall_rows(*rows: tuple[str, int, str, str, int, int]) -> pd.DataFrame:
-    """Return a table of recall from (tuning, seed, split, relation, n, correct)."""
+def recall(*rows: tuple[str, int, str, str, int, int], path: str = "recall.parquet") -> Recall:
+    """Return measures of a table of (tuning, seed, split, relation, n, correct)."""
     columns = ["tuning", "seed", "split", "relation", "n", "correct"]
-    frame = pd.DataFrame(rows, columns=columns)
-    return frame.assign(model="m", accuracy=frame["correct"] / frame["n"])
+    frame = pd.DataFrame(rows, columns=columns).assign(model="m")
+    measures = Recall("m", {"recall": Path(path)}, {"seed": 0}, LLAMA)
+    measures._tables["recall"] = frame.assign(accuracy=frame["correct"] / frame["n"])
+    return measures
 
 
-# --- summaries --------------------------------------------------------------------------------
+# --- measures ---------------------------------------------------------------------------------
 
 
 def test_accuracy_is_right_answers_over_all_answers() -> None:
-    table = recall_rows(("mix", 0, "bio", "job", 10, 1), ("mix", 0, "bio", "employer", 30, 30))
-    assert by_seed(table)["accuracy"].tolist() == [31 / 40]
+    table = recall(("mix", 0, "bio", "job", 10, 1), ("mix", 0, "bio", "employer", 30, 30))
+    assert table.by_seed()["accuracy"].tolist() == [31 / 40]
 
 
-def test_spread_by_hand() -> None:
-    table = recall_rows(
-        ("mix", 0, "bio", "job", 10, 2),
-        ("mix", 1, "bio", "job", 10, 4),
-        ("mix", 2, "bio", "job", 10, 6),
-        ("base", 0, "bio", "job", 10, 1),
-    )
-    summary = spread(by_seed(table)).set_index("tuning")
-    assert summary.loc["mix", ["mean", "sd", "low", "high", "seeds"]].tolist() == pytest.approx(
-        [0.4, 0.2, 0.2, 0.6, 3]
-    )
-    assert np.isnan(summary.loc["base", "sd"])
-
-
-def test_by_relation_puts_the_average_first() -> None:
-    table = recall_rows(
+def test_by_relation_puts_the_average_first_and_the_papers_behind() -> None:
+    measures = recall(
         ("mix", 0, "qa_out", "job", 10, 2),
         ("mix", 1, "qa_out", "job", 10, 4),
         ("mix", 0, "qa_out", "employer", 10, 6),
         ("mix", 1, "qa_out", "employer", 10, 10),
         ("mix", 0, "bio", "employer", 10, 0),
     )
-    means = by_relation(table, "qa_out")
-    assert means["relation"].tolist() == [AVERAGE, "job", "employer"]
-    assert means["accuracy"].tolist() == pytest.approx([0.55, 0.3, 0.8])
+    means = measures.by_relation()
+    here = means[means["source"] == "here"]
+    assert here["relation"].tolist() == [AVERAGE, "job", "employer"]
+    assert here["accuracy"].tolist() == pytest.approx([0.55, 0.3, 0.8])
+    assert len(means) == 3 + 2 * 7
+    unknown = replace(measures, published_model=None)
+    assert set(unknown.by_relation()["source"]) == {"here"}
 
 
-def test_read_recall_orders_and_selects(synthetic: Synthetic) -> None:
-    table = read_recall(synthetic.tables.recall, "tiny")
+def test_recall_is_in_the_order_shown_and_of_one_model(synthetic: Synthetic) -> None:
+    section = SECTIONS[0]
+    request = section.request(synthetic.study, "tiny")
+    table = section.measures(request, synthetic.results).table
     assert table["tuning"].drop_duplicates().tolist() == list(RECALL)
-    assert table["relation"].head(6).tolist() == list(RELATIONS)
 
 
-def test_read_recall_refuses_what_it_does_not_know(tmp_path: Path) -> None:
-    path = tmp_path / "recall.parquet"
+def test_recall_refuses_what_it_does_not_know(tmp_path: Path) -> None:
     with pytest.raises(FactRecallError, match="no such file"):
-        read_recall(path, "m")
-    write_table(path, recall_rows(("magic", 0, "bio", "job", 1, 1)), SUMMARY)
+        _ = Recall("m", {"recall": tmp_path / "recall.parquet"}).table
     with pytest.raises(FactRecallError, match="'magic', which is none of base"):
-        read_recall(path, "m")
-    with pytest.raises(FactRecallError, match="no row on model 'other'"):
-        read_recall(path, "other")
+        _ = recall(("magic", 0, "bio", "job", 1, 1)).table
+    with pytest.raises(FactRecallError, match="no row on model 'm'"):
+        _ = recall().table
 
 
-def test_a_missing_column_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "recall.parquet"
-    schema = {column: kind for column, kind in SUMMARY.items() if column != "accuracy"}
-    rows = recall_rows(("mix", 0, "bio", "job", 1, 1)).drop(columns="accuracy")
-    write_table(path, rows, schema)
-    with pytest.raises(FactRecallError, match="column 'accuracy' is missing"):
-        read_recall(path, "m")
+def test_a_missing_column_is_named() -> None:
+    rows = recall(("mix", 0, "bio", "job", 1, 1))
+    rows._tables["recall"] = rows._tables["recall"].drop(columns="split")
+    with (
+        pytest.raises(FactRecallError, match=r"section 'Recall' of the report(?s:.*)'split'"),
+        SECTIONS[0].explained(),
+    ):
+        rows.by_seed()
 
 
 # --- published numbers ------------------------------------------------------------------------
@@ -399,12 +340,15 @@ def test_numbers_are_written_for_readers() -> None:
         "3 min 5 s",
         "2 h 10 min",
     ]
+    assert (count(3, "seed"), count(1, "seed"), count(12, "seed")) == (
+        "three seeds", "one seed", "12 seeds"
+    )  # fmt: skip
     assert flat({"a": {"b": 1}, "c": "x"}) == [["a.b", "1"], ["c", "x"]]
 
 
 def test_recall_table_shows_each_seed_of_the_repeated_tunings() -> None:
-    table = recall_table(
-        recall_rows(
+    table = recall_view(
+        recall(
             ("mix", 3, "bio", "job", 10, 2),
             ("mix", 4, "bio", "job", 10, 4),
             ("majority", 0, "bio", "job", 10, 1),
@@ -418,26 +362,43 @@ def test_recall_table_shows_each_seed_of_the_repeated_tunings() -> None:
 
 
 def test_comparison_sets_ours_beside_theirs() -> None:
-    rows = recall_rows(("mix", 0, "qa_out", "job", 10, 2), ("mix", 1, "qa_out", "job", 10, 4))
-    table = comparison_table(rows, LLAMA)
+    rows = recall(("mix", 0, "qa_out", "job", 10, 2), ("mix", 1, "qa_out", "job", 10, 4))
+    table = comparison_view(rows)
     mix = next(row for row in table.groups[0][1] if row[0] == "Mix-tuned")
     assert mix[1:] == ["\u2013", "97.4", "\u2013", "98.4", "30.0 ± 14.1", "74.7"]
 
 
-def test_timings_are_condensed_over_seeds(synthetic: Synthetic, tmp_path: Path) -> None:
-    table = summarise(synthetic.timings)
-    assert table["runs"].tolist() == [3, 3]
-    assert table.loc[0, ["seconds", "total", "memory"]].tolist() == [91.0, 273.0, 612.5]
+def test_timings_are_found_and_condensed_over_seeds(synthetic: Synthetic, tmp_path: Path) -> None:
+    folder = synthetic.results / "benchmarks"
+    shown = {run for run in ("make_facts", "graft/tiny/mix-seed0-in",
+                             "intervene/tiny/mix-seed0-unit-shared")}  # fmt: skip
+    for name in (*shown, "fine_tune/removed/mix-seed0", "fine_tune/tiny/mix-seed9",
+                 "draw_figures/tiny", "summarise_recall"):  # fmt: skip
+        _timing(folder / f"{name}.tsv", 0)
+    table = summarise(list(timings(synthetic.study, folder)))
+    assert table["stage"].tolist() == [
+        "make_facts", *["fine_tune"] * 3, "graft", "intervene, unit, shared"
+    ]  # fmt: skip
+    assert table["tuning"].tolist() == ["", "bio", "stage", "mix", "mix", "mix"]
+    assert table["runs"].tolist() == [1, 3, 3, 3, 1, 1]
+    assert table.loc[1, ["seconds", "total", "memory"]].tolist() == [91.0, 273.0, 612.5]
     broken = tmp_path / "broken.tsv"
     broken.write_text("no\tbenchmark\n1\t2\n")
     with pytest.raises(FactRecallError, match="no benchmark"):
-        summarise([Timing("x", None, None, None, broken)])
+        summarise([Timing("x", "", "", broken)])
     with pytest.raises(FactRecallError, match="no such file"):
-        summarise([Timing("x", None, None, None, tmp_path / "absent.tsv")])
+        summarise([Timing("x", "", "", tmp_path / "absent.tsv")])
+
+
+def test_inputs_are_all_that_sections_read(synthetic: Synthetic) -> None:
+    files = inputs(synthetic.study, "tiny")
+    assert len(files) == len(set(files))
+    assert all((synthetic.results / file).exists() for file in files)
 
 
 def test_gatherings_by_hand(synthetic: Synthetic, tmp_path: Path) -> None:
-    n, (bio, out) = read_gatherings(synthetic.models[0].traces["bio", 0], "absolute")
+    trace = synthetic.results / "traces/tiny/bio/seed0.safetensors"
+    n, (bio, out) = read_gatherings(trace, "absolute")
     # 550..749: 50 in the embedding (0..599), 150 in the first MLP (600..799), none in the second.
     assert n == 1000
     assert (bio.task, out.task, bio.gradients, bio.top) == ("BIO_in", "BIO_out", 123, 200)
@@ -445,11 +406,39 @@ def test_gatherings_by_hand(synthetic: Synthetic, tmp_path: Path) -> None:
     with pytest.raises(FactRecallError, match="no such file"):
         read_gatherings(tmp_path / "absent.safetensors", "absolute")
     with pytest.raises(FactRecallError, match="no readable gradient trace"):
-        read_gatherings(synthetic.models[0].traces["bio", 0], "unheard-of")
+        read_gatherings(trace, "unheard-of")
 
 
-def test_deviations_are_those_of_the_study(synthetic: Synthetic) -> None:
-    study = synthetic.study
+_RECIPE = {"updates": 300, "learning_rate": 0.003, "questions_per_example": "one"}
+DEPARTING: dict[str, Any] = {
+    "facts": {
+        "people": 40,
+        "pools": {"cities": 20, "universities": 30, "jobs": 10, "companies": 26},
+    },
+    "models": {
+        "m": {"source": "scratch", "training": dict.fromkeys(("bio", "stage", "mix"), _RECIPE)}
+    },
+    "shared": {"influence": "absolute"},
+    "grafting": {
+        "alphas": [0.01, 0.05, 0.2],
+        "fit_individuals": 150,
+        "exclude_embeddings": False,
+        "optimiser": {"method": "dual_averaging"},
+    },
+    "circuits": {
+        "attention": {"forward": 1, "backward": 1},
+        "column": {"forward": 64, "backward": 64},
+        "unit": {"forward": 1, "backward": 1},
+        "steps": {"method": "adaptive"},
+        "case": {"layer": None, "head": None, "individual": None, "relation": None},
+    },
+    "representations": {"layers": [0, 1], "probes": {"individuals": 10}},
+}
+"""A study that departs from the paper in every way that is known."""
+
+
+def test_deviations_are_those_of_the_study() -> None:
+    study = DEPARTING
     text = Path(str(deviations_module.__file__)).with_suffix(".yaml").read_text(encoding="utf-8")
     entries = yaml.safe_load(text)
     assert {entry["when"] for entry in entries} == set(CONDITIONS)

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from factrecall.evaluation.exact_match import PER_EXAMPLE
-from factrecall.experiments.recall.verdict import decide, judge
+from factrecall.experiments.recall.measures import judge_headline
+from factrecall.report.claims import decide
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.statistics import bootstrap_interval
 from factrecall.runtime.storage import write_table
@@ -77,22 +78,22 @@ def test_judge_pairs_seeds_and_people(tmp_path: Path) -> None:
     two = files(tmp_path / "1", [[True, True], [True, True]], [[False, False], [True, True]])
     tables = {(t, s): f for s, fs in ((4, one), (5, two)) for t, f in fs.items()}
     tables["mix", 6] = one["mix"]
-    verdict = judge(tables, np.random.default_rng(0))
+    verdict = judge_headline(tables, np.random.default_rng(0))
     assert (verdict.mix, verdict.stage) == (0.875, 0.375)
     assert verdict.differences == {4: 0.5, 5: 0.5}
     # Sums of differences: 3 of 4 answers for the first person, 1 of 4 for the second.
     assert (verdict.low, verdict.high, verdict.people) == (0.25, 0.75, 2)
-    assert verdict.word == "holds"
+    assert verdict.verdict == "holds"
 
 
 def test_judge_refuses_what_cannot_be_paired(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     tables = files(tmp_path, [[True, True]], [[True, True]])
     with pytest.raises(FactRecallError, match="no seed with both"):
-        judge({("mix", 0): tables["mix"], ("stage", 1): tables["stage"]}, rng)
+        judge_headline({("mix", 0): tables["mix"], ("stage", 1): tables["stage"]}, rng)
     others = write(tmp_path / "others.parquet", [[True, True]], first=1)
     with pytest.raises(FactRecallError, match="its questions on qa_out are not those of"):
-        judge({("mix", 0): tables["mix"], ("stage", 0): others}, rng)
+        judge_headline({("mix", 0): tables["mix"], ("stage", 0): others}, rng)
 
 
 def test_judge_names_a_missing_column(tmp_path: Path) -> None:
@@ -102,4 +103,4 @@ def test_judge_names_a_missing_column(tmp_path: Path) -> None:
     schema = {column: kind for column, kind in PER_EXAMPLE.items() if column != "correct"}
     write_table(tables["mix"], frame, schema)
     with pytest.raises(FactRecallError, match="column 'correct' is missing"):
-        judge({(t, 0): path for t, path in tables.items()}, np.random.default_rng(0))
+        judge_headline({(t, 0): path for t, path in tables.items()}, np.random.default_rng(0))

@@ -1,16 +1,13 @@
 """Figures and the report."""
 
-from factrecall.report.names import FIGURES, SUFFIXES
-from factrecall.report.stages import shown_kind
+from factrecall.experiments import report
 
-# Whose continuity is shown: of Mix-tuned models, first seed, as nodes are added by their shared
-# parameters.
-SWEEP = {
-    "tuning": "mix",
-    "seed": STUDY.training.seeds[0],
-    "kind": shown_kind(STUDY),
-    "ranking": "shared",
-}
+
+def results_of(model):
+    """Return all files that the report's sections read of a model."""
+    return [f"{RESULTS}/{path}" for path in report.inputs(STUDY, model)]
+
+
 SUMMARIES = [
     file
     for stage in stages.STAGES.values()
@@ -21,22 +18,12 @@ SUMMARIES = [
 
 use rule stage as draw_figures with:
     input:
-        tables=SUMMARIES,
-        sweep=lambda wildcards: [
-            file.format(model=wildcards.model, **SWEEP)
-            for file in (rules.intervene.output.out, rules.intervene.output.questions)
-        ],
-        case=rules.attention_case_study.output,
-        histories=lambda wildcards: [
-            f"{TUNED}.history.parquet".format(**run)
-            for run in runs.trainings(STUDY)
-            if run["model"] == wildcards.model
-        ],
+        lambda wildcards: results_of(wildcards.model),
     output:
         expand(
             f"{RESULTS}/figures/{{{{model}}}}/{{figure}}{{suffix}}",
-            figure=FIGURES,
-            suffix=SUFFIXES,
+            figure=report.FIGURES,
+            suffix=report.SUFFIXES,
         ),
     log:
         f"{LOGS}/draw_figures/{{model}}.log",
@@ -53,11 +40,8 @@ use rule stage as draw_figures with:
 use rule stage as write_report with:
     input:
         facts=FACTS,
-        tables=SUMMARIES,
-        case=expand(rules.attention_case_study.output, model=STUDY.models),
+        results=[file for model in STUDY.models for file in results_of(model)],
         figures=expand(rules.draw_figures.output, model=STUDY.models),
-        examples=rules.summarise_recall.input.table,
-        traces=each(runs.trainings(STUDY), TRACE),
     output:
         out=f"{RESULTS}/report.html",
     log:

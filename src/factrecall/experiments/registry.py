@@ -23,18 +23,17 @@ class Experiment:
     ----------
     name : str
         The folder.
-    stages, report, cost : str
-        "module:name" below the folder of what it declares ("": nothing): its stages, its section
-        of the report, and the cost of each stage.
+    stages, cost : str
+        "module:name" below the folder of what it declares ("": nothing): its stages, and the cost
+        of each. Its section of the report is named in `experiments.report`.
     """
 
     name: str
     stages: str = "stages"
-    report: str = "report:SECTION"
     cost: str = "cost:COSTS"
 
     def load(self, what: str) -> Any:
-        """Return what the experiment declares as its "report" or "cost"."""
+        """Return what the experiment declares as its "cost"."""
         module, _, name = getattr(self, what).partition(":")
         return getattr(import_module(f"{__package__}.{self.name}.{module}"), name)
 
@@ -64,7 +63,7 @@ def _modules() -> Iterator[str]:
     for experiment in EXPERIMENTS:
         if experiment.stages:
             yield f"experiments.{experiment.name}.{experiment.stages}"
-    yield "report.stages"
+    yield "experiments.report"
 
 
 def _declared(module: str) -> Iterator[Stage]:

@@ -23,6 +23,7 @@ class Bars:
     """Horizontal bars of means by category and hue: points are the rows, numbers the means.
 
     `low` and `high` are columns of the range of a bar; without them it is that of its points.
+    `note` is written beside a bar instead of its number.
     """
 
     value: str
@@ -31,6 +32,7 @@ class Bars:
     low: str | None = None
     high: str | None = None
     write: Callable[[float], str] = "{:.1f}".format
+    note: Callable[[pd.DataFrame, Panel], str] | None = None
     points: bool = True
     interval: str = "lowest to highest"
 
@@ -66,8 +68,9 @@ class Bars:
                     edgecolor="white", linewidth=0.4, zorder=3, clip_on=False,
                 )  # fmt: skip
             panel.axes.annotate(
-                self.write(mean), (max(mean, high, 0), y), (5, 0), textcoords="offset points",
-                va="center", fontsize=SMALL - 1, zorder=4,
+                self.write(mean) if self.note is None else self.note(rows, panel),
+                (max(mean, high, 0), y), (5, 0), textcoords="offset points", va="center",
+                fontsize=SMALL - 1, zorder=4,
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.1, "alpha": 0.8},
             )  # fmt: skip
         panel.axes.set_yticks(range(len(order)), [panel.label(self.category, v) for v in order])
@@ -244,7 +247,8 @@ class Heat:
     """A heat map: values from 0 to `most` by `index` (down) and `column` (across).
 
     Cells have numbers where there are at most `numbers` columns; colours follow a `power`, so that
-    small values can be told from none. `bar` names what a bar of colours below stands for.
+    small values can be told from none. `bar` names what a bar of colours below stands for; `names`
+    writes the values of both axes, where labels of their columns do not.
     """
 
     value: str
@@ -255,6 +259,7 @@ class Heat:
     numbers: int = 30
     write: str = ".0f"
     bar: str = ""
+    names: Callable[[Any, Panel], str] | None = None
     colours: str = "Blues"
     size: float = SMALL - 0.5
 
@@ -267,6 +272,8 @@ class Heat:
         panel.axes.tick_params(length=0)
         if rows.empty:
             panel.axes.set(xticks=[], yticks=[])
+            panel.axes.text(0.5, 0.5, "not measured", ha="center", color=GREY, fontsize=SMALL,
+                            transform=panel.axes.transAxes)  # fmt: skip
             return
         down, across = panel.figure.order(rows, self.index), panel.figure.order(rows, self.column)
         grid = rows.pivot(index=self.index, columns=self.column, values=self.value)
@@ -276,15 +283,18 @@ class Heat:
             grid, ax=panel.axes, cmap=self.colours, norm=PowerNorm(self.power, 0, most),
             annot=len(across) <= self.numbers, fmt=self.write, annot_kws={"size": self.size},
             cbar=False, linewidths=0.6, linecolor="white", rasterized=grid.size > 1000,
-            yticklabels=[panel.label(self.index, v) for v in down], xticklabels=False,
+            yticklabels=[self._name(panel, self.index, v) for v in down], xticklabels=False,
         )  # fmt: skip
         panel.axes.tick_params(length=0, rotation=0)
         step = max(1, -(-len(across) // 8))
         places = range(0, len(across), step)
-        labels = [panel.label(self.column, across[i]) for i in places]
+        labels = [self._name(panel, self.column, across[i]) for i in places]
         panel.axes.set_xticks([i + 0.5 for i in places], labels, rotation=0)
         if self.bar:
             _colour_bar(panel, self.bar)
+
+    def _name(self, panel: Panel, column: str, value: Any) -> str:
+        return panel.label(column, value) if self.names is None else self.names(value, panel)
 
 
 def _colour_bar(panel: Panel, label: str) -> None:

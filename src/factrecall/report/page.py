@@ -7,57 +7,67 @@ the browser to fetch anything. All text from the study is escaped by the templat
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from factrecall.experiments.recall.examples import choose_people
-from factrecall.experiments.recall.loss_figure import POINTS
-from factrecall.experiments.recall.verdict import RULE
-from factrecall.experiments.shared_parameters.top_tensors import TOP
-from factrecall.report import tables
-from factrecall.report.claim import RULE as CLAIMS_RULE
+from factrecall.report.claims import RULE, Judged
 from factrecall.report.deviations import deviations
-from factrecall.report.measures import TableFiles
-from factrecall.report.render import environment
-from factrecall.report.sections import PARTIALS
-from factrecall.report.shown import ModelFiles, count, show, traced_table
-from factrecall.report.style import TUNING_LABELS
-from factrecall.runtime.statistics import DRAWS
+from factrecall.report.published import LLAMA, counterpart
+from factrecall.report.render import Shown, environment, show_section
+from factrecall.report.section import Headline, Section
+from factrecall.report.tables import View, count, flat, run_view
+from factrecall.report.timings import Timing, timing_view
 from factrecall.runtime.storage import write_text
-from factrecall.vocabulary import TUNINGS
 
 if TYPE_CHECKING:
-    from factrecall.data.files import FactFiles
-    from factrecall.report.timings import Timing
+    from factrecall.config.study import Study
 
 
-def write_report(
+@dataclass(frozen=True)
+class Model:
+    """One model as the template shows it; `claims` are by section."""
+
+    name: str
+    headline: Headline
+    tally: str
+    claims: list[tuple[str, list[Judged]]]
+    counterpart: str
+    sections: list[Shown]
+
+
+def write_page(
+    sections: Sequence[Section],
+    study: Study,
     *,
-    study: Mapping[str, Any],
-    provenance: Mapping[str, Any],
-    models: Sequence[ModelFiles],
-    table_files: TableFiles,
-    facts: FactFiles,
+    results: Path,
+    sizes: Mapping[str, int],
+    examples: Mapping[str, Any],
     timings: Sequence[Timing],
+    provenance: Mapping[str, Any],
     out: Path,
 ) -> None:
     """Write the report of a study.
 
     Parameters
     ----------
-    study : mapping
-        The resolved configuration, plain values only (pydantic: ``model_dump(mode="json")``).
-    provenance : mapping
-        Versions, code fingerprint, hash of the lock file; may be nested.
-    models : sequence of ModelFiles
-        In the order in which they are shown.
-    table_files : TableFiles
-        The study's tables.
-    facts : FactFiles
-        Its facts.
+    sections : sequence of Section
+        In the order of the page; one of them has the headline.
+    study : Study
+        The configuration.
+    results : Path
+        Its results folder, finished.
+    sizes : mapping of str to int
+        Number of parameters of the models for which it is known.
+    examples : mapping
+        What the template shows of people (see `recall.examples`).
     timings : sequence of Timing
         Benchmarks of the workflow; may be empty.
+    provenance : mapping
+        Versions, code fingerprint, hash of the lock file; may be nested.
     out : Path
         The HTML file; replaced atomically.
 
@@ -66,66 +76,60 @@ def write_report(
     FactRecallError
         When an input is missing, damaged or does not fit the others.
     """
-    first_seed = study["training"]["seeds"][0]
-    sizes: dict[str, int] = {}
-    shown = []
-    for files in models:
-        size, traced = traced_table(files, first_seed, study["shared"]["influence"])
-        if size is not None:
-            sizes[files.name] = size
-        shown.append(show(files, study, table_files, traced))
-    context = {
-        "study": study,
-        "seeds": count(len(study["training"]["seeds"]), "seed"),
-        "first_seed": first_seed,
-        "models": shown,
-        "rule": RULE,
-        "claims_rule": CLAIMS_RULE,
-        "partials": {name.partition(".")[0]: name for name in PARTIALS},
-        "draws": DRAWS,
-        "top": TOP,
-        "points": POINTS,
-        "run": tables.run_table(study, sizes),
-        "timings": tables.timing_table(timings) if timings else None,
-        "configuration": _yaml(study),
-        "provenance": tables.flat(provenance),
-        "deviations": deviations(study),
-        **_examples(models, study, facts, first_seed),
-    }
-    write_text(out, _render(context))
-
-
-def _render(context: Mapping[str, Any]) -> str:
     from markupsafe import Markup
 
+    plain = study.model_dump(mode="json")
+    context = {
+        "study": plain,
+        "seeds": count(len(study.training.seeds), "seed"),
+        "first_seed": study.training.seeds[0],
+        "models": [_model(sections, study, plain, name, results) for name in study.models],
+        "claims_rule": RULE,
+        "run": run_view(plain, sizes),
+        "timings": timing_view(timings) if timings else None,
+        "configuration": _yaml(plain),
+        "provenance": View("What the results were made with.", ["What", "Value"],
+                           [(None, flat(provenance))]),
+        "deviations": deviations(plain),
+        **examples,
+    }  # fmt: skip
     # The only text not escaped: our own style sheet.
     style = Markup(Path(__file__).with_name("page.css").read_text(encoding="utf-8"))
-    return environment().get_template("page.html.j2").render(style=style, **context)
+    write_text(out, environment().get_template("page.html.j2").render(style=style, **context))
 
 
-def _examples(
-    models: Sequence[ModelFiles], study: Mapping[str, Any], facts: FactFiles, seed: int
-) -> dict[str, Any]:
-    from factrecall.config.training import TraceSettings
-    from factrecall.training.fine_tuning import traced_individuals
-
-    individuals, bio, qa = facts.read()
-    traced = traced_individuals(
-        individuals, TraceSettings.model_validate(study["trace"]), study["seed"]
+def _model(
+    sections: Sequence[Section], study: Study, plain: Mapping[str, Any], name: str, results: Path
+) -> Model:
+    shown, claims, first = [], [], None
+    for section in sections:
+        with section.explained():
+            measures = section.measures(section.request(study, name), results)
+            shown.append(show_section(section, measures, results / "figures" / name, plain))
+            claims += section.judged(measures)
+            if section.headline is not None:
+                first = section.headline(measures)
+    if first is None:
+        raise ValueError("no section has a headline")
+    return Model(
+        name=name,
+        headline=first,
+        tally=_tally(claims),
+        claims=[(title, list(some)) for title, some in groupby(claims, lambda c: c.section)],
+        counterpart=counterpart(plain["models"][name]) or LLAMA,
+        sections=shown,
     )
-    answers = {
-        (f"{m.name}: " if len(models) > 1 else "") + TUNING_LABELS[tuning]: path
-        for m in models
-        for tuning in TUNINGS
-        if (path := m.per_example.get((tuning, seed))) is not None
-    }
-    counts = individuals["split"].value_counts()
-    return {
-        "people": choose_people(individuals, bio, qa, traced, answers),
-        "answer_heads": list(answers),
-        "people_in": int(counts.get("in", 0)),
-        "people_out": int(counts.get("out", 0)),
-    }
+
+
+def _tally(claims: Sequence[Judged]) -> str:
+    theirs = Counter(claim.verdict for claim in claims if not claim.is_extension)
+    own = Counter(claim.verdict for claim in claims if claim.is_extension)
+    return (
+        f"Of {theirs.total()} further claims of the paper on shared parameters, circuits and "
+        f"representations {theirs['holds']} hold, {theirs['does not hold']} do not, "
+        f"{theirs['inconclusive']} are inconclusive; of {own.total()} checks added here "
+        f"{own['holds']} hold."
+    )
 
 
 def _yaml(study: Mapping[str, Any]) -> str:

@@ -28,6 +28,10 @@ _FRAME = 0.62
 """Inches of a row of the legend, and of an axis with its label."""
 
 
+_FEW_DECADES = 200
+"""A logarithmic axis that spans less has ticks between the powers of ten."""
+
+
 @dataclass(frozen=True)
 class Axis:
     """How an axis is shown; `percent` names the columns of shares that are drawn as per cent."""
@@ -37,7 +41,7 @@ class Axis:
     scale: str = "linear"
     limits: tuple[float | None, float | None] | None = None
     ticks: Sequence[float] | Callable[[pd.DataFrame], Sequence[float]] | None = None
-    write: Callable[[float], str] = "{:g}".format
+    write: Callable[[float], str] | None = None
     grid: bool = False
 
 
@@ -132,6 +136,8 @@ class Figure:
         Further names in scope of the caption.
     when : callable
         From measures to whether the page shows it; it is drawn anyway.
+    empty : str
+        What is shown where there are no rows.
     """
 
     name: str
@@ -156,6 +162,7 @@ class Figure:
     prepare: Callable[[pd.DataFrame, Any], pd.DataFrame] | None = None
     scope: Mapping[str, Any] = field(default_factory=dict)
     when: Callable[[Any], bool] = lambda m: True
+    empty: str = NOTHING
 
     def label(self, column: str, value: Any) -> str:
         """Return what a reader is shown for a value of a column."""
@@ -176,7 +183,7 @@ class Figure:
         rows = data if self.prepare is None else self.prepare(data, measures)
         if rows.empty:
             with new_figure(1.3) as figure:
-                figure.text(0.5, 0.5, NOTHING, ha="center", va="center", color=GREY)
+                figure.text(0.5, 0.5, self.empty, ha="center", va="center", color=GREY)
                 save_figure(figure, data, stem, dict(self.schema))
             return
         facets = [self._facets(rows, column) for column in (self.row, self.col)]
@@ -236,20 +243,24 @@ class Figure:
             )
 
     def _dress(self, panel: Panel) -> None:
-        from matplotlib.ticker import FuncFormatter, NullLocator
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
         for name, axis in (("x", self.x), ("y", self.y)):
             side = getattr(panel.axes, f"{name}axis")
             if axis.scale != "linear":
                 getattr(panel.axes, f"set_{name}scale")(axis.scale)
-                side.set_major_formatter(FuncFormatter(lambda v, _, a=axis: a.write(v)))
                 side.set_minor_formatter(FuncFormatter(lambda v, _: ""))
+                low, high = getattr(panel.axes, f"get_{name}lim")()
+                if high / low < _FEW_DECADES:
+                    side.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            if axis.write is not None:
+                side.set_major_formatter(FuncFormatter(lambda v, _, a=axis: a.write(v)))
             if axis.limits is not None:
                 getattr(panel.axes, f"set_{name}lim")(*axis.limits)
             if axis.ticks is not None:
                 ticks = axis.ticks(panel.every) if callable(axis.ticks) else axis.ticks
                 side.set_minor_locator(NullLocator())
-                side.set_ticks(list(ticks), [axis.write(tick) for tick in ticks])
+                side.set_ticks(list(ticks), [(axis.write or "{:g}".format)(t) for t in ticks])
             if axis.grid:
                 panel.axes.grid(axis=name)  # type: ignore[arg-type]
             getattr(panel.axes, f"set_{name}label")("")

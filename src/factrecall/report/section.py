@@ -29,16 +29,18 @@ A figure's caption and a `Text` are templates: values are escaped, the text itse
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from factrecall.report.claims import Claim, Judged, judge
+from factrecall.report.claims import Claim, Judged, Verdict, judge
 from factrecall.report.plots import Figure
 from factrecall.report.published import LLAMA, counterpart
 from factrecall.report.style import LABELS
 from factrecall.report.tables import Table
+from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.storage import read_table
 
 if TYPE_CHECKING:
@@ -136,6 +138,20 @@ class Caveats:
         return [t for said in found if said for t in ([said] if isinstance(said, str) else said)]
 
 
+class Headline(NamedTuple):
+    """What the page begins with, of one model: the study's main result.
+
+    `claim` is the first half of a sentence that the verdict ends; `rule` says how it was judged.
+    """
+
+    text: str
+    claim: str
+    verdict: Verdict
+    evidence: str
+    caveats: list[str]
+    rule: str
+
+
 Part = Text | Caveats | Figure | Table
 
 
@@ -160,6 +176,8 @@ class Section:
         training runs have keys like ``history/mix/0`` (see `Source.runs`).
     settings : callable
         From study and model to plain values: all that it may know of the configuration.
+    headline : callable, optional
+        Of the section with the main result: from its measures to what the page begins with.
     """
 
     name: str
@@ -170,6 +188,7 @@ class Section:
     tables: tuple[str, ...] = ()
     files: Callable[[Study, str], Mapping[str, str]] = lambda study, model: {}
     settings: Callable[[Study, str], Mapping[str, Any]] = lambda study, model: {}
+    headline: Callable[[Any], Headline] | None = None
 
     @property
     def figures(self) -> tuple[Figure, ...]:
@@ -190,6 +209,18 @@ class Section:
         """Read what the section shows of one model; `request` is that of `request`."""
         files = {name: results / path for name, path in request["files"].items()}
         return self.read(**{**request, "files": files})
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Name the section and the remedy where its tables lack a column."""
+        try:
+            yield
+        except KeyError as error:
+            raise FactRecallError(
+                f"section {self.title!r} of the report",
+                f"a table that it reads has no {error}: another version of factrecall made it",
+                "run the workflow again; what is outdated will be made anew",
+            ) from error
 
     def judged(self, measures: Any) -> list[Judged]:
         """Hold its claims against a model's measures."""

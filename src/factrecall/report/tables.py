@@ -12,15 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from factrecall.report.published import published
-from factrecall.report.style import LABELS, SPLIT_LABELS, TUNING_LABELS
-from factrecall.report.timings import Timing, duration, summarise
+from factrecall.report.style import LABELS
 from factrecall.vocabulary import COMPARED, TUNINGS
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from factrecall.experiments.shared_parameters.top_tensors import Gathering
 
 MISSING = "\N{EN DASH}"
 NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -128,6 +124,13 @@ class Table:
         return {v: labels.get(v, str(v)) for v in shown}
 
 
+def count(number: int, noun: str) -> str:
+    """Write a small number as a word, with its noun."""
+    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+    word = words[number] if number < len(words) else str(number)
+    return f"{word} {noun}{'' if number == 1 else 's'}"
+
+
 def percent(share: float) -> str:
     """Write a share from 0 to 1 as per cent with one decimal, without the sign."""
     return MISSING if math.isnan(share) else f"{100 * share:.1f}"
@@ -149,65 +152,7 @@ def mean_sd(values: pd.Series, write: Callable[[float], str] = percent) -> str:
     return mean if len(known) < 2 else f"{mean} ± {100 * float(known.std()):.{decimals}f}"
 
 
-def _whole(share: float) -> str:
-    return f"{100 * share:.0f}{NO_BREAK}%"
-
-
-def recall_table(recall: pd.DataFrame) -> View:
-    """Return accuracy by split and tuning: mean, spread and every seed."""
-    from factrecall.report.summaries import by_seed, spread
-
-    seeds = by_seed(recall)
-    several = seeds.groupby("tuning")["seed"].transform("nunique") > 1
-    columns = sorted(seeds.loc[several, "seed"].unique())
-    single = seeds.set_index(["split", "tuning", "seed"])["accuracy"]
-    summary = spread(seeds).set_index(["split", "tuning"])
-    groups: list[tuple[str | None, list[list[str]]]] = []
-    for split in SPLIT_LABELS:
-        rows = []
-        for tuning, row in summary.loc[split].iterrows() if split in summary.index else ():
-            cells = [percent(single.get((split, tuning, seed), math.nan)) for seed in columns]
-            rows.append([TUNING_LABELS[str(tuning)], *_mean(row), *cells])
-        groups.append((SPLIT_LABELS[split], rows))
-    return View(
-        "Answers exactly right, in per cent, over all relations; s.d. is the sample standard "
-        "deviation over seeds.",
-        ["Tuning", "mean", "s.d.", *(f"seed{NO_BREAK}{seed}" for seed in columns)],
-        groups,
-    )
-
-
-def _mean(row: pd.Series) -> list[str]:
-    return [percent(row["mean"]), percent(row["sd"])]
-
-
-def comparison_table(recall: pd.DataFrame, model: str) -> View:
-    """Return this study's accuracies beside those the paper gives for `model`."""
-    from factrecall.report.summaries import by_seed, spread
-
-    summary = spread(by_seed(recall)).set_index(["tuning", "split"])
-    rows = []
-    for tuning, label in TUNING_LABELS.items():
-        cells = []
-        for split in SPLIT_LABELS:
-            key = (tuning, split)
-            here = MISSING
-            if key in summary.index:
-                mean, sd = _mean(summary.loc[key])
-                here = mean if sd == MISSING else f"{mean} ± {sd}"
-            theirs = published(model, tuning, split)
-            cells += [here, MISSING if theirs is None else f"{theirs:.1f}"]
-        rows.append([label, *cells])
-    names = [SPLIT_LABELS[split].partition(":")[0] for split in SPLIT_LABELS]
-    head = [f"{name}, {side}" for name in names for side in ("here", "paper")]
-    return View(
-        "Answers exactly right, in per cent; here: mean ± s.d. over seeds.",
-        ["Tuning", *head],
-        [(None, rows)],
-    )
-
-
-def run_table(study: Mapping[str, Any], sizes: Mapping[str, int]) -> View:
+def run_view(study: Mapping[str, Any], sizes: Mapping[str, int]) -> View:
     """Return what each model of the study is and how long it was trained.
 
     Parameters
@@ -221,7 +166,7 @@ def run_table(study: Mapping[str, Any], sizes: Mapping[str, int]) -> View:
     for name, model in study["models"].items():
         recipes = model["training"]
         trained = [f"{recipes[t]['updates']:,} {TIMES} {recipes[t]['batch_size']}" for t in TUNINGS]
-        size = f"{sizes[name]:,}" if name in sizes else MISSING
+        size = f"{sizes[name]:,}" if sizes.get(name) else MISSING
         rows.append([name, _shape(model), size, *trained])
     return View(
         f"Models, their number of parameters, and updates {TIMES} batch size of each fine-tuning "
@@ -240,54 +185,6 @@ def _shape(model: Mapping[str, Any]) -> str:
     if model["source"] == "hub":
         return f"{model['repository']} at {model.get('revision') or 'its newest revision'}"
     return f"folder {model['path']}"
-
-
-def timing_table(timings: Sequence[Timing]) -> View:
-    """Return time and memory by stage, model and tuning."""
-    rows = [
-        [
-            row.stage,
-            row.model or MISSING,
-            TUNING_LABELS.get(row.tuning, row.tuning) or MISSING,
-            str(row.runs),
-            duration(row.seconds),
-            duration(row.total),
-            MISSING if math.isnan(row.memory) else f"{row.memory:,.0f}",
-        ]
-        for row in summarise(timings).itertuples()
-    ]
-    return View(
-        "Wall-clock time and peak memory as the workflow measured them.",
-        ["Stage", "Model", "Tuning", "runs", "mean a run", "all runs", "peak MB"],
-        [(None, rows)],
-    )
-
-
-def gathering_table(gatherings: Mapping[str, Sequence[Gathering]]) -> View:
-    """Return, by tuning and task, how many gradients were traced and where they gathered."""
-    groups: list[tuple[str | None, list[list[str]]]] = [
-        (
-            TUNING_LABELS[tuning],
-            [
-                [
-                    g.task,
-                    f"{g.gradients:,}",
-                    "; ".join(
-                        f"{kind} {_whole(share)} (chance {_whole(chance)})"
-                        for kind, share, chance in g.kinds
-                    ),
-                ]
-                for g in tasks
-            ],
-        )
-        for tuning, tasks in gatherings.items()
-    ]
-    return View(
-        "Gradients added up by task, and the kinds of tensor (all layers together) that hold "
-        "most of the most influenced parameters.",
-        ["Task", "gradients", "where the top parameters are"],
-        groups,
-    )
 
 
 def flat(mapping: Mapping[str, Any], prefix: str = "") -> list[list[str]]:

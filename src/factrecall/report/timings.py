@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from factrecall.report.style import TUNING_LABELS
+from factrecall.report.tables import MISSING, View
 from factrecall.runtime.errors import FactRecallError
 
 if TYPE_CHECKING:
@@ -17,13 +19,12 @@ if TYPE_CHECKING:
 class Timing:
     """A benchmark file: tab-separated, with columns ``s`` (seconds) and ``max_rss`` (MB).
 
-    `model`, `tuning` and `seed` are None for stages that are not repeated over them.
+    `model` and `tuning` are empty for stages that are not repeated over them.
     """
 
     stage: str
-    model: str | None
-    tuning: str | None
-    seed: int | None
+    model: str
+    tuning: str
     path: Path
 
 
@@ -43,16 +44,33 @@ def summarise(timings: Sequence[Timing]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    rows = [
-        (t.stage, t.model or "", t.tuning or "", *measure)
-        for t in timings
-        for measure in _read(t.path)
-    ]
+    rows = [(t.stage, t.model, t.tuning, *found) for t in timings for found in _read(t.path)]
     frame = pd.DataFrame(rows, columns=["stage", "model", "tuning", "s", "max_rss"])
     grouped = frame.groupby(["stage", "model", "tuning"], sort=False)
     return grouped.agg(
         runs=("s", "count"), seconds=("s", "mean"), total=("s", "sum"), memory=("max_rss", "max")
     ).reset_index()
+
+
+def timing_view(timings: Sequence[Timing]) -> View:
+    """Return time and memory by stage, model and tuning."""
+    rows = [
+        [
+            row.stage,
+            row.model or MISSING,
+            TUNING_LABELS.get(row.tuning, row.tuning) or MISSING,
+            str(row.runs),
+            duration(row.seconds),
+            duration(row.total),
+            MISSING if row.memory != row.memory else f"{row.memory:,.0f}",
+        ]
+        for row in summarise(timings).itertuples()
+    ]
+    return View(
+        "Wall-clock time and peak memory as the workflow measured them.",
+        ["Stage", "Model", "Tuning", "runs", "mean a run", "all runs", "peak MB"],
+        [(None, rows)],
+    )
 
 
 def duration(seconds: float) -> str:

@@ -38,7 +38,7 @@ def _read(*fields: Any, **named: Any) -> CaseStudy:
 def case_files(model: str) -> dict[str, str]:
     """Return the tables of a model's case study, below the results folder."""
     parts = {"": "case"} | {f".{n}": n for n in ("tokens", "attention", "logits", "looks")}
-    return {name: f"case/{model}{part}.parquet" for part, name in parts.items()}
+    return {name: f"case/{model}/case{part}.parquet" for part, name in parts.items()}
 
 
 # --- texts ------------------------------------------------------------------------------------

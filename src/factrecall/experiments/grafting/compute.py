@@ -13,12 +13,12 @@ from factrecall.experiments.grafting.grafter import (
     OUTCOMES,
     RECOVERED,
     SHARES,
-    UNFITTED,
     Grafter,
     Masks,
     fitted_people,
 )
 from factrecall.experiments.grafting.mask_checks import overlap
+from factrecall.experiments.grafting.mask_choice import UNFITTED
 from factrecall.parameters.placement import DUAL_AVERAGING, SIGMOID
 from factrecall.parameters.sets import ParameterSet, read_set, read_sets
 from factrecall.runtime.storage import read_table

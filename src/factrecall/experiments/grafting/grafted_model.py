@@ -12,7 +12,8 @@ import pandas as pd
 from factrecall.data.files import BIO_COLUMNS, QA_COLUMNS
 from factrecall.evaluation.exact_match import Evaluator
 from factrecall.experiments.common.model_pair import open_pair
-from factrecall.experiments.grafting.grafter import OUTCOMES, fitted_people, looked_at
+from factrecall.experiments.grafting.grafter import OUTCOMES, fitted_people
+from factrecall.experiments.grafting.mask_choice import looked_at
 from factrecall.parameters.sets import ParameterSet, read_set
 from factrecall.runtime.storage import read_table
 

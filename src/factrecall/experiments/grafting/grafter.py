@@ -18,6 +18,7 @@ import pandas as pd
 from factrecall.data.files import BIO_COLUMNS
 from factrecall.evaluation.exact_match import PER_EXAMPLE, Evaluator
 from factrecall.experiments.grafting.dual_averaging import Questions, dual_averaging
+from factrecall.experiments.grafting.mask_choice import MOVEMENT, UNFITTED, WHOLE
 from factrecall.experiments.grafting.schedule import updates_of
 from factrecall.experiments.grafting.sigmoid_sgd import sigmoid_sgd
 from factrecall.models.forward import encode
@@ -32,11 +33,6 @@ if TYPE_CHECKING:
     from factrecall.experiments.grafting.settings import GraftingSettings
     from factrecall.parameters.patched_weights import PatchedWeights
     from factrecall.runtime.checkpoint import Checkpoint
-
-WHOLE, MOVEMENT = "whole", "movement"
-"""Methods that fit nothing: all that may be grafted, and what moved most (γbase)."""
-
-UNFITTED = (WHOLE, MOVEMENT)
 
 ENOUGH = 0.97
 """The accuracy at which the paper's optimiser stops."""
@@ -179,19 +175,6 @@ def fitted_people(
     count = min(len(people), individuals or len(people))
     drawn = generator(study_seed, "grafted people", split).choice(people, count, replace=False)
     return np.asarray(drawn)
-
-
-def looked_at(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Return the row of the fitted mask with S that is looked at, one for each value of `keys`.
-
-    It is the chosen mask or, where none recovered enough, the one that recovered most.
-    """
-    held = table[~table["method"].isin(UNFITTED) & table["with_shared"].astype(bool)]
-    # Of equal ones the first, which is the smallest; the chosen one comes before all others.
-    best = held.sort_values(
-        ["chosen", "recovery", "alpha"], ascending=[False, False, True], kind="stable"
-    )
-    return best.drop_duplicates(keys) if keys else best.head(1)
 
 
 def unfitted(grafter: Grafter, without: ParameterSet) -> Masks:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from factrecall.experiments.grafting.grafter import UNFITTED
+from factrecall.experiments.grafting.mask_choice import UNFITTED
 from factrecall.parameters.sets import ParameterSet, read_sets
 from factrecall.runtime.seeds import generator
 

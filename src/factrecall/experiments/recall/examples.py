@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pandas as pd
-
-from factrecall.evaluation.exact_match import PER_EXAMPLE
-from factrecall.report.style import RELATION_LABELS
+from factrecall.data.traced import traced_individuals
+from factrecall.report.style import RELATION_LABELS, TUNING_LABELS
 from factrecall.runtime.storage import read_table
-from factrecall.vocabulary import RELATIONS, SIDES
+from factrecall.vocabulary import RELATIONS, SIDES, TUNINGS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from factrecall.config.study import Study
 
 
 class Piece(NamedTuple):
@@ -58,6 +61,38 @@ class Person:
     stored: list[int]
 
 
+def examples(study: Study, results: Path) -> dict[str, Any]:
+    """Return what the page shows of people, and how many there are.
+
+    Parameters
+    ----------
+    study : Study
+        The configuration.
+    results : Path
+        Its results folder, finished.
+    """
+    from factrecall.data.files import FactFiles
+
+    names = ("individuals", "bio", "qa")
+    facts = FactFiles(*(results / "facts" / f"{name}.parquet" for name in names))
+    individuals, bio, qa = facts.read()
+    seed = study.training.seeds[0]
+    answers = {
+        (f"{model}: " if len(study.models) > 1 else "") + TUNING_LABELS[tuning]: results
+        / f"models/{model}/{tuning}/seed{seed}.recall.parquet"
+        for model in study.models
+        for tuning in TUNINGS
+    }
+    counts = individuals["split"].value_counts()
+    traced = traced_individuals(individuals, study.trace, study.seed)
+    return {
+        "people": choose_people(individuals, bio, qa, traced, answers),
+        "answer_heads": list(answers),
+        "people_in": int(counts.get("in", 0)),
+        "people_out": int(counts.get("out", 0)),
+    }
+
+
 def choose_people(
     individuals: pd.DataFrame,
     bio: pd.DataFrame,
@@ -82,7 +117,7 @@ def choose_people(
         When a table of recall is missing or damaged.
     """
     keys = ["individual", "split", "relation"]
-    right = [read_table(path, PER_EXAMPLE).set_index(keys)["correct"] for path in answers.values()]
+    right = [read_table(path).set_index(keys)["correct"] for path in answers.values()]
     people = individuals.assign(traced=individuals["individual"].isin(list(traced)))
     chosen = [
         (rows.iloc[0], side, is_traced)

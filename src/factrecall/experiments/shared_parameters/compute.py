@@ -40,8 +40,10 @@ OVERLAP_CURVE = {
     "ratio": "float64",
     "chance": "float64",
     "null": "float64",
+    "selected": "bool",
 }
-"""Columns of a curve; `ratio`, `chance` and `null` are shares of k.
+"""Columns of a curve; `selected` marks shared.k and the influence that S is ranked by; `ratio`,
+`chance` and `null` are shares of k.
 
 `chance` is the overlap of random rankings of all parameters; `null` that of these rankings permuted
 within each tensor, which keeps how much of each tensor is moved. Both are exact expectations.
@@ -142,7 +144,10 @@ def read_rankings(paths: Sequence[Path]) -> Rankings:
 
 
 def overlap_curves(rankings: Rankings, k: int) -> pd.DataFrame:
-    """Return |S_I(k)|, |S_II(k)| and |S(k)| by k for every influence; columns `OVERLAP_CURVE`."""
+    """Return |S_I(k)|, |S_II(k)| and |S(k)| by k for every influence.
+
+    Columns are those of `OVERLAP_CURVE` but `selected`.
+    """
     ks = log_grid(rankings.keep, k)
     share = ks / rankings.space.size
     chance = {"S_I": share, "S_II": share, "S": share * (2 - share)}

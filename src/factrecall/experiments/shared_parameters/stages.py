@@ -57,7 +57,9 @@ def select_shared(
     write_sets(out, sets, {"k": wanted, "influence": influence, "provenance": provenance})
     job.write(locations, compute.locations(sets), compute.LOCATIONS)
     del sets  # a curve needs the memory
-    job.write(overlap_curve, compute.overlap_curves(rankings, wanted), compute.OVERLAP_CURVE)
+    found = compute.overlap_curves(rankings, wanted)
+    selected = (found["k"] == wanted) & (found["influence"] == influence)
+    job.write(overlap_curve, found.assign(selected=selected), compute.OVERLAP_CURVE)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,12 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from factrecall.runtime.storage import unreadable
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TOP = 1_000
 """How many of the most influenced parameters are looked at."""
@@ -57,6 +59,7 @@ def read_gatherings(path: Path, influence: str) -> tuple[int, list[Gathering]]:
     FactRecallError
         When the file is missing or damaged.
     """
+    import numpy as np
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -81,6 +84,8 @@ def read_gatherings(path: Path, influence: str) -> tuple[int, list[Gathering]]:
 def _largest(
     index: np.ndarray, sizes: np.ndarray, kinds: np.ndarray, most: int = 3
 ) -> list[tuple[str, float, float]]:
+    import numpy as np
+
     tensor = np.searchsorted(np.cumsum(sizes), index.astype(np.int64), side="right")
     hits = np.bincount(tensor, minlength=len(sizes))
     by_kind = [
