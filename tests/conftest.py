@@ -19,6 +19,7 @@ from factrecall.config.training import Recipe
 from factrecall.data.tables import FactTables, make_facts
 from factrecall.models.scratch import build_model
 from factrecall.models.tokenizers import train_tokenizer
+from factrecall.report import style
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -97,6 +98,13 @@ def tiny(request: pytest.FixtureRequest, facts: FactTables) -> Tiny:
 def llama(facts: FactTables) -> Tiny:
     """One architecture, for what does not depend on it."""
     return tiny_of("llama", facts)
+
+
+@pytest.fixture
+def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are small and in one format; `test_report_page` draws all of them as they are."""
+    monkeypatch.setattr(style, "IMAGE_SUFFIXES", (".png",))
+    monkeypatch.setattr(style, "DOTS_PER_INCH", 50)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from factrecall.runtime.storage import read_table, write_table
 from factrecall.vocabulary import SPLITS
 from tests.unit.test_report_shared import ablation_rows, about, cells, interval_rows
 
+pytestmark = pytest.mark.usefixtures("quick_figures")
+
 
 def recall_rows() -> pd.DataFrame:
     """Make the majority vote, which is all that the figure takes of recall."""

@@ -27,14 +27,17 @@ from factrecall.experiments.circuits.summary import (
 from factrecall.experiments.circuits.tables import CURVE, PEOPLE, QUESTIONS, STEPS
 from factrecall.experiments.grafting.grafter import GRAFTING
 from factrecall.experiments.grafting.mask_checks import CHECKS
+from factrecall.report import style
 from factrecall.report.claims import Judged
 from factrecall.report.published import LLAMA, PYTHIA
 from factrecall.report.render import show_section
 from factrecall.report.section import Caveats
-from factrecall.report.style import DOTS_PER_INCH, WIDTH
+from factrecall.report.style import WIDTH
 from factrecall.report.tables import MISSING
 from factrecall.runtime.storage import read_table, write_table
 from tests.unit import test_report_shared as shared
+
+pytestmark = pytest.mark.usefixtures("quick_figures")
 
 SEEDS = (0, 1, 2)
 NODES = {"attention": 48, "column": 4000, "unit": 512}
@@ -472,17 +475,8 @@ def check_size(folder: Path) -> None:
     """Check that figures are as wide as a page and can be read on it."""
     for path in folder.glob("*.png"):
         height, width, _ = matplotlib.image.imread(path).shape
-        assert width == round(WIDTH * DOTS_PER_INCH)
+        assert width == round(WIDTH * style.DOTS_PER_INCH)
         assert 0.3 < height / width < 1.65
-
-
-def test_figures_are_written_twice_the_same_and_of_readable_size(
-    measures: Circuits, tmp_path: Path
-) -> None:
-    one, two = (draw(measures, tmp_path / name) for name in ("one", "two"))
-    assert one == two
-    assert len(one) == 3 * 4
-    check_size(tmp_path / "one")
 
 
 def test_data_of_figures_are_what_is_drawn(measures: Circuits, tmp_path: Path) -> None:
