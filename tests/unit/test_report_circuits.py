@@ -37,8 +37,6 @@ from factrecall.report.tables import MISSING
 from factrecall.runtime.storage import read_table, write_table
 from tests.unit import test_report_shared as shared
 
-pytestmark = pytest.mark.usefixtures("quick_figures")
-
 SEEDS = (0, 1, 2)
 NODES = {"attention": 48, "column": 4000, "unit": 512}
 
