@@ -81,7 +81,7 @@ def test_a_sample_is_a_subset_of_the_wanted_size(
     one: tuple[set[int], bool], data: st.DataObject, seed: int
 ) -> None:
     a = made(*one)
-    size = data.sample_sorted(st.integers(0, len(a)))
+    size = data.draw(st.integers(0, len(a)))
     drawn = members(a.sample(size, generator(seed, "x")))
     assert len(drawn) == size and drawn <= one[0]
     counts = a.sample(size, generator(seed, "y")).counts()

@@ -15,8 +15,9 @@ from factrecall.parameters import placement
 from factrecall.parameters.placement import choose_place
 from factrecall.parameters.sets import ParameterSet
 from factrecall.parameters.space import ParameterSpace
-from factrecall.parameters.weights import Weights, _Folder, folder_weights
+from factrecall.parameters.weights import Weights, folder_weights
 from factrecall.runtime.errors import DamagedFile, FactRecallError
+from factrecall.runtime.lazy_mapping import LazyMapping
 from factrecall.runtime.seeds import generator
 from tests.conftest import Tiny, scratch
 
@@ -45,7 +46,7 @@ def test_weights_in_files_are_those_that_are_loaded(tmp_path: Path, tiny: Tiny, 
     model = load_model(folder)
     live = {name: p.data for name, p in model.named_parameters()}
     kept = folder_weights(folder, ParameterSpace.of(model))
-    assert isinstance(kept, _Folder)
+    assert isinstance(kept, LazyMapping)
     found = Weights(kept, live)
     assert list(found) == list(live) and len(found) == len(live)
     for name, tensor in live.items():

@@ -1,10 +1,8 @@
-"""Nodes: the heads and neurons of a model, as lines of its tensors.
+"""Nodes: the heads and neurons of a model, as lines (rows or columns) of its tensors.
 
-A node is some rows or columns of matrices and the like entries of vectors (paper, section 4.1 and
-appendix A.6; method, section 8): an attention node is one head's slice of one projection, an MLP
-node of kind `column` one column of one matrix, of kind `unit` a hidden unit, which is a row of the
-matrices into the MLP and a column of the one out of it. A kind is told by the node of each line of
-each of its tensors, so that counting and selecting parameters by node are look-ups.
+An attention node is one head's slice of one projection. An MLP node of kind `column` is one column
+of one matrix; of kind `unit` a hidden unit, which is a row of the matrices into the MLP and a
+column of the one out of it (paper, section 4.1 and appendix A.6; method, section 8).
 """
 
 from __future__ import annotations
@@ -31,12 +29,10 @@ class Nodes:
 
     Attributes
     ----------
-    space : ParameterSpace
-        Of the model.
     table : DataFrame
         A row a node: ``layer``, ``projection`` (Q, K, V, O; gate, up, down; unit), ``head`` (the
-        number of the head, column or unit) and ``weight``, by which counts are multiplied so that
-        projections with fewer heads are not put last for their size (paper, appendix A.7).
+        number of the head, column or unit) and ``weight``, which counts are multiplied by where
+        projections have fewer heads (paper, appendix A.7).
     lines : mapping of str to (int, ndarray of int64)
         For each tensor the axis along which it is cut, and the node of each line.
     """
@@ -47,13 +43,7 @@ class Nodes:
 
     @classmethod
     def of(cls, model: PreTrainedModel, kind: NodeKind) -> Nodes:
-        """Find the nodes of a model.
-
-        Raises
-        ------
-        FactRecallError
-            When its architecture is not known.
-        """
+        """Find the nodes of a model; FactRecallError if its architecture is not known."""
         builder = _Builder(model)
         (builder.attention if kind == "attention" else getattr(builder, kind))()
         return cls(builder.space, pd.DataFrame(builder.rows), builder.lines)
@@ -62,25 +52,17 @@ class Nodes:
         return len(self.table)
 
     def members(self, chosen: ParameterSet) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-        """Yield, of each tensor of the kind, the parameters in a set, and the node of each.
+        """Yield, of each tensor of the kind, its name, the parameters in a set, and their nodes.
 
-        Parameters
-        ----------
-        chosen : ParameterSet
-            Not a complement.
-
-        Yields
-        ------
-        tensor, local, node
-            Name of the tensor, and two int64 arrays of one length.
+        Parameters, counted from the tensor's first, and nodes are int64 arrays of one length. The
+        set must not be a complement.
         """
         if chosen.complement:
             raise ValueError("the members of a complement are not listed")
-        shapes = dict(zip(self.space.names, self.space.shapes, strict=True))
         for name, local in chosen.by_tensor():
             if name in self.lines:
                 axis, nodes = self.lines[name]
-                place = np.unravel_index(local.astype(np.int64), shapes[name])[axis]
+                place = np.unravel_index(local.astype(np.int64), self.space.shape_of[name])[axis]
                 yield name, local.astype(np.int64), nodes[place]
 
     def counts(self, chosen: ParameterSet) -> np.ndarray:
@@ -93,9 +75,10 @@ class Nodes:
     def sizes(self) -> np.ndarray:
         """Return how many parameters each node has, int64 of shape (nodes,)."""
         total = np.zeros(len(self), dtype=np.int64)
-        sizes = dict(zip(self.space.names, self.space.sizes, strict=True))
         for name, (_, nodes) in self.lines.items():
-            total += np.bincount(nodes, minlength=len(self)) * (sizes[name] // len(nodes))
+            total += np.bincount(nodes, minlength=len(self)) * (
+                self.space.size_of[name] // len(nodes)
+            )
         return total
 
     def everything(self) -> ParameterSet:
@@ -110,7 +93,7 @@ class _Builder:
         self.anatomy: ArchitectureSpec = architecture_of(model.config)
         self.heads = heads_of(model.config)
         self.space = ParameterSpace.of(model)
-        self.shapes = dict(zip(self.space.names, self.space.shapes, strict=True))
+        self.shapes = self.space.shape_of
         self.depth = len(self.anatomy.layers_of(model))
         self.rows: list[dict[str, object]] = []
         self.lines: dict[str, tuple[int, np.ndarray]] = {}

@@ -1,14 +1,13 @@
-"""Compose: one live model that holds θtask on a set of parameters and θpre elsewhere.
+"""Patched weights: one live model that holds θtask on a set of parameters and θpre elsewhere.
 
-Everything after training is asked of such models: a set ablated is θ(all but the set), a set
-grafted θ(the set), a circuit θ(some nodes of the set) (method, section 5). The weights are
-written into the model in place and only where they differ from what is there, so that a step of
-a sweep costs what it changes; on leaving, whatever happened inside, the model is as it was.
+A set ablated is θ(all but the set), a set grafted θ(the set), a circuit θ(some nodes of the set)
+(method, section 5). Weights are written in place, and only where they differ from what is there.
+On leaving, whatever happened inside, the model is as it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -21,6 +20,7 @@ from factrecall.parameters.sorted_sets import difference
 from factrecall.parameters.space import ParameterSpace
 from factrecall.parameters.streaming_topk import top_k
 from factrecall.parameters.weights import Weights
+from factrecall.runtime.lazy_mapping import LazyMapping
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,25 +32,19 @@ class PatchedWeights:
     Parameters
     ----------
     model : nn.Module
-        The live model. What it holds when the `with` block begins is θtask; it holds that again
-        after the block, to the bit.
+        The live model; it holds θtask before the `with` block and, to the bit, after it.
     pre : mapping of str to tensor
         θpre by parameter name, a tied tensor once; never written.
     task : mapping of str to tensor, optional
-        θtask, if it is to be had elsewhere than in the model; of use with "host" only.
+        θtask, if it is kept elsewhere than in the model; used with "host" only.
     place : {"device", "host"}
-        Whether θpre and θtask are kept on the model's device, in its dtypes, or left where they
-        are given, outside of it (see `placement`).
+        Whether θpre and θtask are kept on the model's device, or left where they are given (see
+        `placement`).
 
     Raises
     ------
     FactRecallError
         When the two are not of one parameter space.
-
-    Notes
-    -----
-    Memory on the device: the model, θpre and one copy of θtask; with "host" the model and, in
-    passing, tensors. Then θtask is copied into main memory if it is not given.
 
     Examples
     --------
@@ -102,15 +96,9 @@ class PatchedWeights:
         self.task, self._held, self._inside = Weights({}, self._live), {}, False
 
     def set(self, task_on: ParameterSet) -> None:
-        """Let the model hold θtask on a set and θpre elsewhere.
-
-        Parameters
-        ----------
-        task_on : ParameterSet
-            Of the model's space. Only what differs from the set held before is written.
-        """
+        """Let the model hold θtask on a set and θpre elsewhere; what differs is written."""
         if not self._inside:
-            raise RuntimeError("weights are composed inside the `with` block only")
+            raise RuntimeError("weights are patched inside the `with` block only")
         if task_on.space != self.space:
             raise different_spaces(
                 "the set and the model", task_on.space.fingerprint, self.space.fingerprint
@@ -120,77 +108,58 @@ class PatchedWeights:
                 self._write(name, local, task_on.complement)
 
     def toggle(self, name: str, local: np.ndarray, task: bool) -> None:
-        """Let some scalars of a tensor hold θtask or θpre; the next `hold` writes it all anew.
+        """Let some scalars of a tensor hold θtask or θpre; the next `set` writes it all anew.
 
-        Parameters
-        ----------
-        name : str
-            The tensor.
-        local : ndarray of int64
-            Which of its scalars, counted from its first.
-        task : bool
-            Whether they are to hold θtask.
+        `local` are int64 positions, counted from the tensor's first scalar.
         """
         self._held.pop(name, None)
         with torch.no_grad():
             (self.task if task else self.pre).write_at(name, local)
 
     def write_tensor(self, name: str, values: torch.Tensor) -> None:
-        """Let a tensor of the model hold other values, until the next `hold` writes it anew."""
+        """Let a tensor of the model hold other values, until the next `set` writes it anew."""
         self._held.pop(name, None)
         with torch.no_grad():
             self._live[name].copy_(values)
 
-    def changes(self, without: ParameterSet | None = None) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield each tensor's name and θtask − θpre, which is put to zero on a set."""
+    def changes(self, without: ParameterSet | None = None) -> Mapping[str, torch.Tensor]:
+        """Return θtask − θpre by tensor, zero on a set; computed when it is asked for."""
         without = without if without is not None else ParameterSet.empty(self.space)
-        for name, local in without.by_tensor():
-            yield name, self.change(name, local, without.complement)
+        zeros = dict(without.by_tensor())
 
-    def change(self, name: str, local: np.ndarray, complement: bool = False) -> torch.Tensor:
-        """Return θtask − θpre of a tensor, put to zero at some of its scalars or at all others."""
-        change = self.task[name] - self.pre[name]
-        index = torch.from_numpy(local.astype(np.int64)).to(change.device)
-        if complement:
-            kept = torch.zeros_like(change)
-            kept.view(-1)[index] = change.view(-1)[index]
-            return kept
-        change.view(-1)[index] = 0.0
-        return change
+        def change(name: str) -> torch.Tensor:
+            change = self.task[name] - self.pre[name]
+            index = torch.from_numpy(zeros[name].astype(np.int64)).to(change.device)
+            target = torch.zeros_like(change) if without.complement else change
+            target.view(-1)[index] = change.view(-1)[index] if without.complement else 0.0
+            return target
+
+        return LazyMapping(zeros, change)
 
     def changed(self, without: ParameterSet) -> Mapping[str, torch.Tensor]:
-        """Return θtask − θpre by tensor (see `changes`).
-
-        All of it is held where θpre and θtask are on the device; else each tensor is computed when
-        it is asked for.
-        """
-        if self.place == "device":
-            return dict(self.changes(without))
-        return _Changes(self, without)
+        """Return `changes`; all of them are held if θpre and θtask are on the device."""
+        changes = self.changes(without)
+        return dict(changes) if self.place == "device" else changes
 
     def largest_change(self, size: int, without: ParameterSet | None = None) -> ParameterSet:
         """Return the `size` parameters of largest |θtask − θpre|, or all that moved if fewer did.
 
-        Parameters
-        ----------
-        size : int
-            How many are wanted.
-        without : ParameterSet, optional
-            Parameters that are not to be among them.
+        Those of `without` are not among them.
         """
-
-        def movement() -> Iterator[torch.Tensor]:
-            for _, change in self.changes(without):
-                yield change.abs_()
-
-        index, _ = top_k(movement, size, self.space.index_dtype, positive=True)
+        moved = self.changes(without)
+        index, _ = top_k(
+            lambda: (change.abs_() for change in moved.values()),
+            size,
+            self.space.index_dtype,
+            positive=True,
+        )
         return ParameterSet(self.space, index)
 
     def _write(self, name: str, local: np.ndarray, complement: bool) -> None:
         chosen, rest = (self.pre, self.task) if complement else (self.task, self.pre)
         # What is held is not known while it is written: an interrupt may come in between.
-        held, was_inverted = self._held.pop(name, (None, complement))
-        if held is None or was_inverted != complement:
+        held, was_complement = self._held.pop(name, (None, complement))
+        if held is None or was_complement != complement:
             rest.write(name)
             chosen.write_at(name, local)
         elif not np.array_equal(held, local):
@@ -198,20 +167,3 @@ class PatchedWeights:
             chosen.write_at(name, enters)
             rest.write_at(name, leaves)
         self._held[name] = local, complement
-
-
-class _Changes(Mapping[str, torch.Tensor]):
-    """θtask − θpre, computed when it is asked for."""
-
-    def __init__(self, weights: PatchedWeights, without: ParameterSet) -> None:
-        self._weights, self._inverted = weights, without.complement
-        self._without = dict(without.by_tensor())
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        return self._weights.change(name, self._without[name], self._inverted)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._without)
-
-    def __len__(self) -> int:
-        return len(self._without)

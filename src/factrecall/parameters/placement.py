@@ -1,11 +1,8 @@
-"""Where a job keeps the weights that a model is composed of: on the model's device, or not.
+"""Placement of θpre and θtask beside a live model: on its device or in main memory ("host").
 
-Beside the live model, θpre and θtask are needed, and by some jobs what changed between the two. On
-the device all of it is at hand. Where the device has no room for it, θpre and θtask are left in
-main memory, as pages of the model folders' files where these hold them as the model does; tensors
-are fetched one at a time, and changes are computed when they are asked for. Results are the same.
-
-Bytes a parameter of float32, on the device, beside twice to three times the largest tensor:
+On the host they are pages of the model folders' files, where these hold them as the model does;
+tensors are fetched one at a time, and changes are computed when they are asked for. Results are the
+same. Bytes a float32 parameter on the device, beside two to three times the largest tensor:
 
 =====================  ========  ======  =============================================
 a job                  "device"  "host"  of these
@@ -15,7 +12,7 @@ graft, dual averaging        20       8  … changes, 4; scores, 4
 graft, sigmoid               25      13  … changes, 4; logits and slopes, 8; γbase, 1
 =====================  ========  ======  =============================================
 
-In main memory, for "host": 8, which are pages of files that the system takes back when it has to.
+The host then has 8, which are pages of files that the system takes back when it has to.
 """
 
 from __future__ import annotations
@@ -46,18 +43,16 @@ def free_memory(device: torch.device) -> float:
 def choose_place(
     device: torch.device, parameters: int, held: float = PAIR, spare: float = 0.0
 ) -> Place:
-    """Choose where θpre and θtask are kept.
+    """Choose where θpre and θtask of a model on a device are kept; on a CPU "device".
 
     Parameters
     ----------
-    device : device
-        Of the live model, which is there already. On a CPU the choice is "device".
     parameters : int
         Of the model.
     held : float
         Bytes a parameter that the job keeps on the device if it has room.
     spare : float
-        Bytes that the job needs there besides, beside what every job does.
+        Further bytes that the job needs there, beside `SPARE`.
     """
     if device.type == "cpu" or parameters * held + SPARE + spare <= free_memory(device):
         return "device"

@@ -1,14 +1,14 @@
-"""Sets of parameters: what every experiment selects and every composition takes.
+"""Sets of parameters, as sorted flat indices into a parameter space.
 
-A set is a sorted array of flat indices into a parameter space, or its complement, so that "all
-but these" costs no more than "these". The algebra merges sorted arrays; nothing here is as long
-as the space. A set knows its space, and sets of different spaces do not mix.
+A set holds its members or, as a complement, all others, so that "all but these" costs no more than
+"these". No array is as long as the space. Sets of different spaces do not mix.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,7 +25,8 @@ from factrecall.parameters.sorted_sets import (
 )
 from factrecall.parameters.space import ParameterSpace
 from factrecall.runtime.errors import DamagedFile, FactRecallError
-from factrecall.runtime.safetensors_writer import Tensors, open_tensors, write_tensors
+from factrecall.runtime.lazy_mapping import LazyMapping
+from factrecall.runtime.safetensors_writer import open_tensors, write_tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +35,9 @@ class ParameterSet:
 
     Attributes
     ----------
-    space : ParameterSpace
-        Whose parameters these are.
     index : ndarray of uint32 or uint64, shape (count,)
-        Flat indices, rising, each once.
-    inverted : bool
+        Flat indices, ascending, each once.
+    complement : bool
         Whether the set is everything but `index`.
     """
 
@@ -48,13 +47,7 @@ class ParameterSet:
 
     @classmethod
     def of(cls, space: ParameterSpace, indices: np.ndarray) -> Self:
-        """Make a set of flat indices in any order; one given twice is in it once.
-
-        Raises
-        ------
-        ValueError
-            When an index is none of the space.
-        """
+        """Make a set of flat indices in any order; ValueError if one is not of the space."""
         index = np.unique(np.asarray(indices))
         if len(index) and not 0 <= int(index[0]) <= int(index[-1]) < space.size:
             raise ValueError(f"indices from {index[0]} to {index[-1]} in a space of {space.size}")
@@ -62,7 +55,7 @@ class ParameterSet:
 
     @classmethod
     def empty(cls, space: ParameterSpace) -> Self:
-        """Return the empty set; ``~nothing`` is everything."""
+        """Return the empty set; ``~empty`` is everything."""
         return cls(space, np.empty(0, dtype=space.index_dtype))
 
     @classmethod
@@ -121,53 +114,40 @@ class ParameterSet:
 
     def by_tensor(self) -> Iterator[tuple[str, np.ndarray]]:
         """Yield each tensor's name and, counted from its first scalar, its part of `index`."""
-        ends = np.cumsum((0, *self.space.sizes), dtype=np.uint64).astype(self.index.dtype)
-        cuts = np.searchsorted(self.index, ends)
-        if self.space.size > np.iinfo(self.index.dtype).max:
-            cuts[-1] = len(self.index)  # 2³² itself is no uint32
-        for i, name in enumerate(self.space.names):
-            yield name, self.index[cuts[i] : cuts[i + 1]] - ends[i]
+        parts = pairwise(self.space.cuts(self.index))
+        for (name, first), (start, end) in zip(self.space.offsets(), parts, strict=True):
+            yield name, self.index[start:end] - np.uint64(first).astype(self.index.dtype)
 
     def counts(self) -> dict[str, int]:
         """Return how many scalars of each tensor are in the set."""
-        sizes = dict(zip(self.space.names, self.space.sizes, strict=True))
-        return {
-            name: sizes[name] - len(local) if self.complement else len(local)
-            for name, local in self.by_tensor()
-        }
+        return {name: self._count(name, local) for name, local in self.by_tensor()}
+
+    def _count(self, name: str, local: np.ndarray) -> int:
+        return self.space.size_of[name] - len(local) if self.complement else len(local)
 
     def sample(self, size: int, rng: np.random.Generator) -> Self:
-        """Draw `size` members, all subsets of that size being equally likely.
-
-        Raises
-        ------
-        ValueError
-            When the set is smaller.
-        """
+        """Draw `size` members uniformly; ValueError if the set is smaller."""
         if size > len(self):
             raise ValueError(f"{size} of {len(self)} parameters cannot be drawn")
-        if not self.complement:
-            chosen = sample_sorted(len(self.index), size, rng)
-            return type(self)(self.space, self.index[chosen])
-        return type(self)(self.space, self._members(sample_sorted(len(self), size, rng)))
+        return type(self)(self.space, self._drawn(len(self), size, self.index, rng))
 
     def sample_by_tensor(self, sizes: Mapping[str, int], rng: np.random.Generator) -> Self:
         """Draw, of every tensor, a given number of members (see `sample`)."""
         parts = [np.empty(0, dtype=self.index.dtype)]
-        lengths = dict(zip(self.space.names, self.space.sizes, strict=True))
-        starts = dict(self.space.offsets())
-        for name, local in self.by_tensor():
-            size = sizes.get(name, 0)
-            whole = lengths[name] - len(local) if self.complement else len(local)
+        for (name, local), (_, start) in zip(self.by_tensor(), self.space.offsets(), strict=True):
+            size, whole = sizes.get(name, 0), self._count(name, local)
             if size > whole:
                 raise ValueError(f"{size} of {whole} parameters of {name} cannot be drawn")
-            drawn = sample_sorted(whole, size, rng)
-            drawn = skip(drawn, local) if self.complement else local[drawn]
-            parts.append(drawn.astype(self.index.dtype) + self.index.dtype.type(starts[name]))
+            drawn = self._drawn(whole, size, local, rng)
+            parts.append(drawn + np.uint64(start).astype(drawn.dtype))
         return type(self)(self.space, np.concatenate(parts))
 
-    def _members(self, positions: np.ndarray) -> np.ndarray:
-        return skip(positions, self.index).astype(self.index.dtype)
+    def _drawn(
+        self, whole: int, size: int, index: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Draw among all members; `index` are those stored, or those left out."""
+        drawn = sample_sorted(whole, size, rng)
+        return skip(drawn, index).astype(index.dtype) if self.complement else index[drawn]
 
     def _check(self, other: ParameterSet) -> None:
         if self.space != other.space:
@@ -193,12 +173,10 @@ def write_sets(
     for one in sets.values():
         if one.space != space:
             raise different_spaces(str(path), space.fingerprint, one.space.fingerprint)
-    said = {
-        **space.metadata(),
-        "inverted": [name for name, one in sets.items() if one.complement],
-    }
+    complements = [name for name, one in sets.items() if one.complement]
     tensors = {name: torch.from_numpy(one.index) for name, one in sets.items()}
-    write_tensors(path, tensors, {**(metadata or {}), **said})
+    said = {**(metadata or {}), **space.metadata(), "inverted": complements}
+    write_tensors(path, tensors, said)
 
 
 def read_set(path: Path, name: str, space: ParameterSpace) -> ParameterSet:
@@ -234,24 +212,7 @@ def open_sets(path: Path, space: ParameterSpace | None = None) -> Mapping[str, P
     found = ParameterSpace.from_metadata(tensors.metadata)
     if space is not None and space != found:
         raise different_spaces(str(path), found.fingerprint, space.fingerprint)
-    return _Sets(found, tensors)
-
-
-class _Sets(Mapping[str, ParameterSet]):
-    """The sets of an open file."""
-
-    def __init__(self, space: ParameterSpace, tensors: Tensors) -> None:
-        self._space, self._tensors = space, tensors
-
-    def __getitem__(self, name: str) -> ParameterSet:
-        index = self._tensors[name].numpy()
-        return ParameterSet(self._space, index, name in self._tensors.metadata["inverted"])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
-
-    def __len__(self) -> int:
-        return len(self._tensors)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._tensors
+    complements = tensors.metadata["inverted"]
+    return LazyMapping(
+        tensors, lambda name: ParameterSet(found, tensors[name].numpy(), name in complements)
+    )

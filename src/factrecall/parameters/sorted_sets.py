@@ -1,7 +1,6 @@
-"""Rising arrays of different numbers: their algebra, by merging, and draws from them.
+"""Set operations on sorted, unique index arrays, and draws from them.
 
-What sets of parameters are made of. All functions take and return arrays that rise, and take time
-and memory in proportion to what they are given, never to the space the numbers are from.
+Time and memory are proportional to the arrays, never to the space the numbers are from.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import numpy as np
 
 def _merged(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     joined = np.concatenate([a, b])
-    joined.sort(kind="stable")  # which merges two sorted runs in one pass
+    joined.sort(kind="stable")  # merges two sorted runs in one pass
     return joined
 
 
@@ -51,15 +50,7 @@ def is_member(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def difference(before: np.ndarray, after: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return what `after` has and `before` has not, and the other way round.
-
-    Parameters
-    ----------
-    before, after : ndarray, rising
-        Numbers below `size`.
-    size : int
-        Of the tensor they are positions in.
-    """
+    """Return what only `after` has and what only `before` has, of numbers below `size`."""
     if 16 * max(len(before), len(after)) < size:
         differs = symmetric_difference(before, after)
         enters = is_member(differs, after)
@@ -71,14 +62,13 @@ def difference(before: np.ndarray, after: np.ndarray, size: int) -> tuple[np.nda
 
 
 def sample_sorted(population: int, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Return `size` different numbers below `population`, rising, in memory of about `size`."""
+    """Draw `size` different numbers below `population`, sorted, in memory of about `size`."""
     if 2 * size > population:
         left = sample_sorted(population, population - size, rng)
         return np.delete(np.arange(population), left)
     drawn = np.empty(0, dtype=np.int64)
     while len(drawn) < size:
-        # Numbers that are drawn first and not again: the order of drawing does not matter, as
-        # long as what is too many goes at random.
+        # The order of drawing does not matter, as long as the surplus goes at random.
         more = rng.integers(0, population, size=size - len(drawn) + size // 8 + 8)
         drawn = np.unique(np.concatenate([drawn, more]))
     surplus = rng.choice(len(drawn), size=len(drawn) - size, replace=False)

@@ -1,20 +1,21 @@
-"""The parameter space: one flat index over the named tensors of a model.
+"""The parameter space: one flat index over all parameters of a model.
 
-Scalar i of a model is the i-th scalar when its parameters are laid end to end in the order of
-`named_parameters()`, each row-major, a tied tensor once. Sets of parameters are sets of such
-indices; a fingerprint of names, shapes and order guards them against use with another model.
+Parameters are counted in the order of ``model.named_parameters()``, each tensor row-major and a
+tied one once. Sets of parameters are sets of such indices; a fingerprint of names, shapes and order
+guards them against use with another model.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import torch
 
 from factrecall.runtime.storage import to_json
 
@@ -24,15 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ParameterSpace:
-    """Names, shapes and offsets of a model's parameters.
-
-    Attributes
-    ----------
-    names : tuple of str
-        Parameter names in flat order.
-    shapes : tuple of tuple of int
-        Their shapes.
-    """
+    """Names and shapes of a model's tensors, in flat order."""
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
@@ -45,19 +38,29 @@ class ParameterSpace:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> Self:
-        """Take the space up from a file's metadata (see `metadata`)."""
+        """Return the space that a file's metadata describe (see `metadata`)."""
         return cls(tuple(metadata["names"]), tuple(tuple(shape) for shape in metadata["shapes"]))
 
     def metadata(self) -> dict[str, Any]:
-        """Return what a file of this space says of it."""
+        """Return the metadata of files of this space."""
         return {"space": self.fingerprint, "names": self.names, "shapes": self.shapes}
 
-    @property
+    @cached_property
     def sizes(self) -> tuple[int, ...]:
         """Number of scalars of each tensor."""
-        return tuple(torch.Size(shape).numel() for shape in self.shapes)
+        return tuple(map(math.prod, self.shapes))
 
-    @property
+    @cached_property
+    def size_of(self) -> dict[str, int]:
+        """Number of scalars by tensor."""
+        return dict(zip(self.names, self.sizes, strict=True))
+
+    @cached_property
+    def shape_of(self) -> dict[str, tuple[int, ...]]:
+        """Shape by tensor."""
+        return dict(zip(self.names, self.shapes, strict=True))
+
+    @cached_property
     def size(self) -> int:
         """n, the number of scalar parameters."""
         return sum(self.sizes)
@@ -83,6 +86,13 @@ class ParameterSpace:
     def offsets(self) -> Iterator[tuple[str, int]]:
         """Yield each tensor's name and the flat index of its first scalar."""
         start = 0
-        for name, size in zip(self.names, self.sizes, strict=True):
+        for name, size in self.size_of.items():
             yield name, start
             start += size
+
+    def cuts(self, index: np.ndarray) -> np.ndarray:
+        """Return where tensors begin and end in ascending flat indices; int64, (tensors + 1,)."""
+        ends = np.cumsum((0, *self.sizes), dtype=np.uint64).astype(index.dtype)
+        cuts = np.searchsorted(index, ends)
+        cuts[-1] = len(index)  # 2³² itself is no uint32
+        return cuts

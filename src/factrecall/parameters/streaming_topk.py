@@ -1,9 +1,8 @@
 """The largest of n scores, exactly, in one pass over a stream of tensors, without sorting n.
 
-What is larger than the least of the best so far is put aside; whenever there is no more room, only
-the best of it are kept. Of equal scores the first by index count, and the stream is in that order:
-what merely equals the least so far is never wanted. Of n scores in random order about
-keep · (1 + ln(n / keep)) are ever put aside. Scores come tensor by tensor and are never held.
+Scores above the least of the best so far go to a buffer; when it is full, only the best are kept.
+Of equal scores the first by index count, and the stream is in that order. Of n scores in random
+order about keep · (1 + ln(n / keep)) pass through the buffer.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ Scores = Callable[[], Iterable[torch.Tensor]]
 """Yields the scores tensor by tensor, in the order of the space; it is called once."""
 
 _CHUNK = {"cpu": 1 << 16, "cuda": 1 << 24}
-"""Scalars looked at at a time: what stays in a core's cache, and what keeps a GPU busy."""
+"""Scalars of a chunk: what stays in a core's cache, and what keeps a GPU busy."""
 
 _ROOM = 1 << 19
-"""How many there is room for at least beside those that are kept."""
+"""Least room of the buffer, beside those that are kept."""
 
 _SAMPLE = 1 << 16
-"""Numbers that are sorted to tell about where the least wanted one is."""
+"""Numbers sorted to estimate a rank."""
 
 _LOWEST = -(1 << 31)
 
@@ -51,7 +50,7 @@ def top_k(
     Returns
     -------
     index : ndarray of `dtype`, shape (selected,)
-        Flat indices, rising. Of equal scores the first by index are taken.
+        Flat indices, ascending. Of equal scores the first by index are taken.
     value : ndarray of float32, shape (selected,)
         Their scores.
 
@@ -73,7 +72,7 @@ def top_k(
 
 
 class _Best:
-    """The largest scores so far, and, as long as there is room, others that may be among them."""
+    """Buffer of the largest scores so far and others that may be among them."""
 
     def __init__(self, keep: int, dtype: np.dtype, positive: bool) -> None:
         self._keep = keep
@@ -84,7 +83,7 @@ class _Best:
         self._least: float | None = 0.0 if positive else None  # only what is larger is wanted
 
     def offer(self, chunk: torch.Tensor, start: int) -> None:
-        """Take what may be wanted of a row of scores, the first of which has this index."""
+        """Add a chunk of scores, the first of which has this index."""
         if not chunk.numel():
             return
         scores: Any = chunk.numpy() if chunk.device.type == "cpu" else chunk
@@ -145,11 +144,7 @@ class _Best:
 
 
 def _at_rank(value: np.ndarray, rank: int) -> np.float32:
-    """Return the `rank`-th largest of more numbers.
-
-    A sample says between which two numbers it is, as a rule; few are between these, and counting
-    tells whether it really is.
-    """
+    """Return the `rank`-th largest: between two numbers of a sample, or of all if it is not."""
     sample = np.sort(value[:: -(-len(value) // _SAMPLE)])[::-1]
     expected, margin = rank * len(sample) // len(value), len(sample) // 100
     high = sample[max(expected - margin, 0)]
@@ -172,20 +167,11 @@ def _parts(array: np.ndarray) -> Iterator[slice]:
 
 
 def argsort_descending(value: np.ndarray) -> np.ndarray:
-    """Return the order of falling value, equal ones as they stand.
+    """Return the stable order of descending values; uint32, shape (count,).
 
-    Parameters
-    ----------
-    value : ndarray of float32, shape (count,)
-        Not NaN; fewer than 2³².
-
-    Returns
-    -------
-    ndarray of uint32, shape (count,)
-        ``value[order]`` falls.
+    `value` is float32 without NaN, of fewer than 2³² numbers.
     """
-    # Sorting one array of whole numbers that hold both value and position takes half the time of
-    # a stable argsort.
+    # Sorting integers that hold both value and position takes half the time of a stable argsort.
     bits = (value + np.float32(0)).view(np.int32)  # minus zero becomes zero
     bits ^= (bits >> 31) & 0x7FFFFFFF
     np.invert(bits, out=bits)

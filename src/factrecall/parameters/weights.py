@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,14 @@ import torch
 
 from factrecall.models.loading import load_model
 from factrecall.parameters.space import ParameterSpace
+from factrecall.runtime.lazy_mapping import LazyMapping
 
 _IN_FILES = {"lm_head.weight": "embed_out.weight"}
-"""What the library calls some of a model's tensors in files: GPT-NeoX's output head."""
+"""Tensors that the library names otherwise in files: GPT-NeoX's output head."""
 
 
-class Weights(Mapping[str, torch.Tensor]):
-    """Weights of a live model's space, on its device and in its dtypes when they are asked for.
+class Weights(LazyMapping[str, torch.Tensor]):
+    """Weights of a model, moved to its device and dtypes when they are asked for.
 
     Parameters
     ----------
@@ -30,17 +31,8 @@ class Weights(Mapping[str, torch.Tensor]):
     """
 
     def __init__(self, kept: Mapping[str, torch.Tensor], live: Mapping[str, torch.Tensor]) -> None:
+        super().__init__(live, lambda n: kept[n].detach().to(live[n].device, live[n].dtype))
         self._kept, self._live = kept, live
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        live = self._live[name]
-        return self._kept[name].detach().to(live.device, live.dtype)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._live)
-
-    def __len__(self) -> int:
-        return len(self._live)
 
     def write(self, name: str) -> None:
         """Write a whole tensor into the model."""
@@ -55,51 +47,29 @@ class Weights(Mapping[str, torch.Tensor]):
         live[here] = chosen.to(live.device, live.dtype)
 
 
-class _Folder(Mapping[str, torch.Tensor]):
-    """The tensors of a model folder's safetensors files, as they are there; views of the files."""
+def _open_folder(folder: Path, names: tuple[str, ...]) -> LazyMapping[str, torch.Tensor]:
+    """Open tensors of a model folder's safetensors files as views; KeyError if one is missing."""
+    from safetensors import safe_open
 
-    def __init__(self, folder: Path) -> None:
-        from safetensors import safe_open
-
-        paths = sorted(folder.glob("*.safetensors"))
-        index = folder / "model.safetensors.index.json"
-        if index.exists():  # other files may lie beside those that it names
-            named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-            paths = [folder / name for name in sorted(set(named))]
-        self._files: dict[str, Any] = {}
-        for path in paths:
-            file: Any = safe_open(path, framework="pt")
-            self._files |= dict.fromkeys(file.keys(), file)
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        if name not in self._files:
-            name = _IN_FILES.get(name, name)
-        tensor: torch.Tensor = self._files[name].get_tensor(name)
-        return tensor
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._files or _IN_FILES.get(str(name)) in self._files
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
-
-    def __len__(self) -> int:
-        return len(self._files)
+    paths = sorted(folder.glob("*.safetensors"))
+    index = folder / "model.safetensors.index.json"
+    if index.exists():  # other files may lie beside those that it names
+        named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        paths = [folder / name for name in sorted(set(named))]
+    files: dict[str, Any] = {}
+    for path in paths:
+        file: Any = safe_open(path, framework="pt")
+        files |= dict.fromkeys(file.keys(), file)
+    stored = {name: name if name in files else _IN_FILES[name] for name in names}
+    return LazyMapping(names, lambda name: files[stored[name]].get_tensor(stored[name]))
 
 
 def folder_weights(folder: Path, space: ParameterSpace) -> Mapping[str, torch.Tensor]:
-    """Return the weights in a model folder without reading them, where that can be done.
+    """Return the weights in a model folder, unread where its files hold them as the model does.
 
-    They are views of its files if these hold every tensor of a space by its name and in its shape,
-    a tied one under the first of its names. Else the model is loaded, which is right for any folder
-    and says what is wrong with it.
-
-    Parameters
-    ----------
-    folder : Path
-        Of safetensors, in one file or in several with an index.
-    space : ParameterSpace
-        Of the model that the weights are for.
+    They are views of the files if these hold every tensor of the space by its name and in its
+    shape, a tied one under the first of its names. Else the model is loaded, which is right for any
+    folder.
 
     Raises
     ------
@@ -109,7 +79,7 @@ def folder_weights(folder: Path, space: ParameterSpace) -> Mapping[str, torch.Te
     from safetensors import SafetensorError
 
     with suppress(OSError, ValueError, KeyError, TypeError, SafetensorError):
-        opened = _Folder(folder)
-        if all(tuple(opened[n].shape) == s for n, s in zip(space.names, space.shapes, strict=True)):
+        opened = _open_folder(folder, space.names)
+        if all(tuple(opened[name].shape) == shape for name, shape in space.shape_of.items()):
             return opened
     return {name: p.detach() for name, p in load_model(folder).named_parameters()}
