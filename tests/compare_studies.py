@@ -108,6 +108,10 @@ def compare_tables(old: Path, new: Path) -> Iterator[str]:
             )
 
 
+PROVENANCE = ("provenance", "code", "libraries", "settings", "stage", "checksum", "total_size")
+"""Metadata of tensor files that say what made them; the checksum covers them."""
+
+
 def metadata_of(file: Any) -> dict[str, Any]:
     """Return a tensor file's metadata under today's names, without its provenance."""
     found: dict[str, Any] = {}
@@ -117,7 +121,7 @@ def metadata_of(file: Any) -> dict[str, Any]:
         except ValueError:
             value = text
         found |= value if isinstance(value, dict) else {key: value}
-    return {KEYS.get(k, k): v for k, v in found.items() if k not in ("provenance", "total_size")}
+    return {KEYS.get(k, k): v for k, v in found.items() if k not in PROVENANCE}
 
 
 def compare_tensors(old: Path, new: Path) -> Iterator[str]:
