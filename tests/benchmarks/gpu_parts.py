@@ -25,8 +25,8 @@ from factrecall.parameters.sets import ParameterSet
 from factrecall.runtime.seeds import generator
 from factrecall.training.batches import batch_indices
 from factrecall.training.execution import Execution
+from factrecall.training.launcher import strategy_of
 from factrecall.training.loop import train
-from factrecall.training.strategy import strategy_of
 from factrecall.training.trace import GradientTrace
 from tests import synthetic
 from tests.benchmarks.gpu_bed import Bench, Found, precision

@@ -37,8 +37,7 @@ from factrecall.experiments.shared_parameters.stages import select_shared
 from factrecall.parameters.sets import read_sets
 from factrecall.parameters.space import ParameterSpace
 from factrecall.runtime.job import Job
-from factrecall.training.fine_tuning import write_trace
-from factrecall.training.trace import GradientTrace
+from factrecall.training.trace import GradientTrace, write_trace
 
 PEAK, SECONDS = 16.0, 600.0
 """The bars: GB of peak memory, and seconds of wall time, at full size."""

@@ -12,13 +12,19 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer, TrainingArguments
 
 from factrecall.data.files import joined
+from factrecall.data.traced import traced_individuals
 from factrecall.evaluation.batching import Answers
 from factrecall.models.forward import Encoded, encode
 from factrecall.models.passes import pad
-from factrecall.training.batches import IGNORED, Example, batch_indices, micro_batches, padded
-from factrecall.training.fine_tuning import traced_individuals
+from factrecall.training.batches import (
+    IGNORED,
+    Example,
+    batch_indices,
+    example_loss,
+    micro_batches,
+    padded,
+)
 from factrecall.training.loop import train
-from factrecall.training.losses import example_loss
 from factrecall.training.trace import GradientTrace
 from factrecall.vocabulary import TASKS
 from tests.benchmarks.common import MODEL, STUDY, examples, ratios, recipe, setting

@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from factrecall.models import chunked_head
-from factrecall.training.batches import padded
+from factrecall.training.batches import example_loss, padded
 from factrecall.training.execution import Execution
+from factrecall.training.launcher import strategy_of
 from factrecall.training.loop import train
-from factrecall.training.losses import example_loss
-from factrecall.training.strategy import strategy_of
 from factrecall.training.trace import GradientTrace
 from factrecall.training.training_log import HISTORY
 from tests import synthetic

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from factrecall.config.training import TraceSettings
 from factrecall.data.files import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS
+from factrecall.data.traced import traced_individuals
 from factrecall.experiments.gradient_similarity.compute import GRADIENTS
 from factrecall.experiments.gradient_similarity.cosines import Pairs, compared_sets
 from factrecall.experiments.gradient_similarity.sampled_parameters import (
@@ -38,7 +39,6 @@ from factrecall.runtime.checkpoint import Checkpoint
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.job import Job
 from factrecall.runtime.storage import read_table, write_table
-from factrecall.training.fine_tuning import traced_individuals
 from factrecall.training.snapshots import Snapshots
 from factrecall.vocabulary import RELATIONS
 from tests.conftest import Tiny, scratch, tokenizer_for

@@ -30,12 +30,11 @@ from factrecall.runtime.checkpoint import Checkpoint
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.safetensors_writer import read_tensors
 from factrecall.training import loop
-from factrecall.training.batches import Example, batch_indices, micro_batches
+from factrecall.training.batches import Example, batch_indices, batch_loss, micro_batches
 from factrecall.training.examples import training_set
 from factrecall.training.execution import Execution
 from factrecall.training.loader import ahead
 from factrecall.training.loop import PLAIN, train
-from factrecall.training.losses import batch_loss
 from factrecall.training.optimisers import learning_rate, make_optimiser
 from factrecall.training.trace import GradientTrace
 from factrecall.training.training_log import TrainingLog
@@ -421,7 +420,7 @@ def test_a_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_torchao_is_loaded_by_nobody_who_does_not_use_it() -> None:
     code = (
         "import sys; from factrecall.models.loading import quiet; quiet(); "
-        "from transformers import LlamaForCausalLM; import factrecall.training.fine_tuning; "
+        "from transformers import LlamaForCausalLM; import factrecall.training.trace; "
         "assert 'torchao' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -8,9 +8,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factrecall.training.batches import IGNORED, Example, padded
-from factrecall.training.losses import FLEX, batch_loss
-from factrecall.training.packing import BLOCK, block_mask, fill, lay, positions, row, scores_mask
+from factrecall.training.batches import (
+    BLOCK,
+    FLEX,
+    IGNORED,
+    Example,
+    batch_loss,
+    block_mask,
+    first_fit,
+    pack,
+    packed,
+    padded,
+    positions,
+    scores_mask,
+)
 from tests.conftest import Tiny
 from tests.unit.test_training import mix_of
 
@@ -25,7 +36,7 @@ def example(length: int, number: int) -> Example:
 
 @given(lengths=LENGTHS, capacity=st.integers(60, 200))
 def test_bins_hold_everything_once_and_none_overflows(lengths: list[int], capacity: int) -> None:
-    bins = fill(lengths, capacity)
+    bins = first_fit(lengths, capacity)
     assert sorted(i for one in bins for i in one) == list(range(len(lengths)))
     assert all(sum(lengths[i] for i in one) <= capacity for one in bins)
     # First fit leaves at most one bin half empty.
@@ -37,7 +48,7 @@ def test_rows_hold_every_example_once_with_its_targets(
     lengths: list[int], most: int, multiple: int
 ) -> None:
     examples = [example(length, i) for i, length in enumerate(lengths)]
-    batches = lay(examples, most, multiple)
+    batches = pack(examples, most, multiple)
     assert sorted(e.individual for b in batches for e in b.members) == list(range(len(lengths)))
     sizes = {batch.tokens.shape for batch in batches}
     assert len(sizes) == 1  # kernels are compiled for a length
@@ -61,7 +72,7 @@ def test_rows_hold_every_example_once_with_its_targets(
 
 def test_a_short_batch_makes_a_short_row_and_lengths_are_few() -> None:
     found = {
-        lay([example(40, i) for i in range(count)], 1600)[0].tokens.shape[1]
+        pack([example(40, i) for i in range(count)], 1600)[0].tokens.shape[1]
         for count in range(1, 40)
     }
     assert min(found) == 100 and max(found) <= 1600 and len(found) <= 16
@@ -71,7 +82,7 @@ def test_a_short_batch_makes_a_short_row_and_lengths_are_few() -> None:
 def test_a_token_sees_its_own_example_up_to_itself(lengths: list[int]) -> None:
     examples = [example(length, i) for i, length in enumerate(lengths)]
     length = -(-sum(lengths) // BLOCK) * BLOCK
-    batch = row(examples, length)
+    batch = packed(examples, length)
     assert batch.starts is not None
     whose = np.repeat(np.arange(len(lengths) + 1), [*lengths, length - sum(lengths)])
     expected = torch.from_numpy((whose[:, None] == whose) & np.tri(length, dtype=bool))
@@ -100,7 +111,7 @@ def test_losses_in_a_row_are_those_of_each_example_alone(tiny: Tiny, kind: str) 
         alone = [batch_loss(model, padded([e]))[1] for e in examples]
         try:
             model.set_attn_implementation(kind)
-            for batch in lay(examples, 512, BLOCK):
+            for batch in pack(examples, 512, BLOCK):
                 _, found = batch_loss(model, batch)
                 parts = found.split([e.predicted for e in batch.members])
                 for member, losses in zip(batch.members, parts, strict=True):

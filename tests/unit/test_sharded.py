@@ -35,7 +35,7 @@ from factrecall.training import launcher as launching
 from factrecall.training.batches import Example
 from factrecall.training.execution import Execution
 from factrecall.training.fully_sharded import deal
-from factrecall.training.strategy import strategy_of
+from factrecall.training.launcher import strategy_of
 from factrecall.training.training_log import HISTORY
 from tests.conftest import ARCHITECTURES, Workspace
 from tests.sharing import CASES, compare

@@ -11,14 +11,14 @@ import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from factrecall.config.training import TraceSettings
+from factrecall.data.traced import traced_individuals
 from factrecall.parameters.space import ParameterSpace
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.safetensors_writer import read_tensors
 from factrecall.training.batches import batch_indices
-from factrecall.training.fine_tuning import traced_individuals, write_trace
 from factrecall.training.loop import train
 from factrecall.training.optimisers import learning_rate
-from factrecall.training.trace import GradientTrace
+from factrecall.training.trace import GradientTrace, write_trace
 from factrecall.vocabulary import INFLUENCES
 from tests.conftest import Tiny, recipe
 from tests.unit.test_training import example_loss, mix_of

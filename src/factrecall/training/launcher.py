@@ -1,12 +1,12 @@
-"""A command on several processes of one machine, which looks from outside like one process.
+"""Launcher: one command on several processes of a machine.
 
-The command starts itself again, once for each process, under the launcher that `torchrun` is made
-of, and waits. It alone holds the lease on the outputs and it alone speaks to the user: it passes
-signals on, and what a process leaves with (a mistake of the user's, a wish to leave) it raises as
-its own. Whatever else goes wrong in a process keeps its traceback.
+The command starts itself once more for each process, under the launcher of `torchrun`, and waits.
+It alone holds the lease on the outputs and writes to the user: it forwards signals, and raises as
+its own what a process exits with (a user's mistake, a shutdown request). Whatever else goes wrong
+in a process keeps its traceback.
 
-Files in a temporary folder are all that the processes need for that: ``signals``, which the command
-appends to and each process watches, and one for each process that leaves early.
+They exchange files in a temporary folder: ``signals``, which the command appends to and each
+process watches, and one for each process that exits early.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from torch import distributed
@@ -34,15 +34,19 @@ from factrecall.runtime import signals
 from factrecall.runtime.errors import EXIT_CODE, DamagedFile, FactRecallError, out_of_memory
 from factrecall.runtime.signals import SIGNALS, Interrupted
 from factrecall.runtime.storage import disk_error
+from factrecall.training.distributed import DistributedStrategy
+
+if TYPE_CHECKING:
+    from factrecall.training.execution import Execution
 
 FOLDER = "FACTRECALL_PROCESSES"
 """Environment variable: the folder of a launched process and its launcher."""
 
-LOOK = 0.2
-"""Seconds between two looks at signals, and at processes."""
+POLL = 0.2
+"""Seconds between two checks of signals, and of processes."""
 
 LOST = 3
-"""Exit code of a process that could not go on without another."""
+"""Exit code of a process that could not continue without another."""
 
 
 def is_process() -> bool:
@@ -88,11 +92,14 @@ def launch(arguments: Sequence[str], count: int, device: torch.device) -> None:
         rdzv_endpoint="localhost:0",  # a free port, chosen by the system: others may do the same
         local_addr="localhost",
         max_restarts=0,
-        monitor_interval=LOOK,
+        monitor_interval=POLL,
         logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
         signals_to_handle="SIGHUP,SIGQUIT",
     )
-    with tempfile.TemporaryDirectory(prefix="factrecall-") as name, _passing_on(Path(name)) as got:
+    with (
+        tempfile.TemporaryDirectory(prefix="factrecall-") as name,
+        _forwarding(Path(name)) as got,
+    ):
         command = ["-m", "factrecall", *arguments]
         try:
             elastic_launch(config, sys.executable)(*command)
@@ -102,11 +109,11 @@ def launch(arguments: Sequence[str], count: int, device: torch.device) -> None:
 
 
 @contextmanager
-def _passing_on(folder: Path) -> Iterator[list[int]]:
-    """Pass signals on to the processes within a block; yield those that came."""
+def _forwarding(folder: Path) -> Iterator[list[int]]:
+    """Forward signals to the processes within a block; yield those that came."""
     got: list[int] = []
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
+    def forward(number: int, frame: FrameType | None) -> None:
         got.append(number)
         # Whoever takes the outputs over waits for the processes to leave, in time or not.
         over = signals.exit_code() == signals.TAKEN_OVER
@@ -115,8 +122,8 @@ def _passing_on(folder: Path) -> Iterator[list[int]]:
 
     os.environ[FOLDER] = str(folder)
     handle_signals = threading.current_thread() is threading.main_thread()
-    handlers = {n: signal.signal(n, pass_on) for n in SIGNALS} if handle_signals else {}
-    logging.disable(logging.CRITICAL)  # the launcher tells what is told better below
+    handlers = {n: signal.signal(n, forward) for n in SIGNALS} if handle_signals else {}
+    logging.disable(logging.CRITICAL)  # the messages below say more than the launcher's
     try:
         yield got
     finally:
@@ -127,23 +134,27 @@ def _passing_on(folder: Path) -> Iterator[list[int]]:
 
 
 def _raise(folder: Path, codes: Mapping[int, int], got: Sequence[int]) -> NoReturn:
-    """Raise what the processes have ended with: of several reasons the one behind the others."""
-    told = {
+    """Raise what the processes exited with: of several reasons the one behind the others."""
+    reports = {
         rank: json.loads(path.read_text(encoding="utf-8"))
         for rank in sorted(codes)
         if (path := folder / f"{rank}.json").exists()
     }
-    for said in told.values():
+    for said in reports.values():
         if said["kind"] == "DamagedFile":
             raise DamagedFile(Path(said["where"]), said["why"], said["remedy"])
         if said["kind"] == "FactRecallError":
             raise FactRecallError(said["where"], said["why"], said["remedy"])
     signals.exit_if_requested()
-    left = [said for said in told.values() if said["kind"] == "Interrupted"]
-    if got and left:
-        raise Interrupted(left[0]["why"], left[0]["code"])
+    interrupted = [
+        Interrupted(said["why"], said["code"])
+        for said in reports.values()
+        if said["kind"] == "Interrupted"
+    ]
+    if got and interrupted:
+        raise interrupted[0]
     # The launcher ends the others by SIGTERM when one has ended.
-    silent = {r: c for r, c in codes.items() if r not in told and c != -signal.SIGTERM}
+    silent = {r: c for r, c in codes.items() if r not in reports and c != -signal.SIGTERM}
     for rank, code in silent.items():
         if code > 0:
             raise SystemExit(code)
@@ -153,13 +164,13 @@ def _raise(folder: Path, codes: Mapping[int, int], got: Sequence[int]) -> NoRetu
             f"it was ended by {name}, as the system does when main memory is short",
             "see what it needs (factrecall plan); run again to resume from the last saved state",
         )
-    if left:
-        raise Interrupted(left[0]["why"], left[0]["code"])
+    if interrupted:
+        raise interrupted[0]
     if got:
         raise signals.request_of(128 + got[0])
     raise FactRecallError(
         "processes that share the training",
-        "they lost each other" + "".join(f"; {said['why']}" for said in told.values()),
+        "they lost each other" + "".join(f"; {said['why']}" for said in reports.values()),
         "run again to resume from the last saved state",
     )
 
@@ -167,12 +178,33 @@ def _raise(folder: Path, codes: Mapping[int, int], got: Sequence[int]) -> NoRetu
 # --- in each process --------------------------------------------------------------------------
 
 
+def strategy_of(mode: Execution, device: torch.device) -> DistributedStrategy:
+    """Return the strategy of an execution: sharded, offloaded, or neither.
+
+    Raises
+    ------
+    FactRecallError
+        When there are not as many processes as `mode.gpus`.
+    """
+    if (count := int(os.environ.get("WORLD_SIZE", 1))) != mode.gpus:
+        raise FactRecallError(
+            f"training.mode.gpus = {mode.gpus}",
+            f"the training was started as one of {count} processes (WORLD_SIZE)",
+            "start it by the command line of factrecall, which starts the others, without the "
+            "environment variable WORLD_SIZE; pre-training takes one process",
+        )
+    if mode.gpus == 1 and mode.optimiser != "cpu_offload":
+        return DistributedStrategy()
+    from factrecall.training.fully_sharded import FullySharded
+
+    return FullySharded(mode, device)
+
+
 @contextmanager
 def joined() -> Iterator[None]:
-    """Do a process's part of a command in a block, and leave when the others have done theirs.
+    """Do a process's part of a command in a block, then wait for the others.
 
-    Where no `launch` is around, nothing but the waiting is done; a process that is alone does not
-    even wait.
+    Without a `launch` around it only waits; a process that is alone does not even wait.
     """
     folder = os.environ.get(FOLDER) if is_process() else None
     stop = threading.Event()
@@ -195,7 +227,7 @@ def joined() -> Iterator[None]:
             os._exit(1)
         place = Path(folder) / f"{os.environ['RANK']}.json"
         place.write_text(json.dumps(said), encoding="utf-8")
-        # Without the cleaning up of an interpreter that ends: it would wait for the others.
+        # No cleaning up of the interpreter: it would wait for the others.
         sys.stderr.flush()
         os._exit(int(said["code"]))
     finally:
@@ -203,7 +235,7 @@ def joined() -> Iterator[None]:
 
 
 def _said(error: BaseException) -> dict[str, str | int] | None:
-    """Return what the command has to know of an error to raise it; None if it is a defect."""
+    """Return what the command needs to raise an error itself; None if it is a defect."""
     from factrecall.training.fully_sharded import Lost
 
     if isinstance(error, Interrupted):
@@ -227,7 +259,7 @@ def _watch(folder: Path, launcher: int, stop: threading.Event) -> None:
     """Give this process the signals that its launcher was given, and SIGTERM when that is gone."""
     main, seen = threading.main_thread().ident, 0
     assert main is not None
-    while not stop.wait(LOOK):
+    while not stop.wait(POLL):
         if os.getppid() != launcher:
             signal.pthread_kill(main, signal.SIGTERM)
             return
@@ -236,7 +268,7 @@ def _watch(folder: Path, launcher: int, stop: threading.Event) -> None:
         except FileNotFoundError:
             continue
         for number in map(int, numbers[seen:]):
-            # A scheduler signals all processes of a job: a wish that is noted is not asked again.
+            # A scheduler signals all processes of a job: one that is noted is not requested again.
             if number == signal.SIGINT or signals.exit_code() != 128 + number:
                 signal.pthread_kill(main, number)
         seen = len(numbers)

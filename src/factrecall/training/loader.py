@@ -1,8 +1,8 @@
-"""What each update of a training sees, made ready before it is needed.
+"""Loader of a training's updates: which examples each sees, batched before they are needed.
 
-On a GPU a thread makes it while the updates before are computed, in page-locked memory, so that the
-GPU copies it when it comes to it and nobody waits. On a CPU, where the thread would only take time
-from the computation, it is made when it is asked for.
+On a GPU a thread prepares them in page-locked memory while the updates before are computed, so
+that the GPU copies without waiting. On a CPU, where the thread would only take time from the
+computation, each is prepared when it is asked for.
 """
 
 from __future__ import annotations
@@ -10,67 +10,32 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
 
 from factrecall.training.batches import (
+    BLOCK,
     Example,
     MicroBatch,
     batch_indices,
     micro_batches,
+    pack,
+    packed,
     padded,
+    round_up,
 )
 from factrecall.training.optimisers import learning_rate
-from factrecall.training.packing import BLOCK, lay, row
 
 if TYPE_CHECKING:
     from factrecall.config.training import Recipe
     from factrecall.training.distributed import DistributedStrategy
-    from factrecall.training.execution import Execution
     from factrecall.training.trace import GradientTrace
 
 AHEAD = 2
-"""How many updates are made ready beforehand on a GPU."""
-
-
-@dataclass(frozen=True)
-class Collator:
-    """How examples become micro-batches.
-
-    Attributes
-    ----------
-    most_tokens : int
-        Of a micro-batch.
-    packing : bool
-        Whether examples are laid end to end in place of padding them.
-    multiple : int
-        What the lengths of rows are multiples of, if they are.
-    """
-
-    most_tokens: int
-    packing: bool = False
-    multiple: int = 1
-
-    @classmethod
-    def of(cls, recipe: Recipe, mode: Execution, device: torch.device) -> Collator:
-        """Return the layout of a training."""
-        multiple = BLOCK if device.type == "cuda" else 1
-        return cls(recipe.micro_batch_tokens, mode.packing, multiple)
-
-    def cut(self, examples: Sequence[Example]) -> list[MicroBatch]:
-        """Cut the examples of an update."""
-        if self.packing:
-            return lay(examples, self.most_tokens, self.multiple)
-        return micro_batches(examples, self.most_tokens)
-
-    def alone(self, example: Example) -> MicroBatch:
-        """Return an example by itself."""
-        if self.packing:
-            return row([example], -(-len(example.tokens) // self.multiple) * self.multiple)
-        return padded([example])
+"""How many updates are prepared in advance on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -103,59 +68,80 @@ class Update:
 
 @dataclass(frozen=True)
 class UpdateLoader:
-    """All that determines what the updates of a training see."""
+    """All that determines what the updates of a training see.
+
+    Attributes
+    ----------
+    examples, recipe, seed, strategy, trace
+        As in `training.loop.train`.
+    packing : bool
+        Whether examples are packed; else they are padded.
+    device : torch.device
+        Where the training computes.
+    """
 
     examples: Sequence[Example]
     recipe: Recipe
     seed: int
-    layout: Collator
+    packing: bool
+    device: torch.device
     strategy: DistributedStrategy
     trace: GradientTrace | None
 
+    def _collate(self, examples: Sequence[Example]) -> list[MicroBatch]:
+        most = self.recipe.micro_batch_tokens
+        return (
+            pack(examples, most, self._multiple) if self.packing else micro_batches(examples, most)
+        )
+
+    def _alone(self, example: Example) -> MicroBatch:
+        if self.packing:
+            return packed([example], round_up(len(example.tokens), self._multiple))
+        return padded([example])
+
+    @property
+    def _multiple(self) -> int:
+        return BLOCK if self.device.type == "cuda" else 1
+
     def update(self, number: int) -> Update:
-        """Make ready what one update sees."""
+        """Prepare what one update sees."""
         indices = batch_indices(len(self.examples), self.recipe.batch_size, number, self.seed)
         batch = [self.examples[i] for i in indices]
         traced = []
-        for example in batch if self.trace is not None else ():
-            assert self.trace is not None
-            if task := self.trace.task(example.kind, example.individual):
-                traced.append((task, self.layout.alone(example)))
+        if self.trace is not None:
+            tasks = ((self.trace.task(e.kind, e.individual), e) for e in batch)
+            traced = [(task, self._alone(e)) for task, e in tasks if task]
         return Update(
             number,
             learning_rate(self.recipe, number),
             batch,
             sum(e.predicted for e in batch),
-            self.strategy.local_batches(batch, self.layout.cut),
+            self.strategy.local_batches(batch, self._collate),
             traced,
         )
 
-    def pinned(self, number: int) -> Update:
-        """Make the same ready in page-locked memory."""
-        made = self.update(number)
-        return Update(
-            made.number,
-            made.rate,
-            made.examples,
-            made.targets,
-            [batch.pinned() for batch in made.batches],
-            [(task, batch.pinned()) for task, batch in made.traced],
+    def _pinned(self, number: int) -> Update:
+        update = self.update(number)
+        return replace(
+            update,
+            batches=[batch.pinned() for batch in update.batches],
+            traced=[(task, batch.pinned()) for task, batch in update.traced],
         )
 
-    def updates(self, first: int, device: torch.device) -> Iterator[Update]:
+    def updates(self, first: int) -> Iterator[Update]:
         """Yield all updates from number `first` on."""
         numbers = range(first, self.recipe.updates)
-        if device.type == "cuda":
-            return ahead(self.pinned, numbers, AHEAD)
+        if self.device.type == "cuda":
+            return ahead(self._pinned, numbers)
         return map(self.update, numbers)
 
 
 def ahead(
     make: Callable[[int], Update], numbers: Sequence[int], most: int = AHEAD
 ) -> Iterator[Update]:
-    """Yield what a function makes of numbers, made by a thread up to `most` beforehand."""
+    """Yield what a function makes of numbers; a thread makes up to `most` in advance."""
     rest = iter(numbers)
-    with ThreadPoolExecutor(1, "feed") as thread:
+    with ThreadPoolExecutor(1, "loader") as thread:
         waiting = deque(thread.submit(make, number) for number in islice(rest, most))
         while waiting:
             made = waiting.popleft().result()

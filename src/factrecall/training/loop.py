@@ -1,23 +1,22 @@
-"""The training loop: AdamW under a cosine, exact to the byte across interruptions.
+"""Training loop: AdamW under a cosine schedule, exact to the byte across interruptions.
 
 One update is a sampled batch, cut into micro-batches; its loss is the mean over all target tokens
 of the batch. Nothing that an update computes depends on state outside the weights, the optimiser's
 moments, the trace and the update's number, so a run that was killed and started again ends with the
 bytes of one that was not.
 
-The loop is the same on a CPU and a GPU, for one process and for many. An `UpdateLoader` feeds it,
-a `TrainingLog` takes what it computes, and neither keeps a GPU waiting. A `DistributedStrategy`
-stands for the processes that share it: it splits the micro-batches, adds up what was found, clips
-over all of them, and lets rank 0 write.
+The loop is the same on a CPU and a GPU, for one process and for many: a `DistributedStrategy`
+splits the micro-batches, adds up losses, clips over all processes, and lets rank 0 write. Neither
+the `UpdateLoader` nor the `TrainingLog` keeps a GPU waiting.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,20 +24,18 @@ import torch
 
 from factrecall.models.architectures import architecture_of
 from factrecall.runtime.seeds import derive
-from factrecall.training.batches import Example
+from factrecall.training.batches import FLEX, Example, batch_loss, example_loss
 from factrecall.training.distributed import DistributedStrategy
 from factrecall.training.execution import Execution
-from factrecall.training.loader import Collator, Update, UpdateLoader
-from factrecall.training.losses import FLEX, batch_loss, example_loss
-from factrecall.training.optimisers import make_optimiser, set_rate
-from factrecall.training.state import Run, put_state
+from factrecall.training.loader import Update, UpdateLoader
+from factrecall.training.optimisers import eight_bit_moment, make_optimiser, parts_of, set_rate
 from factrecall.training.training_log import EVERY, TrainingLog
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from factrecall.config.training import Recipe
-    from factrecall.runtime.checkpoint import Checkpoint
+    from factrecall.runtime.checkpoint import Checkpoint, State
     from factrecall.training.snapshots import Snapshots
     from factrecall.training.trace import GradientTrace
 
@@ -75,34 +72,31 @@ def train(
     Parameters
     ----------
     model : PreTrainedModel
-        Float32 (or float64, for tests), as `strategy` spread it.
+        Float32 (or float64, for tests), as `strategy` sharded it.
     examples : sequence of Example
         The training set; its order does not matter beyond determinism.
     recipe : Recipe
-        Updates, batch size, schedule, optimiser.
     seed : int
         Fixes the order of the examples and, if the model has any, dropout.
     trace : GradientTrace, optional
-        Filled with the gradients of the examples it asks for.
+        Filled with the gradients of the examples that it traces.
     checkpoint : Checkpoint, optional
-        Where the run is saved and taken up again.
+        Where the run is saved and resumed from.
     snapshots : Snapshots, optional
-        Shown the weights after every update; a saved run whose snapshots are gone begins anew.
+        A saved run whose snapshots are gone starts over.
     precision : {"auto", "float32", "bfloat16"}
         See `autocast`.
     mode : Execution
-        How it is done on the device.
     strategy : DistributedStrategy
         The processes that share the training; all of them call this.
     device : torch.device, optional
-        Where it computes; where the model lies, if it is not given.
+        Where it computes; the model's, if it is not given.
     watch : callable
         Called with the number of updates done and the last loss that is known.
 
     Returns
     -------
     ndarray of float64, shape (updates, len(HISTORY))
-        The history.
 
     Raises
     ------
@@ -113,41 +107,105 @@ def train(
     if mode.packing and device.type == "cuda" and not _flexible(model):
         mode = replace(mode, packing=False)
     with _ready(model, mode, device):
-        history = TrainingLog(strategy, 1 if device.type == "cpu" else EVERY)
-        run = Run(model, make_optimiser(model, recipe, mode), history, trace)
+        log = TrainingLog(strategy, 1 if device.type == "cpu" else EVERY)
+        run = _Run(model, make_optimiser(model, recipe, mode), log, strategy, trace)
         if checkpoint is not None and (state := strategy.restore(checkpoint)):
             gone = snapshots is not None and not snapshots.kept(state[1]["update"])
             if strategy.any_rank(gone):
-                print("but a snapshot of it is gone: starting anew", file=sys.stderr)
+                print("but a snapshot of it is gone: starting over", file=sys.stderr)
             else:
-                put_state(run, state, strategy)
+                run.restore(state)
         if snapshots is not None:
             snapshots.take(run.update)
         watch(run.update, math.nan)
-        feed = UpdateLoader(
-            examples, recipe, seed, Collator.of(recipe, mode, device), strategy, trace
-        )
-        for update in feed.updates(run.update, device):
+        loader = UpdateLoader(examples, recipe, seed, mode.packing, device, strategy, trace)
+        for update in loader.updates(run.update):
             torch.manual_seed(derive(seed, "dropout", update.number))
             with autocast(device, precision, strategy.caches):
-                _step(run, update, recipe.clip or math.inf, strategy, device)
+                _step(run, update, recipe.clip or math.inf, device)
             run.update += 1
             if snapshots is not None:
                 if run.update in snapshots.moments:
-                    history.fetch()
+                    log.fetch()
                 snapshots.take(run.update)
-            watch(run.update, history.loss)
-            if checkpoint is not None and strategy.any_rank(
-                checkpoint.due(last=run.update == recipe.updates)
-            ):
-                run.save(checkpoint, strategy)
-        history.fetch()
-    return np.asarray(history.rows, dtype=np.float64)
+            watch(run.update, log.loss)
+            last = run.update == recipe.updates
+            if checkpoint is not None and strategy.any_rank(checkpoint.due(last=last)):
+                run.save(checkpoint)
+        log.fetch()
+    return np.asarray(log.rows, dtype=np.float64)
 
 
-def _step(
-    run: Run, update: Update, clip: float, strategy: DistributedStrategy, device: torch.device
-) -> None:
+@dataclass
+class _Run:
+    """The state of a training run: all that its next update depends on."""
+
+    model: PreTrainedModel
+    optimiser: torch.optim.Optimizer
+    log: TrainingLog
+    strategy: DistributedStrategy
+    trace: GradientTrace | None = None
+    update: int = 0
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Save the state, whose numbers are all checked before."""
+        self.log.fetch()
+        tensors = {f"weights/{name}": p.detach() for name, p in self.model.named_parameters()}
+        for i, parameter in enumerate(self._parameters()):
+            for kind, value in self.optimiser.state[parameter].items():
+                key = f"optimizer/{i}/{kind}"
+                parts = {f"{key}/{part}": tensor for part, tensor in parts_of(value).items()}
+                tensors |= parts or {key: value}
+        if self.trace is not None:
+            tensors |= {f"trace/{key}": value for key, value in self.trace.sums.items()}
+        tensors["history"] = torch.tensor(self.log.rows, dtype=torch.float64)
+        counts = self.trace.counts if self.trace is not None else {}
+        values = {"update": self.update, "counts": counts}
+        self.strategy.on_rank0(tensors, lambda whole: checkpoint.save(whole, values))
+
+    def restore(self, state: State) -> None:
+        """Return to a saved state, whose tensors are whole."""
+        tensors, values = state
+        with torch.no_grad():
+            for name, weight in self.model.named_parameters():
+                self.strategy.put(tensors[f"weights/{name}"], weight)
+            for i, parameter in enumerate(self._parameters()):
+                self.optimiser.state[parameter] = self._moments(tensors, i, parameter)
+            if self.trace is not None:
+                for key in (key for key in tensors if key.startswith("trace/")):
+                    self.strategy.put(tensors[key], self.trace.sum(key.removeprefix("trace/")))
+                self.trace.counts = dict(values["counts"])
+        self.log.rows = tensors["history"].tolist()
+        self.update = values["update"]
+
+    def _moments(
+        self, tensors: Mapping[str, torch.Tensor], i: int, parameter: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Return the optimiser's state of its parameter number `i`."""
+        prefix = f"optimizer/{i}/"
+        kinds: dict[str, dict[str, torch.Tensor]] = {}
+        for key in (key for key in tensors if key.startswith(prefix)):
+            kind, _, part = key.removeprefix(prefix).partition("/")
+            kinds.setdefault(kind, {})[part] = tensors[key]
+        moments: dict[str, torch.Tensor] = {}
+        for kind, parts in kinds.items():
+            if "" not in parts:
+                found = {part: tensor.to(parameter.device) for part, tensor in parts.items()}
+                moments[kind] = eight_bit_moment(kind, found)
+            elif kind == "step":
+                # Fused kernels count on the device, others in main memory.
+                fused = self.optimiser.param_groups[0].get("fused", False)
+                moments[kind] = parts[""].to(parameter.device if fused else "cpu")
+            else:
+                moments[kind] = torch.zeros_like(parameter)
+                self.strategy.put(parts[""], moments[kind])
+        return moments
+
+    def _parameters(self) -> list[torch.Tensor]:
+        return [p for group in self.optimiser.param_groups for p in group["params"]]
+
+
+def _step(run: _Run, update: Update, clip: float, device: torch.device) -> None:
     """Take one optimiser step."""
     model = run.model
     for task, batch in update.traced:
@@ -157,14 +215,14 @@ def _step(
     losses = []
     for batch in update.batches:
         total, found = batch_loss(model, batch.to(device))
-        # What processes find is averaged, and is to be added up.
-        (total / (update.targets / strategy.count)).backward()
+        # Gradients are averaged over processes, and are to be added up.
+        (total / (update.targets / run.strategy.count)).backward()
         losses.append(found)
-    norm = strategy.clip(model.parameters(), clip)
-    run.history.add(update, losses, norm)
-    set_rate(run.optimizer, update.rate)
-    run.optimizer.step()
-    run.optimizer.zero_grad(set_to_none=True)
+    norm = run.strategy.clip(model.parameters(), clip)
+    run.log.add(update, losses, norm)
+    set_rate(run.optimiser, update.rate)
+    run.optimiser.step()
+    run.optimiser.zero_grad(set_to_none=True)
 
 
 @contextmanager

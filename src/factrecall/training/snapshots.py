@@ -1,8 +1,8 @@
-"""Snapshots: the weights of a model at moments of its fine-tuning.
+"""Snapshots: the weights of a model at evenly spaced moments of its fine-tuning.
 
-The moments are evenly spaced between start and end, which are model folders anyway. A snapshot is
-first written beside the run's saved state, since the workflow deletes the outputs of a run that
-was interrupted before it begins again; when all else is written it is put in place.
+Start and end are model folders anyway. A snapshot is first written beside the run's checkpoint,
+since the workflow deletes the outputs of an interrupted run before it restarts; when all else is
+written it is copied into place.
 """
 
 from __future__ import annotations
@@ -57,13 +57,12 @@ class Snapshots:
         strategy: DistributedStrategy | None = None,
     ) -> None:
         self._model = model
-        self._shards = strategy or DistributedStrategy()
-        self._targets = list(targets)
-        self._provenance = provenance
-        count = len(self._targets)
-        self._shares = [(i + 1) / (count + 1) for i in range(count)]
-        self.moments = [round(updates * (i + 1) / (count + 1)) for i in range(count)]
-        self._parts = [checkpoint.part(f"snapshot{i + 1}").path for i in range(count)]
+        self._strategy = strategy or DistributedStrategy()
+        self._targets, self._provenance = list(targets), provenance
+        numbers, parts = range(1, len(targets) + 1), len(targets) + 1
+        self._shares = [i / parts for i in numbers]
+        self.moments = [round(updates * i / parts) for i in numbers]
+        self._parts = [checkpoint.part(f"snapshot{i}").path for i in numbers]
         for path in (*self._targets, *self._parts):
             remove_leftovers(path)
 
@@ -71,16 +70,15 @@ class Snapshots:
         """Write the weights, if this many updates are one of the moments (two may be equal)."""
         for moment, share, part in zip(self.moments, self._shares, self._parts, strict=True):
             if moment == update:
-                space = ParameterSpace.of(self._model)
                 weights = {name: p.detach() for name, p in self._model.named_parameters()}
                 said = {"share": share, "update": update, "provenance": dict(self._provenance)}
-                metadata = {**space.metadata(), **said}
-                self._shards.on_rank0(weights, partial(write_tensors, part, metadata=metadata))
+                metadata = ParameterSpace.of(self._model).metadata() | said
+                self._strategy.on_rank0(weights, partial(write_tensors, part, metadata=metadata))
 
     def kept(self, update: int) -> bool:
-        """Say whether all snapshots up to a number of updates are there, so that a run may go on.
+        """Say whether all snapshots up to a number of updates are there, for a run to resume.
 
-        Without one of them it has to begin anew: its weights are nowhere else.
+        Without one of them it has to start over: its weights are nowhere else.
         """
         moments = zip(self.moments, self._parts, strict=True)
         return all(part.exists() for moment, part in moments if moment <= update)
@@ -88,8 +86,8 @@ class Snapshots:
     def publish(self) -> None:
         """Put all snapshots in place.
 
-        They are copied, as a run that is killed in between goes on from its state and their
-        parts, which are removed with the state (`Checkpoint.remove`).
+        They are copied: a run that is killed in between resumes from its state and their parts,
+        which are removed with the state (`Checkpoint.remove`).
         """
         for part, target in zip(self._parts, self._targets, strict=True):
             with atomic(target) as temporary:

@@ -8,16 +8,29 @@ every name has tokens.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from factrecall.runs import scratch_models, trainings
 from factrecall.runtime.job import Job
 from factrecall.runtime.stage import MODELS, Input, Output, stage
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from factrecall.config.model import Scratch
     from factrecall.config.training import Recipe, TraceSettings
+    from factrecall.runtime.checkpoint import Checkpoint
     from factrecall.training.execution import Execution
+
+
+def _train(job: Job, title: str, checkpoint: Checkpoint, recipe: Recipe, **how: Any) -> np.ndarray:
+    """Train with a checkpoint and progress (see `training.loop.train`)."""
+    from factrecall.runtime.progress import progress
+    from factrecall.training.loop import train
+
+    with progress(recipe.updates, title, "update") as watch, checkpoint:
+        how |= {"checkpoint": checkpoint, "device": job.device, "watch": watch}
+        return train(recipe=recipe, **how)
 
 
 @stage(
@@ -57,11 +70,9 @@ def pretrain(
     from factrecall.models.loading import save_model
     from factrecall.models.scratch import build_model
     from factrecall.models.tokenizers import train_tokenizer
-    from factrecall.runtime.progress import progress
     from factrecall.runtime.seeds import derive
     from factrecall.training.examples import training_set
-    from factrecall.training.loop import train
-    from factrecall.training.strategy import strategy_of
+    from factrecall.training.launcher import strategy_of
     from factrecall.training.training_log import write_history
 
     _, bio, qa = FactFiles(*facts).read()
@@ -75,19 +86,9 @@ def pretrain(
     recipe = scratch.pretrain
     examples = training_set("base", recipe, bio, qa, tokenizer)
     checkpoint = job.checkpoint(saves=strategy.rank == 0)
-    with progress(recipe.updates, "pre-training", "update") as watch, checkpoint:
-        losses = train(
-            model,
-            examples,
-            recipe,
-            derive(study_seed, "base"),
-            checkpoint=checkpoint,
-            precision=precision,
-            mode=mode,
-            strategy=strategy,
-            device=job.device,
-            watch=watch,
-        )
+    how = {"model": model, "examples": examples, "seed": derive(study_seed, "base")}
+    how |= {"precision": precision, "mode": mode, "strategy": strategy}
+    losses = _train(job, "pre-training", checkpoint, recipe, **how)
     trained = strategy.gather(model)
     if strategy.rank == 0:
         save_model(out, trained, tokenizer)
@@ -151,16 +152,14 @@ def fine_tune(
         When an input cannot be used, the training diverges, or the number of snapshots differs.
     """
     from factrecall.data.files import FactFiles
+    from factrecall.data.traced import traced_individuals
     from factrecall.models.loading import load_model, load_tokenizer, save_model
     from factrecall.runtime.errors import FactRecallError
-    from factrecall.runtime.progress import progress
     from factrecall.runtime.seeds import derive
     from factrecall.training.examples import training_set
-    from factrecall.training.fine_tuning import traced_individuals, write_trace
-    from factrecall.training.loop import train
+    from factrecall.training.launcher import strategy_of
     from factrecall.training.snapshots import Snapshots
-    from factrecall.training.strategy import strategy_of
-    from factrecall.training.trace import GradientTrace
+    from factrecall.training.trace import GradientTrace, write_trace
     from factrecall.training.training_log import write_history
 
     if len(snapshots) != tracing.checkpoints:
@@ -179,21 +178,10 @@ def fine_tune(
     checkpoint = job.checkpoint(saves=strategy.rank == 0)
     provenance = job.provenance
     moments = Snapshots(model, recipe.updates, snapshots, checkpoint, provenance, strategy)
-    with progress(recipe.updates, f"{tuning} seed {seed}", "update") as watch, checkpoint:
-        losses = train(
-            model,
-            examples,
-            recipe,
-            derive(study_seed, tuning, seed),
-            trace=watched,
-            checkpoint=checkpoint,
-            snapshots=moments,
-            precision=precision,
-            mode=mode,
-            strategy=strategy,
-            device=job.device,
-            watch=watch,
-        )
+    how = {"model": model, "examples": examples, "seed": derive(study_seed, tuning, seed)}
+    how |= {"precision": precision, "mode": mode, "strategy": strategy}
+    how |= {"trace": watched, "snapshots": moments}
+    losses = _train(job, f"{tuning} seed {seed}", checkpoint, recipe, **how)
     trained = strategy.gather(model)
     write_trace(trace, watched, tracing, provenance)
     if strategy.rank == 0:

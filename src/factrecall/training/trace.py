@@ -1,4 +1,4 @@
-"""The cross-task gradient trace (paper, section 3.1; method, section 4).
+"""Cross-task gradient trace (paper, section 3.1; method, section 4).
 
 While a model is fine-tuned, the gradients of a few traced examples are recorded: each time such
 an example is in the batch, its own gradient of its own mean loss, at the weights before the
@@ -10,18 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 
 from factrecall.models.backward import gradients
+from factrecall.parameters.amounts import absolute_count
 from factrecall.parameters.space import ParameterSpace
 from factrecall.parameters.streaming_topk import argsort_descending, top_k
+from factrecall.runtime.safetensors_writer import write_tensors
 from factrecall.training.distributed import DistributedStrategy
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from factrecall.config.training import TraceSettings
 
 Use = Callable[[torch.Tensor], object]
 
@@ -77,14 +81,14 @@ class GradientTrace:
         self._parameters = dict(model.named_parameters())
         self._individuals = dict(individuals)
         self._host = where == "host"
-        self._shards = strategy or DistributedStrategy()
-        parts = [self._shards.local(p) for p in self._parameters.values()]
+        self._strategy = strategy or DistributedStrategy()
+        parts = [self._strategy.local(p) for p in self._parameters.values()]
         device = parts[0].device
         self._sum_device = torch.device("cpu") if self._host else device
         longest = max(part.numel() for part in parts)
         self._scratch = torch.empty(longest, dtype=parts[0].dtype, device=self._sum_device)
         travels = self._host and device.type == "cuda"
-        self._crossing = PinnedTransfer(longest, parts[0].dtype) if travels else None
+        self._transfer = PinnedTransfer(longest, parts[0].dtype) if travels else None
         self.sums: dict[str, torch.Tensor] = {}
         self.counts: dict[str, int] = {}
 
@@ -114,23 +118,23 @@ class GradientTrace:
             magnitude = self._scratch[: gradient.numel()].view(gradient.shape)
             torch.abs(gradient, out=magnitude)
             for influence, value in (("signed", gradient), ("absolute", magnitude)):
-                part = self._shards.local(self.sum(f"{task}/{influence}/{name}"))
+                part = self._strategy.local(self.sum(f"{task}/{influence}/{name}"))
                 part.add_(value, alpha=learning_rate)
 
         def take(name: str, gradient: torch.Tensor) -> None:
-            part = self._shards.local(gradient)
+            part = self._strategy.local(gradient)
             if part.device.type == "cpu" and torch.cuda.is_initialized():
                 # An offloaded gradient may still be on its way (before PyTorch 2.13 it is).
                 torch.cuda.current_stream().synchronize()
-            if self._crossing is None:
+            if self._transfer is None:
                 add(name, part)
             else:
-                self._crossing.take(part, partial(add, name))
+                self._transfer.take(part, partial(add, name))
 
         with gradients(self._parameters, take):
             loss.backward()
-        if self._crossing is not None:
-            self._crossing.finish()
+        if self._transfer is not None:
+            self._transfer.finish()
 
     def sum(self, key: str) -> torch.Tensor:
         """Return a sum (see `sums`), which is 0 to begin with."""
@@ -166,7 +170,7 @@ class GradientTrace:
             ``"<task>/<influence>/index"``: flat indices, most influenced first, ties by index;
             ``"<task>/<influence>/value"``: their influence. None but in the first process.
         """
-        return self._shards.on_rank0(self.sums, partial(self._rank, keep))
+        return self._strategy.on_rank0(self.sums, partial(self._rank, keep))
 
     def _rank(self, keep: int, sums: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         result = {}
@@ -220,3 +224,14 @@ class PinnedTransfer:
             arrived.synchronize()
             use(landed)
             self._free.append(buffer)
+
+
+def write_trace(
+    path: Path, trace: GradientTrace, settings: TraceSettings, provenance: Mapping[str, Any]
+) -> None:
+    """Write the kept top of every ranking of a trace (see `GradientTrace.ranking`)."""
+    n = trace.space.size
+    keep = absolute_count(settings.top_fraction, n)
+    if (ranking := trace.ranking(keep)) is not None:
+        said = {"n": n, "keep": keep, "counts": trace.counts, "provenance": provenance}
+        write_tensors(path, ranking, trace.space.metadata() | said)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 
+from factrecall.data.traced import traced_individuals
 from factrecall.experiments.gradient_similarity.cosines import (
     Pairs,
     compared_sets,
@@ -27,7 +28,6 @@ from factrecall.parameters.sets import read_set
 from factrecall.parameters.space import ParameterSpace
 from factrecall.runtime.progress import progress
 from factrecall.runtime.seeds import generator
-from factrecall.training.fine_tuning import traced_individuals
 from factrecall.training.snapshots import load_weights
 
 if TYPE_CHECKING:

@@ -26,8 +26,7 @@ from factrecall.experiments.gradient_similarity.sampled_parameters import (
 from factrecall.models.forward import encode
 from factrecall.parameters.sets import ParameterSet
 from factrecall.runtime.seeds import generator
-from factrecall.training.batches import IGNORED, Example, padded
-from factrecall.training.losses import example_loss
+from factrecall.training.batches import IGNORED, Example, example_loss, padded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
