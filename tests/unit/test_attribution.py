@@ -14,19 +14,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factrecall.experiments.attribution import integrated_gradients as module
-from factrecall.experiments.attribution.attribution import ATTRIBUTION, attribute
+from factrecall.experiments.attribution.attribution import attribute
 from factrecall.experiments.attribution.attribution_summary import (
-    ATTRIBUTION_SUMMARY,
     summarise_attribution,
 )
 from factrecall.experiments.attribution.counterfactual_prompts import (
-    OTHER_RELATION,
     PARTS,
     counterfactual,
     draw_facts,
 )
 from factrecall.experiments.attribution.integrated_gradients import integrated_gradients
 from factrecall.experiments.attribution.settings import AttributionSettings
+from factrecall.experiments.attribution.tables import (
+    ATTRIBUTION,
+    ATTRIBUTION_SUMMARY,
+    OTHER_RELATION,
+)
 from factrecall.experiments.attribution.tokenised_prompts import TokenisedPrompt, tokenise
 from factrecall.experiments.common.model_facts import ModelFacts
 from factrecall.experiments.common.prompts import ROLES, Prompt, compose, prompts

@@ -16,7 +16,6 @@ from torch.nn import functional
 from factrecall.config.training import TraceSettings
 from factrecall.data.files import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS
 from factrecall.data.traced import traced_individuals
-from factrecall.experiments.gradient_similarity.compute import GRADIENTS
 from factrecall.experiments.gradient_similarity.cosines import Pairs, compared_sets
 from factrecall.experiments.gradient_similarity.sampled_parameters import (
     Products,
@@ -25,10 +24,10 @@ from factrecall.experiments.gradient_similarity.sampled_parameters import (
 from factrecall.experiments.gradient_similarity.settings import GradientSimilaritySettings
 from factrecall.experiments.gradient_similarity.stages import Moment, gradient_similarity
 from factrecall.experiments.gradient_similarity.summary import (
-    GRADIENT_SUMMARY,
     mean_cosines,
     summarise_gradients,
 )
+from factrecall.experiments.gradient_similarity.tables import GRADIENT_SUMMARY, GRADIENTS
 from factrecall.experiments.grafting.grafter import OUTCOMES
 from factrecall.models.loading import save_model
 from factrecall.models.scratch import build_model

@@ -11,12 +11,9 @@ import torch
 
 from factrecall.experiments.attribution import patching
 from factrecall.experiments.attribution.attribution_summary import (
-    PATCHING_SUMMARY,
     summarise_patching,
 )
 from factrecall.experiments.attribution.patching import (
-    PATCHING,
-    SOURCE_FACTS,
     SOURCES,
     States,
     chosen_layers,
@@ -25,6 +22,7 @@ from factrecall.experiments.attribution.patching import (
     states_of,
 )
 from factrecall.experiments.attribution.settings import PatchingSettings
+from factrecall.experiments.attribution.tables import PATCHING, PATCHING_SUMMARY, SOURCE_FACTS
 from factrecall.experiments.attribution.tokenised_prompts import (
     POSITIONS,
     TokenisedPrompt,

@@ -15,17 +15,21 @@ import torch
 
 from factrecall.experiments.representations import probes as module
 from factrecall.experiments.representations.probe_summary import (
-    ALL,
-    BIO_FORMATS,
-    CONSISTENCY,
-    MEASURES,
-    PROBES,
     Probed,
     summarise_probes,
 )
-from factrecall.experiments.representations.probes import FITS, PROBE_EXAMPLES, Roles
+from factrecall.experiments.representations.probes import Roles
 from factrecall.experiments.representations.settings import ProbeSettings
 from factrecall.experiments.representations.stages import probe
+from factrecall.experiments.representations.tables import (
+    ALL,
+    BIO_FORMATS,
+    CONSISTENCY,
+    FITS,
+    MEASURES,
+    PROBE_EXAMPLES,
+    PROBES,
+)
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.job import Job
 from factrecall.runtime.safetensors_writer import write_tensors

@@ -13,21 +13,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from factrecall.experiments.attribution.attribution_summary import (
+from factrecall.experiments.attribution.claims import ROLES as ROLE_LABELS
+from factrecall.experiments.attribution.report import SECTION as ATTRIBUTION
+from factrecall.experiments.attribution.tables import (
     ATTRIBUTION_SUMMARY,
+    OTHER_RELATION,
     PATCHING_SUMMARY,
 )
-from factrecall.experiments.attribution.claims import ROLES as ROLE_LABELS
-from factrecall.experiments.attribution.counterfactual_prompts import OTHER_RELATION
-from factrecall.experiments.attribution.report import SECTION as ATTRIBUTION
 from factrecall.experiments.attribution.tokenised_prompts import POSITIONS
 from factrecall.experiments.common import estimates
 from factrecall.experiments.common.estimates import Estimate, absolute, apart, chosen, together
 from factrecall.experiments.common.prompts import ROLES
 from factrecall.experiments.gradient_similarity.report import SECTION as GRADIENTS
-from factrecall.experiments.gradient_similarity.summary import GRADIENT_SUMMARY
-from factrecall.experiments.representations.probe_summary import CONSISTENCY, PROBES
+from factrecall.experiments.gradient_similarity.tables import GRADIENT_SUMMARY
 from factrecall.experiments.representations.report import SECTION as REPRESENTATIONS
+from factrecall.experiments.representations.tables import CONSISTENCY, PROBES
 from factrecall.report import style
 from factrecall.report.claims import NOT_MEASURED, Judged
 from factrecall.report.plots import Figure

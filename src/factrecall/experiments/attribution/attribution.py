@@ -16,13 +16,13 @@ import torch
 
 from factrecall.evaluation.batching import Answers
 from factrecall.experiments.attribution.counterfactual_prompts import (
-    OTHER_RELATION,
     PARTS,
     FactSentences,
     counterfactual,
     draw_facts,
 )
 from factrecall.experiments.attribution.integrated_gradients import integrated_gradients
+from factrecall.experiments.attribution.tables import ATTRIBUTION, OTHER_RELATION
 from factrecall.experiments.attribution.tokenised_prompts import TokenisedPrompt, tokenise
 from factrecall.experiments.common.prompts import ROLES, compose
 from factrecall.models.forward import Encoded
@@ -34,41 +34,6 @@ if TYPE_CHECKING:
 
     from factrecall.experiments.attribution.settings import AttributionSettings
     from factrecall.experiments.common.model_facts import ModelFacts
-
-ATTRIBUTION = {
-    "split": "string",
-    "individual": "int32",
-    "relation": "string",
-    "format": "string",
-    "role": "string",
-    "tokens": "int32",
-    "attribution": "float64",
-    "total": "float64",
-    "gap": "float64",
-    "logit": "float64",
-    "log_probability": "float64",
-    "right": "bool",
-    "replaced_logit": "float64",
-    "replaced_log_probability": "float64",
-    "replaced_right": "bool",
-    "source_answer": "bool",
-}
-"""Columns of one model's table: a row a fact, format and role (`ROLES` and ``OTHER_RELATION``).
-
-- `attribution`: the sum over the role's `tokens`. Those of all roles add up to `total`, the logit
-  of the answer's first token minus that at the beginning of the path, plus `gap`, the error of
-  integration.
-- `logit`, `log_probability`, `right`: of the answer's first token with the prompt as it is; right
-  means that it is the likeliest.
-- `replaced_…`: the same with the role replaced (see `counterfactual_prompts`).
-- `source_answer`: whether the likeliest first token is then that of the answer to the replaced
-  prompt, and not the fact's.
-
-Where a role cannot be replaced, numbers are missing, `replaced_right` is `right` and
-`source_answer` false: there is no such part, the prompt has no such tokens, the source's are the
-same, or the text would not fit the model. ``OTHER_RELATION`` has no attribution, since its tokens
-are those of the role relation.
-"""
 
 
 def attribute(opened: ModelFacts, settings: AttributionSettings) -> pd.DataFrame:

@@ -28,9 +28,6 @@ PARTS = ("subject", "relation", "attribute", "other")
 stated before it; the wording of the sentences before it. Another biography may word a relation
 differently."""
 
-OTHER_RELATION = "another relation"
-"""The wording of the sentence to complete replaced by that of another relation, same person."""
-
 
 @dataclass(frozen=True)
 class FactSentences:

@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 
 from factrecall.experiments.attribution.counterfactual_prompts import FactSentences, draw_facts
+from factrecall.experiments.attribution.tables import PATCHING, SOURCE_FACTS
 from factrecall.experiments.attribution.tokenised_prompts import (
     POSITIONS,
     TokenisedPrompt,
@@ -41,35 +42,6 @@ if TYPE_CHECKING:
 SOURCES = {"qa": ("bio", "short"), "bio": ("qa",)}
 """The formats that states are taken from, by the format of the patched prompt; "short" is the
 single sentence with the full name."""
-
-SOURCE_FACTS = ("same", "other")
-"""Whose state it is: that of the same fact, or of another person's of the same relation."""
-
-PATCHING = {
-    "split": "string",
-    "individual": "int32",
-    "relation": "string",
-    "source": "string",
-    "target": "string",
-    "layer": "int32",
-    "position": "string",
-    "source_fact": "string",
-    "right": "bool",
-    "unpatched": "bool",
-    "log_probability": "float64",
-    "unpatched_log_probability": "float64",
-    "source_answer": "bool",
-}
-"""Columns of one model's table: a row a fact, source and target format, layer, position and source.
-
-- `right`: whether all of the answer is; `log_probability`: of its first token
-- `unpatched`, `unpatched_log_probability`: the same without a patch
-- `source_answer`: whether the likeliest first token is that of the other person's answer, and not
-  the fact's; where the state is that of the same fact, how often that happens anyway
-
-A fact has no rows of source "other" where that person's answer has the same first token: its state
-is then no control.
-"""
 
 States = dict[tuple[str, str], torch.Tensor]
 """By source format and source fact, shape (facts, layers, positions, width)."""

@@ -36,27 +36,6 @@ if TYPE_CHECKING:
     from factrecall.experiments.gradient_similarity.runs import Moment
     from factrecall.experiments.gradient_similarity.settings import GradientSimilaritySettings
 
-GRADIENTS = {
-    "phase": "string",
-    "share": "float64",
-    "split": "string",
-    "individual": "int32",
-    "relation": "string",
-    "group": "string",
-    "kind": "string",
-    "cosine": "float64",
-}
-"""Columns of one training history's table: a row a moment, fact, group of parameters and kind.
-
-- `phase`, `share`: the tuning, and which part of it is over
-- `group`: "all"; "S"; "gamma" (the chosen mask); "random" (as many of each tensor as S has, from
-  anywhere); "rest" (in neither S nor γ); "layer 0" and so on; "embeddings" (all outside the layers)
-- `kind`: whose question the fact's statement is compared with. "matched": its own. "person": those
-  on the same relation of the other people of its split whose attribute is another, the mean.
-  "relation": those on the other relations of its person, the mean.
-- `cosine`: NaN where a gradient is zero or no question is left
-"""
-
 
 def gradient_table(
     gradients: GradientSimilaritySettings,

@@ -23,6 +23,7 @@ from factrecall.experiments.gradient_similarity.sampled_parameters import (
     Products,
     SampledParameters,
 )
+from factrecall.experiments.gradient_similarity.tables import KINDS
 from factrecall.models.forward import encode
 from factrecall.parameters.sets import ParameterSet
 from factrecall.runtime.seeds import generator
@@ -30,8 +31,6 @@ from factrecall.training.batches import IGNORED, Example, example_loss, padded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-KINDS = ("matched", "person", "relation")
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,8 @@ def gradient_similarity(
         the per-fact table to write
     """
     from factrecall.data.files import FactFiles
-    from factrecall.experiments.gradient_similarity.compute import GRADIENTS, gradient_table
+    from factrecall.experiments.gradient_similarity.compute import gradient_table
+    from factrecall.experiments.gradient_similarity.tables import GRADIENTS
 
     table = gradient_table(
         gradients,

@@ -21,70 +21,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from factrecall.experiments.representations.probes import FITS, PROBE_EXAMPLES, PROBED_SPLITS
+from factrecall.experiments.representations.tables import (
+    ALL,
+    BIO_FORMATS,
+    CONSISTENCY,
+    FITS,
+    MEASURES,
+    PROBE_EXAMPLES,
+    PROBED_SPLITS,
+    PROBES,
+)
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.statistics import TOGETHER, draw_people
 from factrecall.runtime.storage import read_table, write_table
 from factrecall.vocabulary import COMPARED, RELATIONS, STATE_FORMATS
 
-ALL = "all"
-"""The mean over relations."""
-
-MEASURES = ("rep", "mech", "mech_bio")
-"""Δrep, Δmech, and Δmech of BIO states."""
-BIO_FORMATS = tuple(name for name in STATE_FORMATS if name != "qa")
 LEVEL = 0.95
 
 CELLS = 500
 """Means that are drawn at a time; a few tens of megabytes."""
-
-PROBES = {
-    "model": "string",
-    "tuning": "string",
-    "seed": "int32",
-    "layer": "int32",
-    "relation": "string",
-    "trained": "string",
-    "tested": "string",
-    "split": "string",
-    "accuracy": "float64",
-    "shuffled": "float64",
-    "chance": "float64",
-    "penalty": "float64",
-    "rows": "int32",
-    "classes": "int32",
-}
-"""Columns of ``tables/probes.parquet``: a row a probe and tested format and split.
-
-`shuffled` is the accuracy of the probe of shuffled labels (NaN on other formats than its own),
-`chance` that of the training rows' most frequent class. Relation ``all`` has the means of
-accuracies, the sums of rows and classes, and no penalty.
-"""
-
-CONSISTENCY = {
-    "model": "string",
-    "tuning": "string",
-    "seed": "int32",
-    "layer": "int32",
-    "relation": "string",
-    "bio": "string",
-    "split": "string",
-    "measure": "string",
-    "value": "float64",
-    "signed": "float64",
-    "low": "float64",
-    "high": "float64",
-    "people": "int32",
-}
-"""Columns of ``tables/consistency.parquet``; seed or layer -1 and relation ``all`` are means.
-
-For a tuning, `signed` is Acc(h_QA·W_QA) less Acc(h_BIO·W_QA) (``rep``) or Acc(h_QA·W_BIO)
-(``mech``), or Acc(h_BIO·W_BIO) less Acc(h_BIO·W_QA) (``mech_bio``); `value` is its absolute
-value, and `low` and `high` bound the 95 % bootstrap interval of `signed`. For tuning
-``stage - mix``, `value` is the difference of the two absolute values, `low` and `high` are of it,
-and `signed` is the difference of the signed ones. People are drawn anew, each with all seeds,
-layers and relations.
-"""
 
 
 @dataclass(frozen=True)

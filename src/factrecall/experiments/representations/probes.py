@@ -23,6 +23,7 @@ from factrecall.experiments.representations.logistic_regression import (
     PrincipalAxes,
     fit_chosen,
 )
+from factrecall.experiments.representations.tables import PROBED_SPLITS
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.progress import progress
 from factrecall.runtime.seeds import generator
@@ -34,38 +35,6 @@ if TYPE_CHECKING:
     from factrecall.experiments.representations.settings import ProbeSettings
 
 LABELS = ("true", "shuffled")
-PROBED_SPLITS = ("held", "out")
-
-PROBE_EXAMPLES = {
-    "layer": "int32",
-    "relation": "string",
-    "trained": "string",
-    "tested": "string",
-    "labels": "string",
-    "individual": "int32",
-    "split": "string",
-    "right": "bool",
-}
-"""Columns of one model's probed facts: a row a probe, tested format and person.
-
-Probes of shuffled labels are tested on their own format only.
-"""
-
-FITS = {
-    "layer": "int32",
-    "relation": "string",
-    "trained": "string",
-    "labels": "string",
-    "penalty": "float64",
-    "rows": "int32",
-    "classes": "int32",
-    "chance_held": "float64",
-    "chance_out": "float64",
-}
-"""Columns of one model's probes.
-
-Chance is the accuracy of the training rows' most frequent class; NaN where nobody is tested.
-"""
 
 
 @dataclass(frozen=True)

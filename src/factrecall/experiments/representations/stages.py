@@ -66,8 +66,9 @@ def capture(
         the table to write of what patched states do
     """
     from factrecall.data.files import FactFiles
-    from factrecall.experiments.attribution.attribution import ATTRIBUTION, attribute
-    from factrecall.experiments.attribution.patching import PATCHING, patch
+    from factrecall.experiments.attribution.attribution import attribute
+    from factrecall.experiments.attribution.patching import patch
+    from factrecall.experiments.attribution.tables import ATTRIBUTION, PATCHING
     from factrecall.experiments.common.model_facts import ModelFacts
     from factrecall.experiments.representations.capture import capture_states
     from factrecall.models.loading import load_model, load_tokenizer
@@ -104,7 +105,8 @@ def probe(
     fits
         the table of probes to write
     """
-    from factrecall.experiments.representations.probes import FITS, PROBE_EXAMPLES, probe_tables
+    from factrecall.experiments.representations.probes import probe_tables
+    from factrecall.experiments.representations.tables import FITS, PROBE_EXAMPLES
     from factrecall.runtime.safetensors_writer import read_tensors
 
     tensors, _ = read_tensors(states)
