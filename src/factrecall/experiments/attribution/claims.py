@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from factrecall.experiments.attribution.tables import RESTORED
 from factrecall.experiments.common.estimates import (
     MINUS,
     SPLIT,
@@ -29,9 +30,6 @@ CONTEXT = ("attribute", "other")
 """What else a biography has: attributes stated before, and all other wording."""
 
 ABSTRACT = "so in the abstract of version 2; no number"
-
-RESTORED = "same - other"
-"""The source whose gain is what a fact's own state restores beyond another person's."""
 
 ROLES = {
     "subject": "name, pronouns",
@@ -77,13 +75,6 @@ class Attributions(Source):
         """The middle one of the patched layers, the lower of two; None if none was patched."""
         layers = sorted({int(layer) for layer in self.rows("patching")["layer"]})
         return layers[(len(layers) - 1) // 2] if layers else None
-
-    def restored(self) -> pd.DataFrame:
-        """Return what statements restore of questions, after the middle layer, at the last token.
-
-        It is the gain beyond another person's state.
-        """
-        return self.at_last_token(source_fact=RESTORED, layer=self.middle)
 
     def at_last_token(self, **keys: Any) -> pd.DataFrame:
         """Return the patches of questions with the states of statements at the last token."""

@@ -5,13 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from factrecall.experiments.attribution.claims import (
+    ANCHORS,
     CLAIMS,
-    RESTORED,
     ROLES,
     Attributions,
     few_replaced,
     few_statements_known,
     start_token,
+)
+from factrecall.experiments.attribution.tables import (
+    ATTRIBUTION_SUMMARY,
+    PATCHING_SUMMARY,
+    RESTORED,
 )
 from factrecall.experiments.common.estimates import (
     MINUS,
@@ -19,14 +24,17 @@ from factrecall.experiments.common.estimates import (
     cell,
     chosen,
     few_people,
+    in_words,
     layer_ticks,
+    picked,
+    single_seeds,
     together,
 )
 from factrecall.report.claims import NAMES
 from factrecall.report.marks import Bars, Estimates, Reference
 from factrecall.report.plots import NOTHING, Axis, Figure, Panel
 from factrecall.report.section import Caveats, Section, Text
-from factrecall.report.style import GREY, TUNING_LABELS
+from factrecall.report.style import TUNING_LABELS
 from factrecall.report.tables import MISSING, Column, Table, percent, points
 from factrecall.vocabulary import COMPARED
 
@@ -41,42 +49,31 @@ POSITIONS = {
     "last": "last token",
 }
 SOURCE_FACTS = {"same": "state of the same fact", "other": "of another person's fact"}
-_INTERVALS = [f"{value}{end}" for value in ("share", "logit_drop") for end in ("", "_low", "_high")]
 
 
 def _measures(data: pd.DataFrame, m: Attributions) -> pd.DataFrame:
     """Return a row a measure: shares in per cent, and what the logit loses."""
     import pandas as pd
 
-    parts = []
+    seeds, parts = data["seed"] != TOGETHER, []
     for measure, scale in (("share", 100), ("logit_drop", 1)):
-        ends = {end: scale * data[f"{measure}_{end}"] for end in ("low", "high")}
-        value = scale * data[measure]
-        seeds = data["seed"] != TOGETHER
-        parts.append(
-            data.assign(
-                measure=measure, value=value.mask(seeds), single=value.where(seeds),
-                low=ends["low"].mask(seeds), high=ends["high"].mask(seeds),
-            )
-        )  # fmt: skip
+        value, low, high = (scale * data[f"{measure}{end}"] for end in ("", "_low", "_high"))
+        together = {"value": value.mask(seeds), "low": low.mask(seeds), "high": high.mask(seeds)}
+        parts.append(data.assign(measure=measure, single=value.where(seeds), **together))
     return pd.concat(parts, ignore_index=True)
 
 
 def _seeds_and_gaps(panel: Panel) -> None:
     """Draw single seeds on their bars, and a dash where there is no bar."""
-    from matplotlib.lines import Line2D
-
-    dot: dict[str, Any] = {"marker": "o", "markersize": 2, "linestyle": ""}
     pairs = list(zip(panel.order("tuning"), panel.colours("tuning"), strict=True))
     for place, role in enumerate(panel.order("role")):
         for number, (tuning, colour) in enumerate(pairs):
             y = place + 0.8 / len(pairs) * (number - (len(pairs) - 1) / 2)
             rows = chosen(panel.rows, role=role, tuning=tuning)
             single = rows["single"].dropna()
-            panel.axes.plot(single, [y] * len(single), color=colour, **dot)
+            single_seeds(panel, single, [y] * len(single), color=colour, markersize=2)
             if rows["value"].isna().all():
                 panel.axes.text(0, y, f" {MISSING}", va="center", fontsize=7)
-    panel.legend["one seed"] = Line2D([], [], color=GREY, **dot)
 
 
 def _with_direction(data: pd.DataFrame, m: Attributions) -> pd.DataFrame:
@@ -87,10 +84,10 @@ def _attribution_alt(m: Attributions) -> str:
     rows = m.attributions(format="bio")
     said = []
     for tuning in COMPARED:
-        ends = [together(rows, "share", tuning=tuning, role=r) for r in ("subject", "relation")]
-        if any(one.known for one in ends):
-            name, wording = (percent(one.value) for one in ends)
-            said.append(f"{NAMES[tuning]} {name} and {wording} %")
+        parts = [together(rows, "share", tuning=tuning, role=role) for role in ANCHORS]
+        if any(one.known for one in parts):
+            shares = " and ".join(percent(one.value) for one in parts)
+            said.append(f"{NAMES[tuning]} {shares} %")
     return (
         "Bars of the share of attribution by part of the prompt, and of the logit lost when it is "
         f"replaced. Share of name and wording, statements: {'; '.join(said) or NOTHING}."
@@ -98,12 +95,12 @@ def _attribution_alt(m: Attributions) -> str:
 
 
 def _patching_alt(m: Attributions) -> str:
-    rows = m.restored()
-    found = ((NAMES[t], together(rows, "gain", tuning=t)) for t in COMPARED)
-    said = "; ".join(f"{name} {points(one.value)} points" for name, one in found if one.known)
+    rows = m.at_last_token(source_fact=RESTORED, layer=m.middle)
+    found = {NAMES[t]: together(rows, "gain", tuning=t) for t in COMPARED}
     return (
         "Accuracy gained by layer, position and direction of the patch. Restored after the middle "
-        f"one of the patched layers, at the last token, from BIO to QA: {said or NOTHING}."
+        f"one of the patched layers, at the last token, from BIO to QA: "
+        f"{in_words(found, points, ' points')}."
     )
 
 
@@ -148,15 +145,11 @@ SECTION = Section(
         Figure(
             "attribution",
             data=Attributions.drawn,
-            schema={
-                "tuning": "string",
-                "seed": "int32",
-                "format": "string",
-                "role": "string",
-                "facts": "int32",
-                "replaced": "int32",
-                **dict.fromkeys(_INTERVALS, "float64"),
-            },
+            schema=picked(
+                ATTRIBUTION_SUMMARY,
+                "tuning seed format role facts replaced share share_low share_high logit_drop "
+                "logit_drop_low logit_drop_high",
+            ),
             prepare=_measures,
             row="format",
             col="measure",
@@ -215,18 +208,11 @@ SECTION = Section(
         Figure(
             "patching",
             data=Attributions.gains,
-            schema={
-                "tuning": "string",
-                "seed": "int32",
-                "source": "string",
-                "target": "string",
-                "layer": "int32",
-                "position": "string",
-                "source_fact": "string",
-                **dict.fromkeys(("accuracy", "unpatched", "gain", "gain_low", "gain_high"),
-                                "float64"),
-                "facts": "int32",
-            },
+            schema=picked(
+                PATCHING_SUMMARY,
+                "tuning seed source target layer position source_fact accuracy unpatched gain "
+                "gain_low gain_high facts",
+            ),
             prepare=_with_direction,
             row="position",
             col="direction",

@@ -11,11 +11,15 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from factrecall.report.claims import Interval
+from factrecall.report.plots import NOTHING
+from factrecall.report.style import GREY
 from factrecall.report.tables import MISSING, NO_BREAK, points
 from factrecall.vocabulary import RELATIONS
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from factrecall.report.plots import Panel
 
 TOGETHER = -1
 """In columns of seeds and layers: all together (`statistics.TOGETHER`, which imports pandas)."""
@@ -131,9 +135,32 @@ def rough(people: int) -> str | None:
     )
 
 
-def written(named: Mapping[str, Estimate], write: Callable[[float], str], between: str) -> str:
+def written(
+    named: Mapping[str, Estimate], write: Callable[[float], str], between: str = ", "
+) -> str:
     """Write known estimates with their names."""
     return between.join(f"{name} {one.write(write)}" for name, one in named.items() if one.known)
+
+
+def in_words(named: Mapping[str, Estimate], write: Callable[[float], str], unit: str = "") -> str:
+    """Write numbers with their names, for who cannot see a figure."""
+    known = {name: one.value for name, one in named.items() if not math.isnan(one.value)}
+    return "; ".join(f"{name} {write(value)}{unit}" for name, value in known.items()) or NOTHING
+
+
+def picked(schema: Mapping[str, str], columns: str) -> dict[str, str]:
+    """Return some columns of a table with their types; names are separated by spaces."""
+    return {column: schema[column] for column in columns.split()}
+
+
+def single_seeds(panel: Panel, x: pd.Series, y: Any, **look: Any) -> None:
+    """Draw the numbers of single seeds as dots."""
+    from matplotlib.lines import Line2D
+
+    dot: dict[str, Any] = {"marker": "o", "linestyle": ""}
+    panel.axes.plot(x, y, **dot, **look)
+    size = look["markersize"]
+    panel.legend["one seed"] = Line2D([], [], color=GREY, markersize=size, **dot)
 
 
 def layer_ticks(rows: pd.DataFrame) -> list[int]:

@@ -12,11 +12,13 @@ from factrecall.experiments.common.estimates import (
     apart,
     chosen,
     few_people,
+    picked,
     signed_cosine,
     single,
     together,
     written,
 )
+from factrecall.experiments.gradient_similarity.tables import GRADIENT_SUMMARY
 from factrecall.report.claims import NAMES, Claim, Quantity, listed, minus
 from factrecall.report.marks import Estimates, Reference
 from factrecall.report.plots import NOTHING, Axis, Figure, Panel
@@ -50,6 +52,7 @@ ABOVE = {
     "matched - relation": "… above other relations",
 }
 BY_LAYER = "by layer"
+_KIND = "matched - person"
 
 
 class Gradients(Source):
@@ -134,11 +137,10 @@ def _ticks(panel: Panel) -> None:
 
 
 def _alt(m: Gradients) -> str:
-    found = {NAMES[t]: m.mean(t, "all", "matched - person") for t in COMPARED}
-    said = written(found, signed_cosine, "; ")
+    found = {NAMES[t]: m.mean(t, "all", _KIND) for t in COMPARED}
     return (
         "Cosines of the gradients of statements and questions, over training and by layer. Above "
-        f"other people's, over training: {said or NOTHING}."
+        f"other people's, over training: {written(found, signed_cosine, '; ') or NOTHING}."
     )
 
 
@@ -152,15 +154,13 @@ def _end(rows: pd.DataFrame, m: Gradients, key: dict[str, Any]) -> str:
 
 # --- claims -----------------------------------------------------------------------------------
 
-_KIND = "matched - person"
-
 
 def _larger_in_mix(group: str, m: Gradients) -> Quantity:
     """Compare what the matched pair is above other people in both trainings."""
     sides = {t: m.over_training(t, group, _KIND) for t in ("mix", "stage")}
     found = minus(*(single(rows, "cosine") for rows in sides.values()))
     both = {NAMES[t]: together(rows, "cosine") for t, rows in sides.items()}
-    each = written(both, signed_cosine, ", ")
+    each = written(both, signed_cosine)
     difference = apart(*both.values()) if all(one.known for one in both.values()) else Estimate()
     said = f"Facts out: {each}; difference by seed {listed(found, signed_cosine)}."
     return Quantity(found, said, difference.interval)
@@ -172,7 +172,7 @@ def _larger_in_shared(m: Gradients) -> Quantity:
     found, all_seeds = single(ahead, "cosine"), together(ahead, "cosine")
     groups = {"S": "S", "random": "random", "neither S nor γ": "rest"}
     sides = {name: m.mean("mix", group, _KIND) for name, group in groups.items()}
-    each = written(sides, signed_cosine, ", ")
+    each = written(sides, signed_cosine)
     said = f"Facts out: {each}; S minus random by seed {listed(found, signed_cosine)}."
     return Quantity(found, said + all_seeds.sentence(signed_cosine), all_seeds.interval)
 
@@ -238,16 +238,9 @@ SECTION = Section(
         Figure(
             "gradients",
             data=Gradients.drawn,
-            schema={
-                "tuning": "string",
-                "seed": "int32",
-                "phase": "string",
-                "share": "float64",
-                "group": "string",
-                "kind": "string",
-                **dict.fromkeys(("cosine", "low", "high"), "float64"),
-                "facts": "int32",
-            },
+            schema=picked(
+                GRADIENT_SUMMARY, "tuning seed phase share group kind cosine low high facts"
+            ),
             prepare=_panels,
             row="panel",
             col="tuning",

@@ -6,7 +6,7 @@ for held-out people in distribution.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING
@@ -32,34 +32,10 @@ if TYPE_CHECKING:
 NEAR = 0.05
 """Accuracies closer than this to chance, or to all, leave differences no room."""
 
-_BOUNDED = {
-    ("rep", "bio_short"): "below 10 %",
-    ("mech", "bio_long"): "“relatively small”; the bound of 20 is our reading: the paper gives 20 "
-    "% for that of BIO states, at layer 24 of the Stage-tuned model",
-    ("mech", "bio_short"): "“nearly zero”; the bound is our reading",
-}
-_LARGER = {
-    "rep": (
-        "With BIO long, features differ more between the formats in Stage-tuned models: Δrep, the "
-        "mean over layers, is larger than in Mix-tuned ones",
-        "so in the short paper's figure 3, for jobs; no number",
-    ),
-    "mech_bio": (
-        "With BIO long, the mechanism that decodes an attribute from the features differs more, "
-        "too: Δmech of BIO states, the mean over layers, is larger in Stage-tuned models",
-        "so of h^BIO at layer 24, where it is about 20 %, for jobs",
-    ),
-}
-
-
-def _theirs(said: str) -> Callable[[Probes], str]:
-    """Name the paper's model where it is another: the short paper is on Llama alone."""
-    return lambda m: said if m.paper == LLAMA else f"{said} (of {LLAMA})"
-
 
 def _is_larger(measure: str, split: str, m: Probes) -> Quantity:
     """Compare a Δ of Stage-tuned and Mix-tuned models, as the mean over layers."""
-    rows = m.difference(bio="bio_long", measure=measure, layer=TOGETHER, split=split)
+    rows = m.deltas(relation="all", bio="bio_long", measure=measure, layer=TOGETHER, split=split)
     sides = {tuning: single(rows, "value", tuning=tuning) for tuning in COMPARED}
     found = minus(sides["stage"], sides["mix"])
     if not found:
@@ -76,13 +52,8 @@ def _is_larger(measure: str, split: str, m: Probes) -> Quantity:
     )
 
 
-def _bound(measure: str, bio: str) -> float:
-    return DELTA_BOUNDS[f"{measure}_{bio.removeprefix('bio_')}"] / 100
-
-
-def _is_small(measure: str, bio: str, split: str, m: Probes) -> Quantity:
+def _is_small(measure: str, bio: str, bound: float, split: str, m: Probes) -> Quantity:
     """Compare the largest Δ of both tunings and all layers with a bound."""
-    bound = _bound(measure, bio)
     rows = chosen(m.drawn(), split=split, measure=measure, bio=bio)
     rows = rows.dropna(subset=["value", "signed"])
     largest = {
@@ -98,12 +69,12 @@ def _is_small(measure: str, bio: str, split: str, m: Probes) -> Quantity:
         interval = (bound - max(high for _, high in sizes), bound - max(low for low, _ in sizes))
     each = []
     for tuning in COMPARED:
-        own, said = chosen(rows, tuning=tuning, seed=TOGETHER), "not measured"
+        own, said = chosen(rows, tuning=tuning, seed=TOGETHER), ": not measured"
         if len(own):
             row = own.loc[[own["signed"].abs().idxmax()]]
-            said = f"all seeds, layer {row['layer'].iloc[0]}: signed "
+            said = f", all seeds, layer {row['layer'].iloc[0]}: signed "
             said += together(row, "signed").write()
-        each.append(f"{NAMES[tuning]}{', ' if len(own) else ': '}{said}")
+        each.append(NAMES[tuning] + said)
     return Quantity(
         {seed: bound - size for seed, size in largest.items()},
         f"Largest of all layers and both models by seed "
@@ -112,35 +83,50 @@ def _is_small(measure: str, bio: str, split: str, m: Probes) -> Quantity:
     )
 
 
-def _larger(measure: str, split: str) -> Claim:
-    text, published = _LARGER[measure]
-    quantity = partial(_is_larger, measure, split)
-    return Claim(f"{text} ({WHOM[split]}).", quantity, _theirs(published))
+def _claims(split: str) -> Iterator[Claim]:
+    """Yield the claims on one side; Llama's numbers are named where the model is another."""
 
+    def claim(quantity: Callable[[Probes], Quantity], text: str, said: str) -> Claim:
+        there = f"{said} (of {LLAMA})"
+        paper: Callable[[Probes], str] = lambda m: said if m.paper == LLAMA else there  # noqa: E731
+        return Claim(f"{text} ({WHOM[split]}).", quantity, paper)
 
-def _small(measure: str, bio: str, split: str) -> Claim:
-    what = (
-        "Features differ" if measure == "rep" else "The mechanisms that decode an attribute differ"
+    def larger(measure: str, text: str, said: str) -> Claim:
+        return claim(partial(_is_larger, measure, split), f"With BIO long, {text}", said)
+
+    def small(measure: str, bio: str, said: str) -> Claim:
+        bound = DELTA_BOUNDS[f"{measure}_{bio.removeprefix('bio_')}"]
+        what = "Features" if measure == "rep" else "The mechanisms that decode an attribute"
+        return claim(
+            partial(_is_small, measure, bio, bound / 100, split),
+            f"{what} differ little with {BIO_LABELS[bio]}: {DELTAS[measure]} is below {bound:g} "
+            "points at every layer of both models",
+            said,
+        )
+
+    yield larger(
+        "rep",
+        "features differ more between the formats in Stage-tuned models: Δrep, the mean over "
+        "layers, is larger than in Mix-tuned ones",
+        "so in the short paper's figure 3, for jobs; no number",
     )
-    return Claim(
-        f"{what} little with {BIO_LABELS[bio]}: {DELTAS[measure]} is below "
-        f"{100 * _bound(measure, bio):g} points at every layer of both models ({WHOM[split]}).",
-        partial(_is_small, measure, bio, split),
-        _theirs(_BOUNDED[measure, bio]),
+    yield small("rep", "bio_short", "below 10 %")
+    yield larger(
+        "mech_bio",
+        "the mechanism that decodes an attribute from the features differs more, too: Δmech of "
+        "BIO states, the mean over layers, is larger in Stage-tuned models",
+        "so of h^BIO at layer 24, where it is about 20 %, for jobs",
     )
+    yield small(
+        "mech",
+        "bio_long",
+        "“relatively small”; the bound of 20 is our reading: the paper gives 20 % for that of BIO "
+        "states, at layer 24 of the Stage-tuned model",
+    )
+    yield small("mech", "bio_short", "“nearly zero”; the bound is our reading")
 
 
-CLAIMS = tuple(
-    claim
-    for split in WHOM
-    for claim in (
-        _larger("rep", split),
-        _small("rep", "bio_short", split),
-        _larger("mech_bio", split),
-        _small("mech", "bio_long", split),
-        _small("mech", "bio_short", split),
-    )
-)
+CLAIMS = tuple(claim for split in WHOM for claim in _claims(split))
 
 # --- caveats ----------------------------------------------------------------------------------
 
@@ -149,8 +135,7 @@ def no_room(m: Probes) -> list[str]:
     """Say where QA probes of QA states, which both Δ start from, are at chance or near all."""
     said = []
     for tuning in COMPARED:
-        own = chosen(m.accuracies(), tuning=tuning, trained="qa", tested="qa")
-        accuracy, chance = float(own["mean"].mean()), float(own["chance"].mean())
+        accuracy, chance = m.own(tuning, "qa")
         if accuracy - chance < NEAR:
             said.append(
                 f"{NAMES[tuning]}: the states of a question hold little of facts out. Probes "
@@ -168,30 +153,29 @@ def no_room(m: Probes) -> list[str]:
 
 
 def nothing_decoded(m: Probes) -> list[str]:
-    """Say where a format's own probes decode nothing from its states."""
-    said: list[str] = []
+    """Say of each tuning for which format first its own probes decode nothing from its states."""
+    said: dict[str, str] = {}
     for tuning, (bio, name) in product(COMPARED, BIO_LABELS.items()):
-        own = chosen(m.accuracies(), tuning=tuning, trained=bio, tested=bio)
-        accuracy, chance = float(own["mean"].mean()), float(own["chance"].mean())
-        if accuracy - chance < NEAR and not any(s.startswith(NAMES[tuning]) for s in said):
-            said.append(
+        accuracy, chance = m.own(tuning, bio)
+        if accuracy - chance < NEAR:
+            said.setdefault(
+                tuning,
                 f"{NAMES[tuning]}: even {name} probes decode only {with_sign(accuracy)} from "
                 f"{name} states of facts out (chance {with_sign(chance)}). That other probes "
-                "decode nothing from them is then no difference between formats."
+                "decode nothing from them is then no difference between formats.",
             )
-    return said
+    return list(said.values())
 
 
 def few_probed(m: Probes) -> str | None:
     """Say that few people were probed."""
-    people = m.difference(split=SPLIT)["people"]
+    people = m.deltas(relation="all", split=SPLIT)["people"]
     return rough(int(people.max())) if len(people) else None
 
 
 def chosen_layers(m: Probes) -> str | None:
     """Say that only some layers were probed."""
-    layers = m.settings["layers"]
-    if layers is None:
+    if m.settings["layers"] is None:
         return None
-    named = ", ".join(map(str, layers))
+    named = ", ".join(map(str, m.settings["layers"]))
     return f"Only the layers that the configuration names were probed and patched: {named}."

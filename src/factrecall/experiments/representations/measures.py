@@ -21,11 +21,11 @@ DELTAS = {"rep": "Δrep", "mech": "Δmech", "mech_bio": "Δmech of BIO states"}
 """The last is the one that the paper's text has a number for (see `probe_summary`)."""
 
 PAIRS = {
-    f"{tested}, {probe}": f"{tested.upper()} states, {trained.upper()} probe"
-    for tested, trained, probe in (
-        ("qa", "qa", "own"), ("bio", "qa", "other"), ("qa", "bio", "other"), ("bio", "bio", "own"),
-    )
-}  # fmt: skip
+    "qa, own": "QA states, QA probe",
+    "bio, other": "BIO states, QA probe",
+    "qa, other": "QA states, BIO probe",
+    "bio, own": "BIO states, BIO probe",
+}
 """States and probes, by whether the probe is of the states' format."""
 
 
@@ -45,27 +45,28 @@ class Probes(Source):
         )  # fmt: skip
         return table.reset_index()
 
+    def own(self, tuning: str, form: str) -> tuple[float, float]:
+        """Return the mean accuracy of a format's own probes, and that of chance, for facts out."""
+        rows = chosen(self.accuracies(), tuning=tuning, trained=form, tested=form)
+        return float(rows["mean"].mean()), float(rows["chance"].mean())
+
     def by_pair(self) -> pd.DataFrame:
         """Return accuracies on both sides with columns `split`, `bio` and `pair` (``PAIRS``)."""
         import pandas as pd
 
         return pd.concat(by_pair(self.accuracies(s)).assign(split=s) for s in SIDE_LABELS)
 
-    def difference(self, **keys: Any) -> pd.DataFrame:
-        """Return the signed differences over all relations with these keys."""
-        return chosen(self.rows("consistency"), relation="all", **keys)
-
-    def drawn(self) -> pd.DataFrame:
-        """Return the differences at single layers of both sides."""
-        import pandas as pd
-
-        rows = pd.concat(self.difference(split=split) for split in SIDE_LABELS)
-        return rows[(rows["layer"] >= 0) & rows["tuning"].isin(COMPARED)]
-
     def deltas(self, **keys: Any) -> pd.DataFrame:
         """Return differences with a column `delta`, which names measure and BIO format."""
         rows = chosen(self.rows("consistency"), **keys)
         return rows.assign(delta=rows["measure"] + " " + rows["bio"])
+
+    def drawn(self) -> pd.DataFrame:
+        """Return the differences at single layers of both sides, over all relations."""
+        rows = self.deltas(relation="all")
+        rows = rows[(rows["layer"] >= 0) & rows["tuning"].isin(COMPARED)]
+        # Facts out first, as they are shown.
+        return rows.sort_values("split", key=lambda split: split != SPLIT, kind="stable")
 
     @property
     def points(self) -> bool:

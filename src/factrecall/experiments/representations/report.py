@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -9,9 +10,13 @@ from typing import TYPE_CHECKING, Any
 from factrecall.experiments.common.estimates import (
     SPLIT,
     TOGETHER,
+    Estimate,
     cell,
     chosen,
+    in_words,
     layer_ticks,
+    picked,
+    single_seeds,
     together,
 )
 from factrecall.experiments.representations.claims import (
@@ -29,11 +34,12 @@ from factrecall.experiments.representations.measures import (
     Probes,
     by_pair,
 )
+from factrecall.experiments.representations.tables import CONSISTENCY, PROBES
 from factrecall.report.claims import NAMES
 from factrecall.report.marks import Estimates, Reference
-from factrecall.report.plots import NOTHING, Axis, Figure, Panel
+from factrecall.report.plots import Axis, Figure, Panel
 from factrecall.report.section import Caveats, Section, Text
-from factrecall.report.style import GREY, TUNING_LABELS
+from factrecall.report.style import TUNING_LABELS
 from factrecall.report.tables import MISSING, Column, Table, percent, points
 from factrecall.vocabulary import COMPARED
 
@@ -43,8 +49,8 @@ if TYPE_CHECKING:
 _SHORT = {**DELTAS, "mech_bio": "Δmech of\nBIO states"}
 
 
-def _own(column: str, panel: Panel) -> float:
-    return float(chosen(panel.rows, probe="own")[column].mean())
+def _own(column: str) -> Callable[[Panel], float]:
+    return lambda panel: float(chosen(panel.rows, probe="own")[column].mean())
 
 
 def _signed(data: pd.DataFrame, m: Probes) -> pd.DataFrame:
@@ -63,24 +69,18 @@ def _seeds(panel: Panel) -> None:
     """Draw single seeds beside the points of all together."""
     if not panel.measures.points:
         return
-    from matplotlib.lines import Line2D
-
-    dot: dict[str, Any] = {"marker": "o", "markersize": 2.2, "linestyle": ""}
     for tuning, colour in zip(panel.order("tuning"), panel.colours("tuning"), strict=True):
         rows = chosen(panel.rows, tuning=tuning)
-        panel.axes.plot(rows["beside"], rows["single"], color=colour, alpha=0.7, **dot)
-    panel.legend["one seed"] = Line2D([], [], color=GREY, **dot)
+        single_seeds(panel, rows["beside"], rows["single"], color=colour, markersize=2.2, alpha=0.7)
 
 
 # --- tables -----------------------------------------------------------------------------------
 
 
-def _mean(split: str, rows: pd.DataFrame, m: Probes, key: dict[str, Any]) -> str:
-    return percent(float(chosen(rows, split=split)["mean"].mean()))
-
-
-def _control(column: str, rows: pd.DataFrame, m: Probes, key: dict[str, Any]) -> str:
-    return percent(float(chosen(rows, split=SPLIT)[column].mean()))
+def _mean(
+    split: str, column: str = "mean"
+) -> Callable[[pd.DataFrame, Probes, dict[str, Any]], str]:
+    return lambda rows, m, key: percent(float(chosen(rows, split=split)[column].mean()))
 
 
 def _delta(split: str, rows: pd.DataFrame, m: Probes, key: dict[str, Any]) -> str:
@@ -88,21 +88,19 @@ def _delta(split: str, rows: pd.DataFrame, m: Probes, key: dict[str, Any]) -> st
     return together(rows, value, layer=TOGETHER, split=split).write()
 
 
-def _largest(rows: pd.DataFrame, m: Probes, key: dict[str, Any]) -> str:
-    found = _at_largest(rows)
-    return MISSING if found.empty else together(found, "signed").write()
-
-
-def _at_layer(rows: pd.DataFrame, m: Probes, key: dict[str, Any]) -> str:
-    found = _at_largest(rows)
-    return MISSING if found.empty else str(int(found["layer"].iloc[0]))
-
-
 def _at_largest(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the row of the layer where a tuning's difference is largest; none for the pair."""
     rows = chosen(rows, split=SPLIT, seed=TOGETHER)
     rows = rows[(rows["layer"] >= 0) & rows["tuning"].isin(COMPARED)].dropna(subset=["value"])
     return rows if rows.empty else rows.loc[[rows["value"].idxmax()]]
+
+
+def _largest(rows: pd.DataFrame, m: Probes, key: dict[str, Any]) -> str:
+    return together(_at_largest(rows), "signed").write()
+
+
+def _at_layer(rows: pd.DataFrame, m: Probes, key: dict[str, Any]) -> str:
+    return str(next(iter(_at_largest(rows)["layer"]), MISSING))
 
 
 def _relations(m: Probes) -> pd.DataFrame:
@@ -122,25 +120,22 @@ _CELLS = {
 
 
 def _probes_alt(m: Probes) -> str:
-    rows = chosen(m.accuracies(), trained="qa", tested="qa")
-    means = ((NAMES[t], chosen(rows, tuning=t)["mean"]) for t in COMPARED)
-    said = "; ".join(f"{n} {percent(float(mean.mean()))}" for n, mean in means if len(mean))
+    found = {NAMES[t]: Estimate(m.own(t, "qa")[0]) for t in COMPARED}
     return (
         "Accuracies of probes by layer. Means over layers in per cent, QA states and QA probe: "
-        f"{said or NOTHING}."
+        f"{in_words(found, percent)}."
     )
 
 
 def _consistency_alt(m: Probes) -> str:
     rows = m.deltas(relation="all", split=SPLIT, layer=TOGETHER)
-    found = (
-        (f"{label}, {NAMES[t]}", together(rows, "signed", delta=delta, tuning=t))
+    found = {
+        f"{label}, {NAMES[t]}:": together(rows, "signed", delta=delta, tuning=t)
         for (delta, label), t in product(_DELTA_LABELS.items(), COMPARED)
-    )
-    said = "; ".join(f"{name}: {points(one.value)}" for name, one in found if one.known)
+    }
     return (
         "Signed differences of the accuracies of probes by layer. Means over layers in points: "
-        f"{said or NOTHING}."
+        f"{in_words(found, points)}."
     )
 
 
@@ -175,16 +170,15 @@ SECTION = Section(
             "probes",
             data=Probes.accuracies,
             schema={
-                **dict.fromkeys(("tuning", "trained", "tested"), "string"),
-                "layer": "int32",
+                **picked(PROBES, "tuning trained tested layer"),
                 **dict.fromkeys(("mean", "low", "high", "shuffled", "chance"), "float64"),
             },
             prepare=lambda data, m: by_pair(data),
             row="bio",
             col="tuning",
             layers=(
-                Reference(partial(_own, "chance"), "chance", "most frequent answer"),
-                Reference(partial(_own, "shuffled"), "nothing", "shuffled labels"),
+                Reference(_own("chance"), "chance", "most frequent answer"),
+                Reference(_own("shuffled"), "nothing", "shuffled labels"),
                 Estimates("layer", "mean", "low", "high", hue="states", style="probe",
                           interval="lowest to highest seed"),
             ),
@@ -214,12 +208,12 @@ SECTION = Section(
             group="bio",
             row="pair",
             columns=(
-                Column(", out", partial(_mean, SPLIT)),
-                Column(", in, held out", partial(_mean, "held")),
+                Column(", out", _mean(SPLIT)),
+                Column(", in, held out", _mean("held")),
             ),
             last=(
-                Column("shuffled", partial(_control, "shuffled")),
-                Column("chance", partial(_control, "chance")),
+                Column("shuffled", _mean(SPLIT, "shuffled")),
+                Column("chance", _mean(SPLIT, "chance")),
             ),
             labels={"bio": BIO_LABELS, "pair": PAIRS},
             head="States, probe",
@@ -227,11 +221,9 @@ SECTION = Section(
         Figure(
             "consistency",
             data=Probes.drawn,
-            schema={
-                **{"split": "string", "tuning": "string", "seed": "int32", "layer": "int32"},
-                **dict.fromkeys(("bio", "measure"), "string"),
-                **dict.fromkeys(("value", "signed", "low", "high"), "float64"),
-            },
+            schema=picked(
+                CONSISTENCY, "split tuning seed layer bio measure value signed low high"
+            ),
             prepare=_signed,
             row="panel",
             col="bio",
