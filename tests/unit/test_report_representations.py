@@ -212,13 +212,13 @@ def patching_rows(
         scale = {"subject": 0.2, "relation": 0.5, "last": 1.0}[position]
         same = scale * restored * (layer + 1) / layers + 0.001 * max(seed, 0)
         gains = {"same": same - 0.1, "other": -0.1, "same - other": same}
-        for source, gain in gains.items():
-            start = before if source in ("same", "other") else 0.0
+        for source_fact, gain in gains.items():
+            start = before if source_fact in ("same", "other") else 0.0
             rows.append(
                 {
                     "model": "m", "tuning": tuning, "seed": seed, "split": split,
                     "source": source, "target": target, "layer": layer, "position": position,
-                    "source_fact": source, "facts": 180, "accuracy": start + gain,
+                    "source_fact": source_fact, "facts": 180, "accuracy": start + gain,
                     "unpatched": start, "gain": gain, "gain_low": gain - width,
                     "gain_high": gain + width, "source_answer": 0.2,
                 }
