@@ -176,6 +176,8 @@ def new_figure(height: float) -> Iterator[Figure]:
     with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcdefaults()
         mpl.rcParams.update(_LOOK)
+        # seaborn measures text before the figure has its final size.
+        warnings.filterwarnings("ignore", "constrained_layout not applied")
         figure = Figure(figsize=(WIDTH, height))
         FigureCanvasAgg(figure)
         yield figure
@@ -200,6 +202,11 @@ def save_figure(figure: Figure, data: pd.DataFrame, stem: Path, schema: Schema) 
     FactRecallError
         When the disk refuses.
     """
+    # Laid out once, and rounded: the solver's last digits differ from run to run.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        axes.set_position([round(x, 5) for x in axes.get_position(original=True).bounds])
     # Dates and versions would make equal figures differ.
     volatile = {".png": {"Software": None}, ".svg": {"Date": None, "Creator": None}}
     for suffix in IMAGE_SUFFIXES:

@@ -261,7 +261,7 @@ SECTION = Section(
             annotate=_ticks,
             share_x=False,
             share_y="row",
-            height=1.15,
+            height=0.85,
             legend_columns=1,
             y=Axis("cosine of the gradients of statement and question", grid=True),
             alt=_alt,

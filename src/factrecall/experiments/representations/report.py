@@ -239,7 +239,7 @@ SECTION = Section(
                 },
             },
             annotate=_seeds,
-            height=0.95,
+            height=0.92,
             x=Axis("layer", ticks=layer_ticks),
             y=Axis("points of accuracy", percent=("mean", "low", "high", "single"), grid=True),
             alt=_consistency_alt,
