@@ -544,7 +544,7 @@ def test_missing_rows_are_shown_as_missing(tables: dict[str, Any], tmp_path: Pat
 def test_without_random_orders_nothing_is_said_of_chance(
     measures: Circuits, tmp_path: Path
 ) -> None:
-    plain = measures_of(tmp_path, SPARSE["no random orders"])
+    plain = measures_of(tmp_path / "plain", SPARSE["no random orders"])
     assert measures.random and not plain.random
     claims = SECTION.judged(plain)
     assert not about(claims, "at random")

@@ -412,12 +412,12 @@ def test_each_tuning_is_cautioned_by_its_own_numbers(tmp_path: Path) -> None:
     rows, checks = grafting_rows(), check_rows()
     poor = rows["tuning"] == "stage"
     rows.loc[poor, ["accuracy", "recovery"]] = (0.05, 0.1)
-    only = " ".join(measures_of(tmp_path, frames(grafting=rows).caveats()))
+    only = " ".join(measures_of(tmp_path, frames(grafting=rows)).caveats())
     assert "not of others (Mix-tuned 12.0\u00a0%; with" in only
     assert "fitted to (Mix-tuned 145.0\u00a0%)" in only
     some = (checks["check"] == "others") & (checks["tuning"] == "stage")
     checks.loc[some, "value"] = 0.2
-    said = " ".join(measures_of(tmp_path, frames(grafting_checks=checks).caveats()))
+    said = " ".join(measures_of(tmp_path, frames(grafting_checks=checks)).caveats())
     assert "not of others (Mix-tuned 12.0\u00a0%; with" in said
     assert "far less of others\u2019 (Stage-tuned 40.0\u00a0%; with" in said
 
@@ -426,7 +426,7 @@ def test_what_is_right_without_fitting_is_not_learnt(tmp_path: Path) -> None:
     checks = check_rows()
     checks.loc[checks["check"].isin(["gained", "shuffled"]), "value"] = 0.14
     assert "has wrong" not in " ".join(
-        measures_of(tmp_path, frames(grafting_checks=checks).caveats())
+        measures_of(tmp_path, frames(grafting_checks=checks)).caveats()
     )
     rows = grafting_rows()
     rows["accuracy"], rows["recovery"] = 0.515, 1.03

@@ -206,7 +206,8 @@ def save_figure(figure: Figure, data: pd.DataFrame, stem: Path, schema: Schema) 
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes in figure.axes:
-        axes.set_position([round(x, 5) for x in axes.get_position(original=True).bounds])
+        left, bottom, width, height = axes.get_position(original=True).bounds
+        axes.set_position((round(left, 5), round(bottom, 5), round(width, 5), round(height, 5)))
     # Dates and versions would make equal figures differ.
     volatile = {".png": {"Software": None}, ".svg": {"Date": None, "Creator": None}}
     for suffix in IMAGE_SUFFIXES:

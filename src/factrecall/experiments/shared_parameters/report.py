@@ -372,7 +372,7 @@ SECTION = Section(
             head="Set",
         ),
         Figure(
-            "shared_locations",
+            "shared_places",
             data=Shared.kinds,
             schema={"tuning": "string", "layer": "int32", "kind": "string", "share": "float64"},
             prepare=_cells,
