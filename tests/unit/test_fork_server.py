@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import shutil
@@ -9,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,9 +51,11 @@ class Server:
     environment: dict[str, str]
     folder: Path
 
-    def client(self, *words: str, **more: str) -> subprocess.Popen[str]:
+    def client(
+        self, *words: str, program: Sequence[str] = (sys.executable,), **more: str
+    ) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "factrecall", *words],
+            [*program, "-m", "factrecall", *words],
             cwd=self.folder,
             env=self.environment | more,
             text=True,
@@ -216,6 +219,42 @@ def test_when_the_template_is_killed_the_command_runs_alone(stub: Server) -> Non
     assert later.wait(60) == 0
 
 
+def test_a_process_that_nobody_waits_for_has_ended(stub: Server) -> None:
+    """In a container the first process may take no notice of orphans: they stay zombies."""
+    orphans_of_this_process = 36
+    libc = ctypes.CDLL(None)
+    libc.prctl(orphans_of_this_process, 1)
+    try:
+        code = "first = not Path('began').exists(); Path('began').touch(); time.sleep(60 * first)"
+        client = stub.client(code)
+        process = stub.began(client)
+        template = process.parent()
+        assert template is not None
+        template.kill()
+        client.communicate(timeout=30)
+        assert client.returncode == 0 and process.status() == psutil.STATUS_ZOMBIE
+        os.waitpid(process.pid, 0)
+    finally:
+        libc.prctl(orphans_of_this_process, 0)
+
+
+def test_a_full_disk_ends_no_job(stub: Server) -> None:
+    """The file with the number of a job's process cannot be written."""
+    first = stub.client("Path('began').touch(); time.sleep(2); print(os.getppid())")
+    template = stub.began(first).ppid()
+    blocked = 'mkdir "${FACTRECALL_FORK_SERVER%/*}/$$"; exec "$0" "$@"'
+    second = stub.client("print(os.getppid())", program=["bash", "-c", blocked, sys.executable])
+    assert second.communicate(timeout=60)[0] == f"{template}\n"
+    assert first.communicate(timeout=60)[0] == f"{template}\n"
+
+
+def test_other_names_of_the_interpreter_are_the_same(stub: Server) -> None:
+    names = {"python", "python3"} - {Path(sys.executable).name}
+    other = Path(sys.executable).with_name(names.pop())
+    client = stub.client("print(os.getppid())", program=[str(other)])
+    assert client.communicate(timeout=60)[0] != f"{os.getpid()}\n"
+
+
 def test_without_a_server_the_command_runs_alone(stub: Server) -> None:
     stub.process.kill()
     stub.process.wait()
@@ -277,6 +316,27 @@ def test_it_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     before = list(fork_server._running)
     fork_server.start()
     assert fork_server._running == before and os.environ["FACTRECALL_FORK_SERVER"] == "off"
+
+
+def test_without_a_folder_for_it_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**more: str) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    monkeypatch.setenv("FACTRECALL_FORK_SERVER", "/of/an/outer/workflow")
+    fork_server.start()
+    assert "FACTRECALL_FORK_SERVER" not in os.environ
+
+
+@pytest.fixture
+def safe(stub: Server) -> Iterator[Server]:
+    """A fork server that, like its clients, does not look for modules in its folder."""
+    yield from serving(stub.folder, PYTHONPATH=str(stub.folder / "src"), PYTHONSAFEPATH="1")
+
+
+def test_a_search_path_without_the_folder_stays_so(safe: Server) -> None:
+    asked = "print(sys.path)"
+    assert safe.run(asked) == safe.alone(asked)
 
 
 @pytest.fixture(scope="module")

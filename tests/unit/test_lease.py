@@ -86,13 +86,17 @@ def test_the_same_start_may_try_again(tmp_path: Path) -> None:
     assert (tmp_path / "out.txt").read_text() == "twice"
 
 
-def test_a_killed_holder_is_known_to_be_dead_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("waited", [True, False])
+def test_a_killed_holder_is_known_to_be_dead_at_once(tmp_path: Path, waited: bool) -> None:
+    """Whether or not the process that started it has noticed (until then it is a zombie)."""
     first = holder(tmp_path, "1", 60)
     first.kill()
-    first.wait()
+    if waited:
+        first.wait()
     begin = time.monotonic()
     with Lease(tmp_path / "claims", tmp_path / "out.txt", "1"):
         assert time.monotonic() - begin < 0.9  # not by waiting for beats
+    first.wait()
     assert not list((tmp_path / "claims").glob("*.beat"))
 
 

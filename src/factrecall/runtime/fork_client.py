@@ -19,6 +19,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
 
+from factrecall.runtime.signals import SIGNALS, ended
+
 ADDRESS = "FACTRECALL_FORK_SERVER"
 """Environment variable: the server's socket, or ``off``."""
 
@@ -30,8 +32,6 @@ _LENGTH = struct.Struct("=Q")
 _OWN = ("FACTRECALL_", "SHLVL=", "PWD=", "OLDPWD=", "_=")
 _AT_START = ("PYTHON", "LC_", "LANG", "LD_")
 
-_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-
 
 @dataclass(frozen=True)
 class Request:
@@ -41,12 +41,14 @@ class Request:
     ----------
     ignored : list of int
         Signals that the client ignored when it was started.
+    installation : str
+        Of Python: where it is, and its version.
     pid : int
         Of the client.
     """
 
     arguments: list[str]
-    executable: str
+    installation: str
     environment: dict[str, str]
     folder: str
     umask: int
@@ -58,10 +60,11 @@ class Request:
         """Return the request of this process."""
         umask = os.umask(0)
         os.umask(umask)
-        ignored = [int(n) for n in _FORWARDED if signal.getsignal(n) == signal.SIG_IGN]
+        ignored = [int(n) for n in SIGNALS if signal.getsignal(n) == signal.SIG_IGN]
         environment = dict(os.environ)
         folder, pid = os.getcwd(), os.getpid()
-        return cls([*arguments], sys.executable, environment, folder, umask, ignored, pid)
+        installation = f"{sys.prefix} {sys.version}"  # `python` and `python3` are the same
+        return cls([*arguments], installation, environment, folder, umask, ignored, pid)
 
     @classmethod
     def from_json(cls, content: bytes) -> Request:
@@ -81,7 +84,7 @@ class Request:
     def interpreter(self) -> frozenset[tuple[str, str]]:
         """What an interpreter depends on when it starts, too early for a fork to change it."""
         read = (v for v in self.environment.items() if v[0].startswith(_AT_START))
-        return frozenset({*read, ("", self.executable)})
+        return frozenset({*read, ("", self.installation)})
 
 
 def run(arguments: Sequence[str]) -> int | None:
@@ -114,7 +117,7 @@ def _wait(connection: socket.socket) -> int | None:
         with suppress(OSError):
             connection.send(bytes([number]))
 
-    before = {number: signal.signal(number, forward) for number in _FORWARDED}
+    before = {number: signal.signal(number, forward) for number in SIGNALS}
     pid = _number(connection)
     code = None if pid is None else _number(connection)
     for number, handler in before.items():
@@ -125,7 +128,7 @@ def _wait(connection: socket.socket) -> int | None:
         os.kill(os.getpid(), -code)
     if code is None:
         if pid is not None:  # it dies with the process that forked it
-            while os.path.exists(f"/proc/{pid}"):
+            while not ended(pid):
                 time.sleep(0.05)
         ending = [number for number in requested if number != signal.SIGUSR1]
         if ending:

@@ -36,12 +36,16 @@ _running: list[subprocess.Popen[bytes]] = []
 def start() -> None:
     """Start a fork server for the jobs of this process, and tell them by the environment.
 
-    It is switched off by ``FACTRECALL_FORK_SERVER=off``, and absent where there is no Linux.
+    It is switched off by ``FACTRECALL_FORK_SERVER=off``, and absent where there is no Linux or no
+    folder for the socket: jobs then run without it.
     """
     if sys.platform != "linux" or os.environ.get(ADDRESS) == "off":
         return
     os.environ.pop(ADDRESS, None)
-    folder = tempfile.mkdtemp(prefix="factrecall-")
+    try:
+        folder = tempfile.mkdtemp(prefix="factrecall-")
+    except OSError:  # a full or read-only disk
+        return
     address = f"{folder}/socket"
     with socket.socket(socket.AF_UNIX) as listener:
         try:
@@ -124,7 +128,8 @@ def main(listener: int, folder: str) -> None:
         return
     for name in [n for n in sys.modules if n.partition(".")[0] == "factrecall"]:
         del sys.modules[name]
-    sys.path[0] = request.folder
+    if not sys.flags.safe_path:
+        sys.path[0] = request.folder
     sys.argv = ["factrecall", *request.arguments]
     runpy.run_module("factrecall", run_name="__main__", alter_sys=True)
 

@@ -62,7 +62,7 @@ class _Heartbeat:
     @property
     def dead(self) -> bool:
         """Whether its process ran on this machine and has ended."""
-        return self.place == _place() and not Path(f"/proc/{self.pid}").exists()
+        return self.place == _place() and signals.ended(self.pid)
 
 
 class Lease:

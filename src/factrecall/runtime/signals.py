@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -128,6 +129,15 @@ def request_shutdown(reason: str) -> None:
     main = threading.main_thread().ident
     if main is not None:
         signal.pthread_kill(main, signal.SIGUSR1)
+
+
+def ended(pid: int) -> bool:
+    """Say whether a process has ended, on Linux; its parent may not know it yet (a zombie)."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return True
+    return status.rpartition(") ")[2][:1] in "ZX"
 
 
 def _signalled(number: int, frame: FrameType | None) -> None:
