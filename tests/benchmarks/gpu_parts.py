@@ -180,7 +180,7 @@ def grafting(bench: Bench) -> Iterator[Found]:
     questions = dual_averaging.Questions(
         texts, scale.max_eval_tokens, bench.device, generator(0, "graft")
     )
-    settings: Any = SimpleNamespace(updates=1, batch_size=asked, step=0.3)
+    settings: Any = SimpleNamespace(method="dual_averaging", updates=1, batch_size=asked, step=0.3)
     laid = Answers.of(texts, scale.max_eval_tokens)
     length = float(np.mean([len(text.tokens) for text in texts]))
     size = round(scale.grafted * sum(p.numel() for p in model.parameters()))
@@ -190,12 +190,9 @@ def grafting(bench: Bench) -> Iterator[Found]:
         nothing = ParameterSet.empty(weights.space)
         dual_averaging.dual_averaging(
             settings,
-            weights,
-            model,
-            questions,
-            [size],
-            nothing,
-            lambda _: at.append(bench.now()),
+            dual_averaging.MaskProblem(
+                weights, model, questions, [size], nothing, lambda _: at.append(bench.now())
+            ),
         )
     path, *updates = np.diff(at).tolist()
     yield Found(

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from factrecall.evaluation.batching import Answers
-from factrecall.experiments.grafting.dual_averaging import Questions, dual_averaging
+from factrecall.experiments.grafting.dual_averaging import MaskProblem, Questions, dual_averaging
 from factrecall.experiments.grafting.settings import DualAveraging, SigmoidSGD
 from factrecall.experiments.grafting.sigmoid_sgd import sigmoid_sgd
 from factrecall.experiments.shared_parameters.entry_ranks import by_index, entries, sizes
@@ -243,13 +243,15 @@ def bench_graft() -> list[Row]:
                 )
                 questions = Questions(texts, 2048, CPU, generator(0, "paper"))
                 spent, begin = 0.0, time.process_time()
-                sigmoid_sgd(settings, weights, model, questions, [size], nothing, look)
+                problem = MaskProblem(weights, model, questions, [size], nothing)
+                sigmoid_sgd(settings, problem, look)
             reached, theirs, wanted = best[0], -best[1], best[2]
             for updates in range(1, 17):
                 default = DualAveraging(method="dual_averaging", updates=updates, batch_size=50)
                 questions = Questions(texts, 2048, CPU, generator(0, "ours"))
                 begin = time.process_time()
-                masks = dual_averaging(default, weights, model, questions, [wanted], nothing)
+                problem = MaskProblem(weights, model, questions, [wanted], nothing)
+                masks = dual_averaging(default, problem)
                 ours = time.process_time() - begin
                 if (got := recovery(masks[wanted])) >= reached:
                     break

@@ -13,7 +13,6 @@ import torch
 
 from factrecall.data.files import QA_COLUMNS
 from factrecall.experiments.common.model_pair import open_pair
-from factrecall.experiments.grafting.compute import graft_outcomes
 from factrecall.experiments.grafting.grafter import (
     GRAFTING,
     OUTCOMES,
@@ -22,9 +21,10 @@ from factrecall.experiments.grafting.grafter import (
     SHARES,
     Grafter,
     outcomes,
+    overlap,
     smallest,
 )
-from factrecall.experiments.grafting.mask_checks import CHECKS, overlap, shuffled
+from factrecall.experiments.grafting.mask_checks import CHECKS, shuffled
 from factrecall.experiments.grafting.settings import DualAveraging, GraftingSettings, SigmoidSGD
 from factrecall.experiments.grafting.stages import (
     Graft,
@@ -32,6 +32,7 @@ from factrecall.experiments.grafting.stages import (
     graft_without_shared,
     summarise_grafting,
 )
+from factrecall.experiments.grafting.summary import graft_outcomes
 from factrecall.models.loading import save_model
 from factrecall.parameters.sets import ParameterSet, read_sets, write_sets
 from factrecall.parameters.space import ParameterSpace
@@ -146,7 +147,10 @@ def test_the_stages_write_what_their_masks_recall(
     tokenizer, model, weights = open_pair(folder / "base", folder / "tuned", CPU)
     asked = tiny.facts.qa[tiny.facts.qa["individual"].isin(fitted["individual"].unique())]
     state = Checkpoint(folder / "no.safetensors", 1e9)
-    grafter = Grafter(settings, 512, tokenizer, model, weights, asked, asked[:0], CPU, state)
+    tables = asked, asked[:0]
+    grafter = Grafter(
+        settings, 512, tokenizer, model, weights, *tables, CPU, state, 7, done.seed, "in"
+    )
     with weights:
         whole = grafter.evaluator(asked).answers.right(model).mean()
         for row in table.itertuples():

@@ -14,6 +14,7 @@ import torch
 
 from factrecall.evaluation.batching import Answers
 from factrecall.experiments.grafting.dual_averaging import (
+    MaskProblem,
     Questions,
     dual_averaging,
     gradients,
@@ -101,9 +102,8 @@ def test_dual_averaging_is_projected_descent_on_the_mask(dense: Dense) -> None:
     asked = [n // 50, n // 10]
     done: list[int] = []
     with dense.composed() as weights:
-        found = dual_averaging(
-            settings, weights, dense.model, dense.questions(), asked, left_out, done.append
-        )
+        task = (weights, dense.model, dense.questions(), asked, left_out, done.append)
+        found = dual_averaging(settings, MaskProblem(*task))
     assert done == list(range(updates_of(settings, 2) + 1))
 
     kept = torch.ones(n)
@@ -133,7 +133,8 @@ def test_a_mask_holds_no_more_than_moved(dense: Dense) -> None:
     settings = DualAveraging(method="dual_averaging", updates=1, batch_size=4)
     few = (~ParameterSet.empty(dense.space)).sample(10, generator(1))
     with dense.composed() as weights:
-        found = dual_averaging(settings, weights, dense.model, dense.questions(), [50], ~few)
+        task = MaskProblem(weights, dense.model, dense.questions(), [50], ~few)
+        found = dual_averaging(settings, task)
         assert found[50] == few
         assert weights.largest_change(50, ~few) == few
 
@@ -150,9 +151,8 @@ def test_sigmoid_sgd_is_descent_on_the_logits_of_equation_6(dense: Dense) -> Non
         return False
 
     with dense.composed() as weights:
-        masks = sigmoid_sgd(
-            settings, weights, dense.model, dense.questions(), [size], left_out, look
-        )
+        task = MaskProblem(weights, dense.model, dense.questions(), [size], left_out)
+        masks = sigmoid_sgd(settings, task, look)
         base = torch.zeros(n)
         base[torch.from_numpy(weights.largest_change(size, left_out).index.astype(np.int64))] = 1.0
     outside = torch.from_numpy(left_out.index.astype(np.int64))
@@ -188,9 +188,8 @@ def test_sigmoid_sgd_ends_when_the_mask_has_grown_by_half(dense: Dense) -> None:
 
     nothing = ParameterSet.empty(dense.space)
     with dense.composed() as weights:
-        found = sigmoid_sgd(
-            settings, weights, dense.model, dense.questions(), [10, 20], nothing, look, done.append
-        )
+        task = (weights, dense.model, dense.questions(), [10, 20], nothing, done.append)
+        found = sigmoid_sgd(settings, MaskProblem(*task), look)
     *before, last, second = seen
     assert last[0] < 50 and last[1] > 15 and len(found[10]) == last[1]
     assert all(size <= 15 for _, size in before)
@@ -235,9 +234,10 @@ def test_stopped_at_any_update_a_fit_goes_on_where_it_was(
         drawn[0] = 0
         with dense.composed() as weights:
             task = (weights, dense.model, dense.questions(), [n // 50, n // 10], left_out)
+            problem = MaskProblem(*task, watch, checkpoint)
             if settings.method == "dual_averaging":
-                return dual_averaging(settings, *task, watch, checkpoint), seen
-            return sigmoid_sgd(settings, *task, lambda *_: False, watch, checkpoint), seen
+                return dual_averaging(settings, problem), seen
+            return sigmoid_sgd(settings, problem, lambda *_: False), seen
 
     whole, seen = fit(-1, None)
     assert seen[0] == 0 and seen[-1] == total == drawn[0]
@@ -266,13 +266,13 @@ def test_masks_are_the_same_wherever_weights_are_kept(dense: Dense) -> None:
         with dense.composed(place) as weights:
             task = (weights, dense.model, dense.questions(), [n // 50, n // 10], left_out)
             ours = DualAveraging(method="dual_averaging", updates=2, batch_size=5)
-            masks = dual_averaging(ours, *task)
+            masks = dual_averaging(ours, MaskProblem(*task))
         with dense.composed(place) as weights:
             task = (weights, dense.model, dense.questions(), [n // 50], left_out)
             theirs = SigmoidSGD(
                 method="sigmoid_sgd", updates=4, check=2, batch_size=5, learning_rate=1e3
             )
-            found.append((masks, sigmoid_sgd(theirs, *task, lambda *_: False)))
+            found.append((masks, sigmoid_sgd(theirs, MaskProblem(*task), lambda *_: False)))
     assert found[0] == found[1]
 
 

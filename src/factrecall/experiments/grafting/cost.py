@@ -6,7 +6,6 @@ from factrecall.cost.common import tables_cost
 from factrecall.cost.evaluation import MOVED, PADDED, JobContext
 from factrecall.cost.job_cost import SELECTED, JobCost
 from factrecall.experiments.grafting.schedule import updates_of
-from factrecall.experiments.grafting.settings import DualAveraging
 from factrecall.parameters.placement import DUAL_AVERAGING, PAIR, SIGMOID
 
 # Evaluations of a mask's checks on the fitted people: θpre, θtask, three random masks and, where
@@ -26,10 +25,8 @@ def grafting_cost(context: JobContext) -> JobCost:
     thorough = checked and job.seed == study.training.seeds[0]
     fits, optimiser = 3 if thorough else 1, grafting.optimiser
     # The updates, the evaluations on the way, and the bytes a parameter beside the model.
-    if isinstance(optimiser, DualAveraging):
-        updates, stops, kept = updates_of(optimiser, sizes), 0, DUAL_AVERAGING
-    else:
-        updates = optimiser.updates * sizes
+    updates, stops, kept = updates_of(optimiser, sizes), 0, DUAL_AVERAGING
+    if optimiser.method == "sigmoid_sgd":
         stops, kept = updates // optimiser.check, SIGMOID
     # Each mask is evaluated on the fitted people: the whole, and two of each size.
     masks = 1 + 1 + 2 * sizes + (CHECKS - (not thorough) if checked else 0) + fits * stops

@@ -1,4 +1,4 @@
-"""A grafted model: what circuits are looked for in."""
+"""A grafted model, in which circuits are searched."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
-
-from factrecall.data.files import BIO_COLUMNS, QA_COLUMNS
-from factrecall.evaluation.exact_match import Evaluator
+from factrecall.data.files import QA_COLUMNS
 from factrecall.experiments.common.model_pair import open_pair
-from factrecall.experiments.grafting.grafter import OUTCOMES, fitted_people
+from factrecall.experiments.grafting.grafter import OUTCOMES, fitted_people, qa_evaluator
 from factrecall.experiments.grafting.mask_choice import looked_at
 from factrecall.parameters.sets import ParameterSet, read_set
 from factrecall.runtime.storage import read_table
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from factrecall.evaluation.exact_match import Evaluator
     from factrecall.parameters.patched_weights import PatchedWeights
     from factrecall.parameters.space import ParameterSpace
 
@@ -45,33 +43,22 @@ class Grafted:
     device: torch.device
 
     def questions(
-        self,
-        qa: Path,
-        grafted_individuals: int | None,
-        individuals: int | None,
-        study_seed: int,
+        self, qa: Path, grafted_individuals: int | None, individuals: int | None, study_seed: int,
         max_eval_tokens: int,
-    ) -> Evaluator:
-        """Return the questions of the people that the mask was fitted to, or of some of them.
+    ) -> Evaluator:  # fmt: skip
+        """Return the evaluator of the people that the mask was fitted to, or of some of them.
 
-        Parameters
-        ----------
-        qa : Path
-            The table of questions.
-        grafted_individuals, individuals : int, optional
-            How many people masks were fitted to, and how many of these are asked; None: all.
-        study_seed, max_eval_tokens : int
-            As configured.
+        Masks were fitted to `grafted_individuals`, of whom the first `individuals` are evaluated;
+        None: all.
         """
         asked = read_table(qa, QA_COLUMNS)
         asked = asked[asked["split"] == SPLIT]
         people = fitted_people(asked, grafted_individuals, study_seed, SPLIT)[:individuals]
         asked = asked[asked["individual"].isin(people)]
-        no_bio = pd.DataFrame(columns=list(BIO_COLUMNS))
-        return Evaluator.of(self.tokenizer, no_bio, asked, max_eval_tokens, self.device)
+        return qa_evaluator(self.tokenizer, asked, max_eval_tokens, self.device)
 
     def right(self, judge: Evaluator) -> np.ndarray:
-        """Ask the whole grafted model; bool, shape (questions,)."""
+        """Evaluate the whole grafted model; bool, shape (questions,)."""
         with self.weights:
             self.weights.set(self.mask)
             return judge.answers.right(self.model)
@@ -90,6 +77,6 @@ def open_grafted(
 
 
 def looked_at_mask(masks: Path, outcomes: Path, space: ParameterSpace) -> ParameterSet:
-    """Read γ of the size that is looked at (see `Grafted`)."""
+    """Read the mask of a grafted model (see `Grafted`)."""
     alpha = float(looked_at(read_table(outcomes, OUTCOMES), [])["alpha"].iloc[0])
     return read_set(masks, repr(alpha), space)

@@ -1,28 +1,30 @@
 """Grafting: how few fine-tuned parameters carry recall, and how many of them are shared.
 
-γ is grafted: θ(γ) holds θtask on γ and θpre elsewhere (paper, section 3.2 and appendix A.5; method,
-section 7). Masks are fitted to some people's questions and judged on these, as in the paper, and
-on those of the others, which the paper does not do: a mask has enough choice to learn answers by
-heart, as weights have.
+θ(γ) holds θtask on the mask γ and θpre elsewhere (paper, section 3.2 and appendix A.5; method,
+section 7). Masks are fitted to some people's questions and evaluated on these, as in the paper, and
+on those of held-out people, which the paper does not do: a mask may memorise answers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from factrecall.data.files import BIO_COLUMNS
+from factrecall.data.files import BIO_COLUMNS, QA_COLUMNS
 from factrecall.evaluation.exact_match import PER_EXAMPLE, Evaluator
-from factrecall.experiments.grafting.dual_averaging import Questions, dual_averaging
+from factrecall.experiments.common.model_pair import open_pair
+from factrecall.experiments.grafting.dual_averaging import MaskProblem, Questions, dual_averaging
 from factrecall.experiments.grafting.mask_choice import MOVEMENT, UNFITTED, WHOLE
 from factrecall.experiments.grafting.schedule import updates_of
 from factrecall.experiments.grafting.sigmoid_sgd import sigmoid_sgd
 from factrecall.models.forward import encode
-from factrecall.parameters.sets import ParameterSet
+from factrecall.parameters.placement import DUAL_AVERAGING, SIGMOID
+from factrecall.parameters.sets import ParameterSet, write_sets
 from factrecall.runtime.progress import progress
 from factrecall.runtime.seeds import generator
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from factrecall.experiments.grafting.settings import GraftingSettings
     from factrecall.parameters.patched_weights import PatchedWeights
     from factrecall.runtime.checkpoint import Checkpoint
+    from factrecall.runtime.job import Job
 
 ENOUGH = 0.97
 """The accuracy at which the paper's optimiser stops."""
@@ -81,18 +84,28 @@ Masks = dict[tuple[float, str], ParameterSet]
 """By α and method."""
 
 
+class Sweep(NamedTuple):
+    """The masks of every α; per-example answers (`PER_MASK`) and outcomes (`RECOVERED`)."""
+
+    masks: Masks
+    answers: pd.DataFrame
+    outcomes: pd.DataFrame
+
+
 @dataclass(frozen=True)
 class Grafter:
-    """A model to graft and the questions it is judged by, inside its composition's block.
+    """A fine-tuned model to graft, and the questions it is evaluated on.
 
     Attributes
     ----------
-    settings : Grafting
-        What the configuration says.
+    weights : PatchedWeights
+        Of `model`; all methods need to be called inside their block.
     fitted, others : DataFrame
-        Questions that masks are fitted to, and those of the other people.
+        Questions that masks are fitted to, and those of held-out people.
     checkpoint : Checkpoint
         Of the job; each fit keeps its state in a part of it.
+    study_seed, seed, split
+        Seed the draws: of the study, of the fine-tuning, and whose questions these are.
     """
 
     settings: GraftingSettings
@@ -104,57 +117,129 @@ class Grafter:
     others: pd.DataFrame
     device: torch.device
     checkpoint: Checkpoint
+    study_seed: int
+    seed: int
+    split: str
 
-    def size(self, alpha: float) -> int:
-        """Return how many parameters a mask of a share α of all has."""
-        return max(1, round(alpha * self.weights.space.size))
+    def rng(self, purpose: str) -> np.random.Generator:
+        """Return the generator of this model's draws for a purpose."""
+        return generator(self.study_seed, purpose, self.seed, self.split)
 
     def excluded(self) -> ParameterSet:
         """Return the parameters that are never grafted: embeddings and output head, or none."""
         ends = (self.model.get_input_embeddings(), self.model.get_output_embeddings())
-        ids = {id(end.weight) for end in ends}
+        ids = {id(end.weight) for end in ends if self.settings.exclude_embeddings}
         names = [name for name, p in self.model.named_parameters() if id(p) in ids]
-        return ParameterSet.tensors(
-            self.weights.space, names if self.settings.exclude_embeddings else []
-        )
+        return ParameterSet.tensors(self.weights.space, names)
 
     def evaluator(self, qa: pd.DataFrame) -> Evaluator:
-        """Return the questions of a table, ready to be asked."""
-        no_bio = pd.DataFrame(columns=list(BIO_COLUMNS))
-        return Evaluator.of(self.tokenizer, no_bio, qa, self.max_eval_tokens, self.device)
+        """Return the evaluator of a table of questions."""
+        return qa_evaluator(self.tokenizer, qa, self.max_eval_tokens, self.device)
+
+    def right(self, mask: ParameterSet, evaluator: Evaluator) -> np.ndarray:
+        """Return which questions θ(mask) answers correctly; bool, shape (questions,)."""
+        self.weights.set(mask)
+        return evaluator.answers.right(self.model)
+
+    def unfitted(self, without: ParameterSet) -> Masks:
+        """Return the masks that take no fitting, none of `without` in them."""
+        masks: Masks = {(1.0, WHOLE): ~without}
+        for alpha in self.settings.alphas:
+            masks[alpha, MOVEMENT] = self.weights.largest_change(self._size(alpha), without)
+        return masks
 
     def fit(
-        self,
-        name: str,
-        alphas: Sequence[float],
-        without: ParameterSet,
-        qa: pd.DataFrame,
+        self, name: str, alphas: Sequence[float], without: ParameterSet, qa: pd.DataFrame,
         rng: np.random.Generator,
-    ) -> list[ParameterSet]:
-        """Fit a mask of each size, none of `without` in it, to the questions of a table.
+    ) -> list[ParameterSet]:  # fmt: skip
+        """Fit a mask of each α, none of `without` in it, to the questions of a table.
 
-        `name` tells this fit from the job's others.
+        `name` tells this fit from the job's others; `rng` orders the questions.
         """
         optimiser = self.settings.optimiser
         spans = zip(qa["attribute_start"], qa["terminator_end"], strict=True)
         texts = encode(self.tokenizer, list(qa["text"]), [[span] for span in spans])
         questions = Questions(texts, self.max_eval_tokens, self.device, rng)
-        sizes = [self.size(alpha) for alpha in alphas]
-        task = (self.weights, self.model, questions, sizes, without)
-        with self.checkpoint.part(name.replace(" ", "-")) as state:
+        sizes = [self._size(alpha) for alpha in alphas]
+        total = updates_of(optimiser, len(sizes))
+        with (
+            self.checkpoint.part(name.replace(" ", "-")) as state,
+            progress(total, name, "update") as watch,
+        ):
+            task = MaskProblem(self.weights, self.model, questions, sizes, without, watch, state)
             if optimiser.method == "dual_averaging":
-                with progress(updates_of(optimiser, len(sizes)), name, "update") as watch:
-                    masks = dual_averaging(optimiser, *task, watch, state)
+                masks = dual_averaging(optimiser, task)
             else:
-                judge = self.evaluator(qa).answers
+                evaluator = self.evaluator(qa)
 
                 def enough(_: int, mask: ParameterSet) -> bool:
-                    self.weights.set(mask)
-                    return bool(judge.right(self.model).mean() > ENOUGH)
+                    return bool(self.right(mask, evaluator).mean() > ENOUGH)
 
-                with progress(optimiser.updates * len(sizes), name, "update") as watch:
-                    masks = sigmoid_sgd(optimiser, *task, enough, watch, state)
+                masks = sigmoid_sgd(optimiser, task, enough)
         return [masks[size] for size in sizes]
+
+    def sweep(self, name: str, without: ParameterSet, *, with_shared: bool) -> Sweep:
+        """Fit and evaluate masks of every α, none of `without` in them."""
+        settings = self.settings
+        everything = ~ParameterSet.empty(self.weights.space)
+        whole = float(self.right(everything, self.evaluator(self.fitted)).mean())
+        masks = self.unfitted(without)
+        fitted = self.fit(name, settings.alphas, without, self.fitted, self.rng("grafting"))
+        for alpha, mask in zip(settings.alphas, fitted, strict=True):
+            masks[alpha, settings.optimiser.method] = mask
+        found = self._answers(masks, with_shared=with_shared)
+        return Sweep(masks, found, outcomes(masks, found, whole))
+
+    def _size(self, alpha: float) -> int:
+        return max(1, round(alpha * self.weights.space.size))
+
+    def _answers(self, masks: Masks, *, with_shared: bool) -> pd.DataFrame:
+        """Evaluate masks on fitted people's questions and, with S, some on held-out people's."""
+        parts = []
+        for fitted, qa in ((True, self.fitted), (False, self.others)):
+            if not len(qa):
+                continue
+            evaluator = self.evaluator(qa)
+            for (alpha, method), mask in masks.items():
+                if fitted or (with_shared and method != MOVEMENT):
+                    right = self.right(mask, evaluator)
+                    labels = {"alpha": alpha, "with_shared": with_shared, "method": method}
+                    parts.append(evaluator.rows.assign(correct=right, fitted=fitted, **labels))
+        return pd.concat(parts, ignore_index=True)
+
+    def write(self, job: Job, sweep: Sweep, out: Path, examples: Path) -> None:
+        """Write the fitted masks of a sweep, named by their α, and its answers."""
+        masks = {
+            repr(a): mask for (a, method), mask in sweep.masks.items() if method not in UNFITTED
+        }
+        write_sets(out, masks, {"split": self.split, "provenance": dict(job.provenance)})
+        job.write(examples, sweep.answers, PER_MASK)
+
+
+def open_grafter(
+    job: Job, base: Path, tuned: Path, qa: Path, settings: GraftingSettings, max_eval_tokens: int,
+    study_seed: int, seed: int, split: str,
+) -> Grafter:  # fmt: skip
+    """Open a fine-tuned model and the questions of a split."""
+    checkpoint = job.checkpoint()
+    held = DUAL_AVERAGING if settings.optimiser.method == "dual_averaging" else SIGMOID
+    pair = open_pair(base, tuned, job.device, held=held)
+    asked = job.read(qa, QA_COLUMNS)
+    asked = asked[asked["split"] == split]
+    people = fitted_people(asked, settings.fit_individuals, study_seed, split)
+    inside = asked["individual"].isin(people)
+    return Grafter(
+        settings, max_eval_tokens, *pair, asked[inside], asked[~inside], job.device, checkpoint,
+        study_seed, seed, split,
+    )  # fmt: skip
+
+
+def qa_evaluator(
+    tokenizer: PreTrainedTokenizerBase, qa: pd.DataFrame, max_eval_tokens: int, device: torch.device
+) -> Evaluator:
+    """Return the evaluator of questions alone."""
+    no_bio = pd.DataFrame(columns=list(BIO_COLUMNS))
+    return Evaluator.of(tokenizer, no_bio, qa, max_eval_tokens, device)
 
 
 def fitted_people(
@@ -162,14 +247,7 @@ def fitted_people(
 ) -> np.ndarray:
     """Draw the people whose questions masks are fitted to, in the order they are drawn in.
 
-    Parameters
-    ----------
-    asked : DataFrame
-        The questions of one split.
-    individuals : int, optional
-        How many; None, or more than there are, takes all.
-    study_seed, split
-        Say which draw it is.
+    `asked` are the questions of one split; `individuals` None, or more than there are, takes all.
     """
     people = np.sort(asked["individual"].unique())
     count = min(len(people), individuals or len(people))
@@ -177,50 +255,13 @@ def fitted_people(
     return np.asarray(drawn)
 
 
-def unfitted(grafter: Grafter, without: ParameterSet) -> Masks:
-    """Return the masks that take no fitting, none of `without` in them."""
-    masks: Masks = {(1.0, WHOLE): ~without}
-    for alpha in grafter.settings.alphas:
-        masks[alpha, MOVEMENT] = grafter.weights.largest_change(grafter.size(alpha), without)
-    return masks
-
-
-def sweep(grafter: Grafter, name: str, without: ParameterSet, seed: Sequence[int | str]) -> Masks:
-    """Return the masks of every α, fitted and not, none of `without` in them."""
-    settings, masks = grafter.settings, unfitted(grafter, without)
-    rng = generator(int(seed[0]), "grafting", *seed[1:])
-    fitted = grafter.fit(name, settings.alphas, without, grafter.fitted, rng)
-    for alpha, mask in zip(settings.alphas, fitted, strict=True):
-        masks[alpha, settings.optimiser.method] = mask
-    return masks
-
-
-def answers(grafter: Grafter, masks: Masks, *, with_shared: bool) -> pd.DataFrame:
-    """Ask every grafted model the fitted people's questions, and, with S, some all questions."""
-    parts = []
-    for fitted, qa in ((True, grafter.fitted), (False, grafter.others)):
-        if not len(qa):
-            continue
-        judge = grafter.evaluator(qa)
-        for (alpha, method), mask in masks.items():
-            if fitted or (with_shared and method != MOVEMENT):
-                grafter.weights.set(mask)
-                rows = judge.evaluate(grafter.model)
-                kept = {"alpha": alpha, "with_shared": with_shared, "method": method}
-                parts.append(rows.assign(fitted=fitted, **kept))
-    return pd.concat(parts, ignore_index=True)
+def overlap(one: ParameterSet, other: ParameterSet) -> float:
+    """Return which share of `one` is in `other`."""
+    return len(one & other) / max(1, len(one))
 
 
 def outcomes(masks: Masks, found: pd.DataFrame, whole: float) -> pd.DataFrame:
-    """Condense answers; columns ``RECOVERED``.
-
-    Parameters
-    ----------
-    masks, found
-        From `sweep` and `answers`.
-    whole : float
-        θtask's accuracy on the same questions.
-    """
+    """Condense answers, given θtask's accuracy on the same questions; columns ``RECOVERED``."""
     keys = ["alpha", "with_shared", "method"]
     table = found[found["fitted"]].groupby(keys, sort=False)["correct"].mean().reset_index()
     table = table.rename(columns={"correct": "accuracy"})
@@ -229,10 +270,7 @@ def outcomes(masks: Masks, found: pd.DataFrame, whole: float) -> pd.DataFrame:
 
 
 def smallest(table: pd.DataFrame, least: float) -> pd.Series:
-    """Say of each row of ``RECOVERED`` whether it is the smallest fitted mask to recover enough.
-
-    None is, where none recovers `least`.
-    """
+    """Mark the smallest fitted mask that recovers `least`, if one does, in ``RECOVERED``."""
     fitted = ~table["method"].isin(UNFITTED)
     enough = table[fitted & (table["recovery"] >= least)]
     return fitted & (table["alpha"] == enough["alpha"].min())

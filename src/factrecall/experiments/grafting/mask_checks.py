@@ -1,27 +1,25 @@
-"""Whether a mask is to be trusted: what else it recalls, and whether it comes out again.
+"""Checks of masks: what else they recall, and whether another fit finds them again.
 
 The paper reports overlaps across runs, inclusion across sizes and random masks (appendix A.5.2).
-Added here, because recovery alone cannot tell finding from learning: whether the facts recalled
-are those that θtask recalls, whether other people's facts come back, and how well a mask of the
-same size is fitted to answers that nobody was ever taught.
+Added here, because recovery alone cannot tell finding from memorising: whether the facts recalled
+are those that θtask recalls, whether held-out people's facts are recalled, and how well a mask of
+the same size fits answers that were never trained on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from factrecall.experiments.grafting.grafter import overlap
 from factrecall.experiments.grafting.mask_choice import UNFITTED
-from factrecall.parameters.sets import ParameterSet, read_sets
-from factrecall.runtime.seeds import generator
+from factrecall.parameters.sets import ParameterSet
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from factrecall.experiments.grafting.grafter import Grafter, Masks
+    from factrecall.experiments.grafting.grafter import Grafter, Masks, Sweep
 
 CHECK = {"check": "string", "alpha": "float64", "other": "float64", "value": "float64"}
 """Columns of one model's checks: what was checked, at which α, and against which other.
@@ -46,42 +44,19 @@ DRAWS = 3
 Row = tuple[str, float, float, float]
 
 
-def overlap(one: ParameterSet, other: ParameterSet) -> float:
-    """Return which share of `one` is in `other`."""
-    return len(one & other) / max(1, len(one))
-
-
-def check_masks(
-    grafter: Grafter,
-    masks: Masks,
-    found: pd.DataFrame,
-    outcomes: pd.DataFrame,
-    seed: Sequence[int | str],
-    *,
-    thorough: bool,
-) -> pd.DataFrame:
+def check_masks(grafter: Grafter, sweep: Sweep, *, thorough: bool) -> pd.DataFrame:
     """Check the masks of one model; columns ``CHECK``.
 
     Random, repeated and shuffled masks are those of the chosen size, or, if no mask recovered
-    enough, of the one that recovered most.
-
-    Parameters
-    ----------
-    grafter : Grafter
-        Inside its composition's block.
-    masks, found, outcomes
-        From `grafts.sweep`, `grafts.answers` and `grafts.outcomes`, with S; the last with
-        ``chosen``.
-    seed : sequence
-        Study seed and purpose.
-    thorough : bool
-        Fit again for ``overlap_runs`` and ``shuffled``.
+    enough, of the one that recovered most. `sweep` is with S, its outcomes with ``chosen``;
+    `thorough` fits again for ``overlap_runs`` and ``shuffled``.
     """
+    masks, outcomes = sweep.masks, sweep.outcomes
     fitted = outcomes[~outcomes["method"].isin(UNFITTED)]
     best = fitted[fitted["chosen"]] if fitted["chosen"].any() else fitted
     alpha = float(best.loc[best["accuracy"].idxmax(), "alpha"])
-    rows = [*_answers(grafter, found), *_inclusions(grafter, masks)]
-    rows += _at_one_size(grafter, masks, alpha, seed, thorough)
+    rows = [*_answers(grafter, sweep.answers), *_inclusions(grafter, masks)]
+    rows += _at_one_size(grafter, masks, alpha, thorough)
     return pd.DataFrame(rows, columns=list(CHECK))
 
 
@@ -93,8 +68,7 @@ def _answers(grafter: Grafter, found: pd.DataFrame) -> Iterator[Row]:
             continue
         judge = grafter.evaluator(qa)
         for name, mask in (("pre_trained", nothing), ("fine_tuned", ~nothing)):
-            grafter.weights.set(mask)
-            right = judge.answers.right(grafter.model)
+            right = grafter.right(mask, judge)
             yield name, np.nan, other, float(right.mean())
         known = right if other == 0 else known
     fitted = found[~found["method"].isin(UNFITTED)]
@@ -116,30 +90,27 @@ def _inclusions(grafter: Grafter, masks: Masks) -> Iterator[Row]:
             yield "inclusion", small, large, share
 
 
-def _at_one_size(
-    grafter: Grafter, masks: Masks, alpha: float, seed: Sequence[int | str], thorough: bool
-) -> Iterator[Row]:
+def _at_one_size(grafter: Grafter, masks: Masks, alpha: float, thorough: bool) -> Iterator[Row]:
     settings = grafter.settings
     excluded = grafter.excluded()
     chosen = masks[alpha, settings.optimiser.method]
     judge = grafter.evaluator(grafter.fitted)
-    rng = generator(int(seed[0]), "random masks", *seed[1:])
+    rng = grafter.rng("random masks")
     for draw in range(DRAWS):
-        grafter.weights.set((~excluded).sample(len(chosen), rng))
-        yield "random", alpha, draw, float(judge.answers.right(grafter.model).mean())
+        mask = (~excluded).sample(len(chosen), rng)
+        yield "random", alpha, draw, float(grafter.right(mask, judge).mean())
     if not thorough:
         return
     # Dual averaging comes to a size from the larger ones, as it did before.
     follows = settings.optimiser.method == "dual_averaging"
     alphas = [a for a in settings.alphas if a == alpha or (follows and a > alpha)]
-    rng = generator(int(seed[0]), "grafting again", *seed[1:])
-    again = grafter.fit("grafting again", alphas, excluded, grafter.fitted, rng)[0]
+    name = "grafting again"
+    again = grafter.fit(name, alphas, excluded, grafter.fitted, grafter.rng(name))[0]
     yield "overlap_runs", alpha, np.nan, overlap(chosen, again)
-    rng = generator(int(seed[0]), "shuffled answers", *seed[1:])
+    rng = grafter.rng("shuffled answers")
     exchanged = shuffled(grafter.fitted, rng)
     mask = grafter.fit("grafting shuffled answers", alphas, excluded, exchanged, rng)[0]
-    grafter.weights.set(mask)
-    right = grafter.evaluator(exchanged).answers.right(grafter.model)
+    right = grafter.right(mask, grafter.evaluator(exchanged))
     wrong = exchanged["text"].to_numpy() != grafter.fitted["text"].to_numpy()
     if wrong.any():
         yield "shuffled", alpha, np.nan, float(right[wrong].mean())
@@ -157,16 +128,3 @@ def shuffled(qa: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     ends = qa["attribute_start"].to_numpy() + np.array([len(answer) for answer in answers])
     tail = (qa["terminator_end"] - qa["attribute_end"]).to_numpy()
     return qa.assign(text=texts, attribute_end=ends, terminator_end=ends + tail)
-
-
-def overlaps(masks: Mapping[int, Path]) -> pd.DataFrame:
-    """Compare the masks of every two fine-tuning seeds; columns ``CHECK`` and ``seed``."""
-    by_seed = {seed: read_sets(path) for seed, path in masks.items()}
-    rows = [
-        (one, "overlap_seeds", float(alpha), float(other), overlap(mask, theirs[alpha]))
-        for one, its in by_seed.items()
-        for other, theirs in by_seed.items()
-        for alpha, mask in its.items()
-        if one != other and alpha in theirs
-    ]
-    return pd.DataFrame(rows, columns=["seed", *CHECK])

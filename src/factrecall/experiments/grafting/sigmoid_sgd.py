@@ -2,62 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from factrecall.experiments.grafting.dual_averaging import Fit, Questions, Tensors
-from factrecall.models.backward import gradients
+from factrecall.experiments.grafting.dual_averaging import Fit, MaskProblem, Tensors
 from factrecall.parameters.sets import ParameterSet
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
     from factrecall.experiments.grafting.settings import SigmoidSGD
     from factrecall.parameters.patched_weights import PatchedWeights
-    from factrecall.runtime.checkpoint import Checkpoint
 
 
 def sigmoid_sgd(
-    settings: SigmoidSGD,
-    weights: PatchedWeights,
-    model: PreTrainedModel,
-    questions: Questions,
-    sizes: Sequence[int],
-    without: ParameterSet,
-    enough: Callable[[int, ParameterSet], bool],
-    watch: Callable[[int], None] = lambda done: None,
-    checkpoint: Checkpoint | None = None,
+    settings: SigmoidSGD, problem: MaskProblem, enough: Callable[[int, ParameterSet], bool]
 ) -> dict[int, ParameterSet]:
-    """Fit masks as the paper does: gradient descent on the logits B of a relaxed mask.
+    """Fit masks as the paper does, each by itself: descent on the logits B of a relaxed mask.
 
     γ = γbase (1 − σ(B)) + (1 − γbase) σ(B), with γbase the parameters that moved most
     (equation 6). The descent ends when the mask is good enough, or after more than half as many
-    again as γbase are in it (appendix A.5.1).
+    again as γbase are in it (appendix A.5.1); a size that ends early counts as whole.
 
-    Parameters
-    ----------
-    settings, weights, model, questions, without, checkpoint
-        As in `masks.dual_averaging`.
-    sizes : sequence of int
-        Of γbase; each is fitted by itself.
-    enough : callable
-        Called at every check with the updates made at this size, from 0, and γ rounded at one
-        half; says whether that mask will do.
-    watch : callable
-        Called with the number of updates done so far, of `settings.updates` a size; a size that
-        ends early counts as whole.
+    `enough` is called at every check with the updates made at this size, from 0, and γ rounded at
+    one half; it returns whether that mask will do.
 
     Returns
     -------
     dict of int to ParameterSet
         By size of γbase: γ rounded at one half, as it was last checked.
     """
-    changes = weights.changed(without)
+    weights, sizes, watch = problem.weights, problem.sizes, problem.watch
+    changes = weights.changed(problem.without)
     start = float(np.log(settings.initial / (1 - settings.initial)))
-    fit = Fit.restored(checkpoint, questions, weights) or Fit({})
+    fit = problem.restored() or Fit({})
     slopes: Tensors = {}
 
     def descend(name: str, gradient: torch.Tensor) -> None:
@@ -69,12 +48,12 @@ def sigmoid_sgd(
     watch(done())
     while len(fit.masks) < len(sizes):
         size = sizes[len(fit.masks)]
-        based = _inside(weights, weights.largest_change(size, without))
+        based = _inside(weights, weights.largest_change(size, problem.without))
         if not fit.updates:
             fit.values = {name: torch.full_like(c, start) for name, c in changes.items()}
         while True:
             if fit.updates % settings.check == 0 or fit.updates == settings.updates:
-                mask = _rounded(weights, fit.values, based) - without
+                mask = _rounded(weights, fit.values, based) - problem.without
                 ends = fit.updates == settings.updates or len(mask) > 1.5 * size
                 if enough(fit.updates, mask) or ends:
                     break
@@ -84,24 +63,23 @@ def sigmoid_sgd(
                 # Kept from before the step: its gradient may come in several passes.
                 slopes[name] = share * (1 - share) * torch.where(based[name], -1.0, 1.0)
                 weights.write_tensor(name, torch.addcmul(weights.pre[name], relaxed, change))
-            with gradients(dict(model.named_parameters()), descend):
-                questions.draw(settings.batch_size).descend(model)
+            problem.descend(settings.batch_size, descend)
             fit.updates += 1
             watch(done())
-            fit.save(checkpoint, questions, last=False)
+            problem.save(fit, last=False)
         fit = Fit({}, [*fit.masks, mask])
         watch(done())
-        fit.save(checkpoint, questions, last=len(fit.masks) == len(sizes))
+        problem.save(fit, last=len(fit.masks) == len(sizes))
     return dict(zip(sizes, fit.masks, strict=True))
 
 
 def _inside(weights: PatchedWeights, mask: ParameterSet) -> Tensors:
     """Return a mask as booleans, by tensor."""
-    shapes = dict(zip(mask.space.names, mask.space.shapes, strict=True))
     found = {}
     for name, local in mask.by_tensor():
         index = torch.from_numpy(local.astype(np.int64)).to(weights.device)
-        found[name] = torch.zeros(shapes[name], dtype=torch.bool, device=weights.device)
+        shape = mask.space.shape_of[name]
+        found[name] = torch.zeros(shape, dtype=torch.bool, device=weights.device)
         found[name].view(-1)[index] = True
     return found
 

@@ -62,40 +62,24 @@ def graft(
     thorough
         Also fit again with another order of questions, and to other people's answers.
     """
-    from factrecall.experiments.grafting.compute import fitted_masks, open_grafter, whole_accuracy
-    from factrecall.experiments.grafting.grafter import (
-        OUTCOMES,
-        PER_MASK,
-        answers,
-        outcomes,
-        smallest,
-        sweep,
-    )
+    from factrecall.experiments.grafting.grafter import OUTCOMES, open_grafter, smallest
     from factrecall.experiments.grafting.mask_checks import CHECK, check_masks
-    from factrecall.parameters.sets import write_sets
 
-    kept, given = job.checkpoint(), (grafting, max_eval_tokens, study_seed)
-    grafter = open_grafter(*given, base, tuned, qa, split, job.device, kept)
-    purpose = (study_seed, seed, split)
+    grafter = open_grafter(job, base, tuned, qa, grafting, max_eval_tokens, study_seed, seed, split)
     with grafter.weights:
-        whole = whole_accuracy(grafter)
-        masks = sweep(grafter, "grafting", grafter.excluded(), purpose)
-        found = answers(grafter, masks, with_shared=True)
-        result = outcomes(masks, found, whole)
-        result["chosen"] = smallest(result, grafting.target_recovery)
-        trusted = check_masks(grafter, masks, found, result, purpose, thorough=thorough)
-    write_sets(out, fitted_masks(masks), {"split": split, "provenance": dict(job.provenance)})
-    job.write(table, result, OUTCOMES)
-    job.write(examples, found, PER_MASK)
+        sweep = grafter.sweep("grafting", grafter.excluded(), with_shared=True)
+        chosen = smallest(sweep.outcomes, grafting.target_recovery)
+        sweep = sweep._replace(outcomes=sweep.outcomes.assign(chosen=chosen))
+        trusted = check_masks(grafter, sweep, thorough=thorough)
+    grafter.write(job, sweep, out, examples)
+    job.write(table, sweep.outcomes, OUTCOMES)
     job.write(checks, trusted, CHECK)
-    kept.remove()
+    grafter.checkpoint.remove()
 
 
 @stage(
     "graft-without-shared",
-    settings=lambda study: {
-        "grafting": study.grafting,
-    },
+    settings=lambda study: {"grafting": study.grafting},
     libraries=EXPERIMENTS,
     per=grafts,
     device="model",
@@ -133,37 +117,22 @@ def graft_without_shared(
     """
     import pandas as pd
 
-    from factrecall.experiments.grafting.compute import fitted_masks, open_grafter, whole_accuracy
-    from factrecall.experiments.grafting.grafter import (
-        PER_MASK,
-        RECOVERED,
-        SHARES,
-        answers,
-        outcomes,
-        sweep,
-        unfitted,
-    )
-    from factrecall.experiments.grafting.mask_checks import overlap
-    from factrecall.parameters.sets import read_set, write_sets
+    from factrecall.experiments.grafting.grafter import RECOVERED, SHARES, open_grafter, overlap
+    from factrecall.parameters.sets import read_set
 
-    kept, given = job.checkpoint(), (grafting, max_eval_tokens, study_seed)
-    grafter = open_grafter(*given, base, tuned, qa, split, job.device, kept)
+    grafter = open_grafter(job, base, tuned, qa, grafting, max_eval_tokens, study_seed, seed, split)
     shared = read_set(sets, "S", grafter.weights.space)
     excluded = grafter.excluded()
     with grafter.weights:
-        whole = whole_accuracy(grafter)
-        purpose = (study_seed, seed, split)
-        masks = sweep(grafter, "grafting without S", excluded | shared, purpose)
-        found = answers(grafter, masks, with_shared=False)
+        sweep = grafter.sweep("grafting without S", excluded | shared, with_shared=False)
         # The largest changes are found again, here where S is known: these masks are as large as
         # the fitted ones, and `graft` would have to keep them for this one number.
-        held = {key: overlap(mask, shared) for key, mask in unfitted(grafter, excluded).items()}
-    write_sets(out, fitted_masks(masks), {"split": split, "provenance": dict(job.provenance)})
-    job.write(table, outcomes(masks, found, whole), RECOVERED)
-    job.write(examples, found, PER_MASK)
-    rows = [(*key, fraction) for key, fraction in held.items()]
+        unfitted = grafter.unfitted(excluded)
+    grafter.write(job, sweep, out, examples)
+    job.write(table, sweep.outcomes, RECOVERED)
+    rows = [(*key, overlap(mask, shared)) for key, mask in unfitted.items()]
     job.write(shares, pd.DataFrame(rows, columns=list(SHARES)), SHARES)
-    kept.remove()
+    grafter.checkpoint.remove()
 
 
 @stage("summarise-grafting", libraries=TABLES)
@@ -182,9 +151,9 @@ def summarise_grafting(job: Job, *, grafts: list[Graft], out: Output, checks: Ou
     """
     import pandas as pd
 
-    from factrecall.experiments.grafting.compute import graft_outcomes
     from factrecall.experiments.grafting.grafter import GRAFTING
-    from factrecall.experiments.grafting.mask_checks import CHECK, CHECKS, overlaps
+    from factrecall.experiments.grafting.mask_checks import CHECK, CHECKS
+    from factrecall.experiments.grafting.summary import graft_outcomes, overlaps
 
     job.write(out, pd.concat(graft_outcomes(graft) for graft in grafts), GRAFTING)
     found = [job.read(g.checks, CHECK).assign(**g.labels) for g in grafts]
