@@ -11,14 +11,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 ROOT = Path(__file__).parents[1]
-PYTEST = (sys.executable, "-m", "pytest", "--durations=30", "-o", "cache_dir=.pytest_cache/{group}")
+LOGS = ROOT / ".pytest_cache" / "groups"
+PYTEST = (sys.executable, "-m", "pytest", "--durations=30", "-p", "no:cacheprovider")
 PARALLEL = ("--numprocesses", "logical", "--maxprocesses", "8", "--dist", "loadfile")
 
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -30,32 +29,28 @@ GROUPS: dict[str, tuple[str, ...]] = {
 """Commands, that with the longest chain first. Tests of GPUs and benchmarks have their own."""
 
 
-def _file() -> IO[str]:
-    return tempfile.TemporaryFile("w+")
-
-
 @dataclass
 class Group:
-    """A group that runs."""
+    """A group that runs; what it says is in a file."""
 
     name: str
-    log: IO[str] = field(default_factory=_file)
     begin: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        command = [word.format(group=self.name) for word in GROUPS[self.name]]
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, text=True, stdout=self.log, stderr=subprocess.STDOUT
-        )
+        LOGS.mkdir(parents=True, exist_ok=True)
+        self.log = LOGS / f"{self.name}.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                GROUPS[self.name], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT
+            )
 
     def ended(self) -> bool:
         """Say whether it has ended, and print what it said if it has."""
         if self.process.poll() is None:
             return False
         self.seconds = time.monotonic() - self.begin
-        self.log.seek(0)
-        print(f"===== {self.name} " + "=" * (94 - len(self.name)), self.log.read(), sep="\n")
+        print(f"===== {self.name} ".ljust(100, "="), self.log.read_text(), sep="\n")
         return True
 
 
