@@ -141,7 +141,7 @@ def _add_stage(commands: Any, stage: Stage) -> None:
             names = tuple(name.upper() for name in argument.fields)
             form |= {"type": str, "nargs": len(names), "metavar": names, "action": "append"}
         elif argument.many:
-            form |= {"nargs": "*"}
+            form |= {"nargs": "+" if argument.role == "input" else "*"}
         parser.add_argument(argument.option, help=argument.help, **form)
     if stage.resumes:
         text = "folder where an interrupted job keeps its state"

@@ -172,9 +172,12 @@ CASES = {
     "state below a file": Case(TRAIN, nothing, FILE, {"state": "study.yaml/x"}),
     "answers below a file": Case(RECALL, nothing, FILE, {"out": "study.yaml/x"}),
     "summary below a file": Case(SUM, nothing, FILE, {"out": "study.yaml/x"}),
+    "a table in place of a folder": Case(RECALL, nothing, "there is a folder of this name", {"out": "base"}),
     # The command itself.
     "unknown tuning": Case(TRAIN, nothing, "no such tuning", {"tuning": "all"}),
     "seed is no number": Case(TRAIN, nothing, "invalid int value", {"seed": "x"}),
+    "two tables of facts": Case(TRAIN, nothing, "there are three", {"facts": "bio.parquet qa.parquet"}),
+    "no table of facts": Case(TRAIN, nothing, "expected at least one argument", {"facts": ""}),
     "an option is missing": Case(TRAIN, nothing, "required", {"start": None}),
 }  # fmt: skip
 

@@ -106,6 +106,16 @@ def test_a_folder_replaces_a_folder_with_all_that_was_in_it(tmp_path: Path) -> N
     assert names(tmp_path / "model") == ["two"]
 
 
+def test_a_file_never_replaces_a_folder(tmp_path: Path) -> None:
+    """As with ``factrecall plan --json results``."""
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "weights").write_text("old")
+    with pytest.raises(FactRecallError, match="there is a folder of this name"):
+        write_text(tmp_path / "results", "{}")
+    assert (tmp_path / "results" / "weights").read_text() == "old"
+    assert names(tmp_path) == ["results"]
+
+
 def refuse(kind: int, after: int) -> Callable[[Path, Path], None]:
     """Return an `os.replace` that fails once, at call number `after`."""
     calls = []

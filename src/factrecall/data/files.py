@@ -6,13 +6,14 @@ reruns nothing unless the facts change.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.storage import read_table
 from factrecall.vocabulary import RELATIONS
 
@@ -68,6 +69,14 @@ class FactFiles:
     individuals: Path
     bio: Path
     qa: Path
+
+    @classmethod
+    def of(cls, paths: Sequence[Path]) -> FactFiles:
+        """Take three paths; refuse another number."""
+        if len(paths) != 3:
+            remedy = "name individuals, biographies and questions, in this order"
+            raise FactRecallError(f"--facts with {len(paths)} files", "there are three", remedy)
+        return cls(*paths)
 
     def read(self) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
         """Read and check all three."""

@@ -10,6 +10,7 @@ told apart: only the first is worth making anew.
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import os
@@ -73,6 +74,8 @@ def _replace(temporary: Path, target: Path) -> None:
     if not target.is_dir():
         os.replace(temporary, target)
         return
+    if not temporary.is_dir():  # or all in the folder would be lost
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(target))
     aside = temporary.with_name(f"{temporary.name.removesuffix('.tmp')}-old.tmp")
     os.replace(target, aside)
     try:
@@ -103,6 +106,9 @@ def _remove(path: Path) -> None:
 
 def disk_error(target: Path | str, error: Exception) -> FactRecallError:
     """Return the error for a disk that refuses to take a file."""
+    if isinstance(error, IsADirectoryError):
+        remedy = "name another path, or move the folder"
+        return FactRecallError(f"cannot write {target}", "there is a folder of this name", remedy)
     if isinstance(error, FileExistsError | NotADirectoryError):
         why = "a part of this path is a file, or the target is one where a folder is to be written"
         return FactRecallError(f"cannot write {target}", why, "name another path, or move the file")

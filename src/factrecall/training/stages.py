@@ -75,7 +75,7 @@ def pretrain(
     from factrecall.training.launcher import strategy_of
     from factrecall.training.training_log import write_history
 
-    _, bio, qa = FactFiles(*facts).read()
+    _, bio, qa = FactFiles.of(facts).read()
     texts = [*bio["text"], *qa["text"]]
     tokenizer = train_tokenizer(
         texts, scratch.tokenizer, scratch.vocabulary, context=scratch.context
@@ -168,7 +168,7 @@ def fine_tune(
             f"the study asks for {tracing.checkpoints} (trace.checkpoints)",
             "name as many files, or change the key",
         )
-    individuals, bio, qa = FactFiles(*facts).read()
+    individuals, bio, qa = FactFiles.of(facts).read()
     tokenizer = load_tokenizer(start)
     strategy = strategy_of(mode, job.device)
     model = strategy.shard(load_model(start), job.device)

@@ -58,7 +58,7 @@ def gradient_similarity(
         sets=sets,
         masks=masks,
         outcomes=outcomes,
-        facts=FactFiles(*facts),
+        facts=FactFiles.of(facts),
         device=job.device,
     )
     job.write(out, table, GRADIENTS)
