@@ -37,13 +37,7 @@ if TYPE_CHECKING:
 
 
 def attribute(opened: ModelFacts, settings: AttributionSettings) -> pd.DataFrame:
-    """Attribute a model's answers to the parts of their prompts, statements and questions.
-
-    Returns
-    -------
-    DataFrame
-        Columns ``ATTRIBUTION``.
-    """
+    """Attribute a model's answers to the parts of their prompts: columns ``ATTRIBUTION``."""
     facts = draw_facts(opened.individuals, opened.bio, settings.individuals, opened.study_seed)
     sentences = FactSentences.of(opened.bio, opened.qa)
     table = pd.concat([facts.assign(format=form) for form in FORMATS], ignore_index=True)
@@ -132,10 +126,7 @@ def next_tokens(
 ) -> pd.DataFrame:
     """Predict the token after each prompt.
 
-    Returns
-    -------
-    DataFrame
-        Columns logit and log_probability of the tokens in `gold`, and the likeliest token.
+    Columns logit and log_probability of the tokens in `gold`, and the likeliest token.
     """
     ends = [len(one.roles) for one in prompts]
     texts = [

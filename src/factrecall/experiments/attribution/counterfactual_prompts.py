@@ -9,9 +9,9 @@ wording decides between "she" and "her"; the source is a person of the same gend
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import pandas as pd
 
@@ -19,9 +19,6 @@ from factrecall.data.rendering import article
 from factrecall.experiments.common.prompts import Sentence
 from factrecall.runtime.seeds import generator
 from factrecall.vocabulary import RELATIONS
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 PARTS = ("subject", "relation", "attribute", "other")
 """Roles that can be replaced: the name; the wording of the sentence to complete; the attributes
@@ -67,15 +64,7 @@ class FactSentences:
 def counterfactual(
     part: str, own: Sequence[Sentence], source: Sequence[Sentence]
 ) -> list[Sentence]:
-    """Replace one part of a prompt by that of its source.
-
-    Parameters
-    ----------
-    part : str
-        One of ``PARTS``.
-    own, source : sequence of Sentence
-        From `FactSentences.up_to`, of the same format and relation.
-    """
+    """Replace one part of a prompt by that of its source, of the same format and relation."""
     first, last = own[0], own[-1]
     if part == "subject":  # later sentences have pronouns
         return [first._replace(subject=source[0].subject), *own[1:]]
@@ -103,25 +92,17 @@ def _with(sentence: Sentence, attribute: str) -> Sentence:
 def draw_facts(
     individuals: pd.DataFrame, bio: pd.DataFrame, count: int | None, seed: int
 ) -> pd.DataFrame:
-    """Draw people of each side, and a source for each of their facts.
+    """Draw people of each side, `count` or all, and a source for each of their facts.
 
-    Parameters
-    ----------
-    individuals, bio : DataFrame
-        The tables of people and of statements.
-    count : int or None
-        How many people of each side; None takes all. A smaller draw is part of a larger one.
-    seed : int
-        The study's.
+    A smaller draw is part of a larger one. The source is drawn among those who fit best. What
+    counts is, in this order: the same side, an attribute that begins with another word, the same
+    gender. Where all of a side share that word, source and fact have alike answers.
 
     Returns
     -------
     DataFrame
         A row a fact: split, individual, relation, `source` (an individual) and `other` (another
-        relation, not the first of a biography; see `FactSentences.reworded`). The source is drawn
-        among those who fit best. What counts is, in this order: the same side, an attribute that
-        begins with another word, the same gender. Where all of a side share that word, source and
-        fact have alike answers.
+        relation, not the first of a biography; see `FactSentences.reworded`).
     """
     people = _people(individuals, bio)
     rows = []

@@ -42,18 +42,7 @@ def integrated_gradients(
 ) -> IntegratedGradients:
     """Attribute the logits of answers' first tokens to the tokens of their prompts.
 
-    Parameters
-    ----------
-    model : PreTrainedModel
-        In evaluation mode.
-    prompts : sequence of TokenisedPrompt
-        Prompts and answers.
-    steps : int
-        Points of the path, those of Gauss-Legendre quadrature.
-    max_eval_tokens : int
-        Largest padded size of a batch.
-    watch : callable
-        Called with the number of prompts done.
+    `steps` are points of the path, those of Gauss-Legendre quadrature.
     """
     from captum.attr import IntegratedGradients as Path  # slow to import
 

@@ -10,7 +10,7 @@ pass without a patch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import product
 from typing import TYPE_CHECKING
@@ -30,7 +30,7 @@ from factrecall.experiments.attribution.tokenised_prompts import (
 from factrecall.experiments.common.prompts import compose
 from factrecall.experiments.representations.capture import chosen_layers
 from factrecall.models.architectures import architecture_of
-from factrecall.runtime.progress import progress
+from factrecall.runtime.progress import Watch, progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -48,18 +48,7 @@ States = dict[tuple[str, str], torch.Tensor]
 
 
 def patch(opened: ModelFacts, settings: RepresentationSettings) -> pd.DataFrame:
-    """Patch a model's residual stream between statements and questions of its facts.
-
-    Returns
-    -------
-    DataFrame
-        Columns ``PATCHING``.
-
-    Raises
-    ------
-    FactRecallError
-        When a layer is configured that the model does not have.
-    """
+    """Patch a model's residual stream between statements and questions: columns ``PATCHING``."""
     model, limit = opened.model, opened.max_eval_tokens
     layers = chosen_layers(model, settings.layers)
     facts = draw_facts(
@@ -80,21 +69,20 @@ def patch(opened: ModelFacts, settings: RepresentationSettings) -> pd.DataFrame:
     }
     own_first, called = (np.array([p.first for p in prompts["qa", w]]) for w in SOURCE_FACTS)
     tables = []
-    with progress(len(SOURCES) * len(facts), "patching", "text") as watch:
-        for number, (target, sources) in enumerate(SOURCES.items()):
-            states: States = {
-                key: states_of(model, layers, prompts[key], limit)
-                for key in product(sources, SOURCE_FACTS)
-            }
-            own = prompts[target, "same"]
-            seen: Callable[[int], None] = lambda done, n=number: watch(n * len(facts) + done)  # type: ignore[misc]  # noqa: E731
-            table = patched(model, layers, own, states, limit, seen)
-            gold = np.array([one.first for one in own])
-            likeliest, fact = table["likeliest"].to_numpy(), table["fact"].to_numpy()
-            source_answer = (likeliest == called[fact]) & (likeliest != gold[fact])
-            table = table.assign(target=target, source_answer=source_answer).join(known, on="fact")
-            void = (table["source_fact"] == "other") & (called == own_first)[fact]
-            tables.append(table[~void])
+    for target, sources in SOURCES.items():
+        states: States = {
+            key: states_of(model, layers, prompts[key], limit)
+            for key in product(sources, SOURCE_FACTS)
+        }
+        own = prompts[target, "same"]
+        with progress(len(facts), f"patching, {target}", "text") as watch:
+            table = patched(model, layers, own, states, limit, watch)
+        gold = np.array([one.first for one in own])
+        likeliest, fact = table["likeliest"].to_numpy(), table["fact"].to_numpy()
+        source_answer = (likeliest == called[fact]) & (likeliest != gold[fact])
+        table = table.assign(target=target, source_answer=source_answer).join(known, on="fact")
+        void = (table["source_fact"] == "other") & (called == own_first)[fact]
+        tables.append(table[~void])
     return pd.concat(tables)[list(PATCHING)]
 
 
@@ -106,10 +94,7 @@ def states_of(
 ) -> torch.Tensor:
     """Return the residual stream after layers of a model, where its prompts can be patched.
 
-    Returns
-    -------
-    tensor, shape (prompts, layers, positions, width)
-        At ``POSITIONS``; in the model's precision.
+    Shape (prompts, layers, positions, width), at ``POSITIONS``, in the model's precision.
     """
     shape = (len(layers), len(POSITIONS), model.config.get_text_config().hidden_size)
     found = torch.empty(len(prompts), *shape, dtype=model.dtype, device=model.device)
@@ -132,24 +117,9 @@ def patched(
     prompts: Sequence[TokenisedPrompt],
     states: States,
     max_eval_tokens: int,
-    watch: Callable[[int], None] = lambda done: None,
+    watch: Watch = lambda done: None,
 ) -> pd.DataFrame:
-    """Judge a model's answers with one state patched at a time.
-
-    Parameters
-    ----------
-    model : PreTrainedModel
-        In evaluation mode.
-    layers : sequence of int
-        The layers of `states`.
-    prompts : sequence of TokenisedPrompt
-        Prompts and answers.
-    states : States
-        The patches of each prompt (see `states_of`).
-    max_eval_tokens : int
-        Largest padded size of a batch.
-    watch : callable
-        Called with the number of texts done.
+    """Judge a model's answers with one state patched at a time; `states` are those of `layers`.
 
     Returns
     -------
@@ -162,6 +132,10 @@ def patched(
         for members, batch in batches(model, prompts, max_eval_tokens):
             with _captured_streams(model, layers) as streams:
                 whole = _judge(batch, batch.logits(model))
+            before = {
+                "unpatched": whole["right"],
+                "unpatched_log_probability": whole["log_probability"],
+            }
             rows = torch.arange(len(members))
             for (number, layer), (place, position), ((source, source_fact), state) in product(
                 enumerate(layers), enumerate(POSITIONS), states.items()
@@ -171,17 +145,9 @@ def patched(
                 stream[rows, at] = state[members, number, place]
                 with _resumed_after(model, layer, stream):
                     found = _judge(batch, batch.logits(model))
-                parts.append(
-                    found.assign(
-                        fact=members,
-                        source=source,
-                        source_fact=source_fact,
-                        layer=layer,
-                        position=position,
-                        unpatched=whole["right"],
-                        unpatched_log_probability=whole["log_probability"],
-                    )
-                )
+                key = {"source": source, "source_fact": source_fact, "layer": layer}
+                key |= {"position": position}
+                parts.append(found.assign(fact=members, **key, **before))
             done += len(members)
             watch(done)
     return pd.concat(parts, ignore_index=True)

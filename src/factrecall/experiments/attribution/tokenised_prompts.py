@@ -87,15 +87,6 @@ def batches(
 ) -> Iterator[tuple[np.ndarray, Batch]]:
     """Batch prompts of similar length, one a row, on the model's device.
 
-    Parameters
-    ----------
-    model : PreTrainedModel
-        The model that gets them.
-    prompts : sequence of TokenisedPrompt
-        Prompts and answers.
-    max_eval_tokens : int
-        Largest padded size of a batch.
-
     Yields
     ------
     members : ndarray of int64, shape (rows,)

@@ -9,6 +9,7 @@ gradients over groups of parameters (see `cosines`), at moments of the training.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,8 +34,8 @@ from factrecall.training.snapshots import load_weights
 if TYPE_CHECKING:
     from factrecall.config.training import TraceSettings
     from factrecall.data.files import FactFiles
-    from factrecall.experiments.gradient_similarity.runs import Moment
     from factrecall.experiments.gradient_similarity.settings import GradientSimilaritySettings
+    from factrecall.experiments.gradient_similarity.stages import Moment
 
 
 def gradient_table(
@@ -51,27 +52,8 @@ def gradient_table(
 ) -> pd.DataFrame:
     """Compare the gradients of traced people's statements and questions; columns ``GRADIENTS``.
 
-    Memory: weights, their gradient and, of every fact of a split, twice the sampled parameters.
-
-    Parameters
-    ----------
-    gradients, trace, study_seed
-        What the configuration says.
-    moments : sequence of Moment
-        Of one training history, in order; the first is a model folder.
-    sets : Path
-        The shared sets of this history.
-    masks, outcomes : Path
-        The masks of its end fitted to QA out, and what they recover.
-    facts : FactFiles
-        The tables of facts.
-    device : torch.device
-        Where to run.
-
-    Raises
-    ------
-    FactRecallError
-        When a file cannot be used or is of another model.
+    The first of the `moments` is a model folder, the others follow in order. Memory: weights, their
+    gradient and, of every fact of a split, twice the sampled parameters.
     """
     people, bio, qa = facts.read()
     traced = traced_individuals(people, trace, study_seed)
@@ -94,20 +76,18 @@ def gradient_table(
     # Once for all: fresh memory costs about as much as what is done in it.
     most = max(len(found.rows) for found in pairs.values())
     rows = torch.empty(2, most, sampled.count, device=device)
-    done, total = 0, 2 * len(moments) * sum(len(found.rows) for found in pairs.values())
+    total = 2 * len(moments) * sum(len(found.rows) for found in pairs.values())
     with progress(total, "gradients", "gradient") as watch:
-
-        def count() -> None:
-            nonlocal done
-            done += 1
-            watch(done)
-
+        done = count(1)
         for moment in moments:
             load_weights(model, moment.weights)
             for split, found in pairs.items():
                 statements, questions = rows[:, : len(found.rows)]
-                write_gradients(statements, model, found.statements, sampled, count)
-                write_gradients(questions, model, found.questions, sampled, count)
+                for part, texts in zip(
+                    (statements, questions), (found.statements, found.questions), strict=True
+                ):
+                    for _ in write_gradients(part, model, texts, sampled):
+                        watch(next(done))
                 products = sampled.products(statements, questions)
                 table = found.cosines(products, sampled.groups())
                 tables.append(table.assign(phase=moment.phase, share=moment.share, split=split))

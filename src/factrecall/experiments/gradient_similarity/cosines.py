@@ -10,7 +10,7 @@ tensor; these lack the large gradients that S was selected for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ from factrecall.experiments.gradient_similarity.tables import KINDS
 from factrecall.models.forward import encode
 from factrecall.parameters.sets import ParameterSet
 from factrecall.runtime.seeds import generator
+from factrecall.runtime.statistics import ratio
 from factrecall.training.batches import IGNORED, Example, example_loss, padded
 
 if TYPE_CHECKING:
@@ -35,16 +36,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pairs:
-    """The statements and questions of one split.
+    """The statements and questions of one split, and their answers, in the order of `rows`.
 
-    Attributes
-    ----------
-    rows : DataFrame
-        A row a fact: ``individual`` and ``relation``.
-    attributes : ndarray of object
-        The answers, in the order of `rows`.
-    statements, questions : list of Example
-        In the order of `rows`.
+    These have the columns individual and relation, a row a fact.
     """
 
     rows: pd.DataFrame
@@ -123,22 +117,18 @@ def write_gradients(
     model: PreTrainedModel,
     examples: Sequence[Example],
     sampled: SampledParameters,
-    count: Callable[[], None],
-) -> None:
-    """Write the gradient of each example's loss into a row, and count it."""
+) -> Iterator[None]:
+    """Write the gradient of each example's loss into a row, one a step."""
     parameters = list(model.parameters())
     for row, example in zip(rows, examples, strict=True):
         loss = example_loss(model, padded([example]).to(rows.device))
         sampled.take(
             torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True), row
         )
-        count()
+        yield
 
 
 def _means(values: np.ndarray, among: np.ndarray) -> np.ndarray:
     """Return the mean of some values of each row, NaN left out; NaN where there are none."""
     known = among & ~np.isnan(values)
-    sums, counts = np.where(known, values, 0.0).sum(1), known.sum(1)
-    means = np.full(len(sums), np.nan)
-    np.divide(sums, counts, out=means, where=counts > 0)
-    return means
+    return ratio(np.where(known, values, 0.0).sum(1), known.sum(1))

@@ -16,22 +16,16 @@ import torch
 
 from factrecall.parameters.sets import ParameterSet
 from factrecall.parameters.sorted_sets import sample_sorted
+from factrecall.runtime.statistics import ratio
 
 
 @dataclass(frozen=True)
 class _Columns:
     """The columns of one tensor's sampled parameters: ordered by membership, then by index.
 
-    Attributes
-    ----------
-    place : int
-        Its layer, or the number of layers if it is outside of them.
-    first : int
-        Its first column.
-    counts : tuple of int
-        How many columns each membership has.
-    where : int64 tensor or None
-        Each column's scalar, counted from the tensor's first; None: all of them in order.
+    `place` is its layer, or the number of layers if it is outside of them; `first` its first
+    column; `counts` how many columns each membership has; `where` each column's scalar, counted
+    from the tensor's first (None: all of them in order).
     """
 
     place: int
@@ -58,23 +52,13 @@ class Products:
     def cosines(self, group: np.ndarray) -> np.ndarray:
         """Return the cosines over a group of cells; NaN where a gradient is zero.
 
-        Parameters
-        ----------
-        group : ndarray of bool, shape (places, memberships)
-            Which cells it joins.
-
-        Returns
-        -------
-        ndarray of float64, shape (statements, questions)
+        The group is of shape (places, memberships), the cosines of shape (statements, questions).
         """
         statements, questions, between = (
             np.asarray(part[group].sum(0))
             for part in (self.statements, self.questions, self.between)
         )
-        length = np.sqrt(statements)[:, None] * np.sqrt(questions)
-        cosines = np.full_like(between, np.nan)
-        np.divide(between, length, out=cosines, where=length > 0)
-        return cosines
+        return ratio(between, np.sqrt(statements)[:, None] * np.sqrt(questions))
 
 
 class SampledParameters:
@@ -145,14 +129,7 @@ class SampledParameters:
         }
 
     def take(self, gradients: Iterable[torch.Tensor], row: torch.Tensor) -> None:
-        """Write the sampled parameters of a gradient into a row.
-
-        Parameters
-        ----------
-        gradients : iterable of tensor
-            Of each parameter, in the order of the space.
-        row : tensor, shape (count,)
-        """
+        """Write the sampled parameters of a gradient, in the order of the space, into a row."""
         for gradient, columns in zip(gradients, self._columns, strict=True):
             part = row[columns.first : columns.first + sum(columns.counts)]
             if columns.where is None:
@@ -161,13 +138,10 @@ class SampledParameters:
                 torch.index_select(gradient.reshape(-1), 0, columns.where, out=part)
 
     def products(self, statements: torch.Tensor, questions: torch.Tensor) -> Products:
-        """Return the inner products of all pairs of rows.
+        """Return the inner products of all pairs of rows that `take` filled.
 
-        Parameters
-        ----------
-        statements, questions : tensor, shape (facts, count)
-            Rows that `take` filled. Products within a tensor's part of a cell are computed in the
-            rows' precision, and added up in float64.
+        Within a tensor's part of a cell they are computed in the rows' precision, and added up in
+        float64.
         """
         shape = (*self._scale.shape, len(statements))
         squares = np.zeros((2, *shape))

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ from factrecall.experiments.representations.tables import (
     BIO_FORMATS,
     CONSISTENCY,
     FITS,
+    LABELS,
     MEASURES,
     PROBE_EXAMPLES,
     PROBED_SPLITS,
@@ -61,18 +62,9 @@ def summarise_probes(
     consistency: Path,
     provenance: Mapping[str, Any],
 ) -> None:
-    """Write the tables of all probes.
+    """Write the tables of all probes, columns ``PROBES`` and ``CONSISTENCY``.
 
-    Parameters
-    ----------
-    seed : int
-        The study's, which draws the samples of people.
-    runs : sequence of Probed
-        The models' tables.
-    out, consistency : Path
-        The tables to write, columns ``PROBES`` and ``CONSISTENCY``.
-    provenance : mapping
-        Kept in the tables' metadata.
+    The study's `seed` draws the samples of people.
     """
     accuracies, answers = [], []
     for run in runs:
@@ -87,13 +79,11 @@ def summarise_probes(
 def probe_accuracies(examples: pd.DataFrame, fits: pd.DataFrame) -> pd.DataFrame:
     """Return a model's accuracies: columns ``PROBES`` but for what names the model."""
     probe, tests = ["layer", "relation", "trained"], ["tested", "split"]
-    means = examples.groupby(["labels", *probe, *tests], sort=False, observed=True)["right"].mean()
-    table = means["true"].rename("accuracy").reset_index()
-    if "shuffled" in means.index.get_level_values("labels"):
-        control = means["shuffled"].rename("shuffled").reset_index()
-        table = table.merge(control, on=[*probe, *tests], how="left")
-    else:
-        table["shuffled"] = np.nan
+    means = examples.groupby([*probe, *tests, "labels"], sort=False, observed=True)["right"].mean()
+    of = means.index.get_level_values("labels")
+    accuracy, control = (means[of == labels].droplevel("labels") for labels in LABELS)
+    table = pd.DataFrame({"accuracy": accuracy, "shuffled": control.reindex(accuracy.index)})
+    table = table.reset_index()
     own = fits[fits["labels"] == "true"].drop(columns="labels")
     table = table.merge(own, on=probe)
     held = table["split"] == "held"
@@ -104,16 +94,10 @@ def probe_accuracies(examples: pd.DataFrame, fits: pd.DataFrame) -> pd.DataFrame
     return pd.concat([table, together.assign(relation=ALL, penalty=np.nan)])
 
 
-@dataclass(frozen=True)
-class _Differences:
+class _Differences(NamedTuple):
     """Differences of verdicts between a matching probe and another, of one run and split.
 
-    Attributes
-    ----------
-    layers, people : ndarray
-        Labels of the axes.
-    values : ndarray, shape (people, layers, relations, BIO formats, measures)
-        -1, 0 or 1.
+    They are -1, 0 or 1, of shape (people, layers, relations, BIO formats, measures).
     """
 
     run: Probed
@@ -128,17 +112,11 @@ def _differences(run: Probed, examples: pd.DataFrame, split: str) -> _Difference
     people, layers = (np.sort(rows[key].unique()) for key in ("individual", "layer"))
     shape = (len(people), len(layers), len(RELATIONS), len(STATE_FORMATS), len(STATE_FORMATS))
     right = np.full(shape, -1, dtype=np.int8)
+    names = {"relation": RELATIONS, "trained": STATE_FORMATS, "tested": STATE_FORMATS}
     right[
         np.searchsorted(people, rows["individual"]),
         np.searchsorted(layers, rows["layer"]),
-        *(
-            pd.Categorical(rows[key], categories=names).codes
-            for key, names in (
-                ("relation", RELATIONS),
-                ("trained", STATE_FORMATS),
-                ("tested", STATE_FORMATS),
-            )
-        ),
+        *(pd.Categorical(rows[key], categories=known).codes for key, known in names.items()),
     ] = rows["right"]
     if (right < 0).any():
         raise ValueError(f"{run.examples}: it does not test every probe on every person")
@@ -198,13 +176,9 @@ def _compared(
 
 
 def _cells(parts: Sequence[_Differences]) -> tuple[pd.DataFrame, np.ndarray]:
-    """Return the values of some seeds, with the means over each axis.
+    """Return the values of some seeds, shape (people, cells), with the means over each axis.
 
-    Returns
-    -------
-    cells : DataFrame
-        Columns seed, layer, relation, bio and measure.
-    values : ndarray of float64, shape (people, cells)
+    Of cells it returns seed, layer, relation, bio and measure.
     """
     parts = sorted(parts, key=lambda part: part.run.seed)
     values = np.stack([part.values for part in parts], 1).astype(float)
@@ -224,12 +198,8 @@ def _cells(parts: Sequence[_Differences]) -> tuple[pd.DataFrame, np.ndarray]:
 def _interval(drawn: np.ndarray, *values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return percentile intervals of means over people, or of the difference of absolute means.
 
-    Parameters
-    ----------
-    drawn : ndarray, shape (samples, people)
-        Each person's share of each sample.
-    *values : ndarray, shape (people, cells)
-        One, or two whose absolute means are compared.
+    `drawn` is each person's share of each sample, (samples, people); `values` are one array of
+    shape (people, cells), or two whose absolute means are compared.
     """
     bounds = []
     for begin in range(0, values[0].shape[1], CELLS):

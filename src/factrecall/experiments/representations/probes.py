@@ -23,7 +23,7 @@ from factrecall.experiments.representations.logistic_regression import (
     PrincipalAxes,
     fit_chosen,
 )
-from factrecall.experiments.representations.tables import PROBED_SPLITS
+from factrecall.experiments.representations.tables import LABELS, PROBED_SPLITS
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.progress import progress
 from factrecall.runtime.seeds import generator
@@ -34,17 +34,14 @@ if TYPE_CHECKING:
 
     from factrecall.experiments.representations.settings import ProbeSettings
 
-LABELS = ("true", "shuffled")
+_NAMES = np.array(STATE_FORMATS, dtype=object)
 
 
 @dataclass(frozen=True)
 class Roles:
-    """The roles of people, as masks; only `train` and `validation` overlap.
+    """The roles of people, as masks of shape (people,); only `train` and `validation` overlap.
 
-    Attributes
-    ----------
-    train, validation, held, out : ndarray of bool, shape (people,)
-        Probes are fitted to `train`, of whom `validation` choose the penalty.
+    Probes are fitted to `train`, of whom `validation` choose the penalty.
     """
 
     train: np.ndarray
@@ -56,14 +53,8 @@ class Roles:
     def draw(cls, inside: np.ndarray, held_out: float, study_seed: int) -> Roles:
         """Draw who is held out and, the same share of those that are left, who validates.
 
-        Parameters
-        ----------
-        inside : ndarray of bool, shape (people,)
-            Who is in distribution.
-        held_out : float
-            The share.
-        study_seed : int
-            The draw is the same for every model, tuning and seed of a study.
+        The draw is the same for every model, tuning and seed of a study; `inside` says who is in
+        distribution.
 
         Raises
         ------
@@ -97,26 +88,12 @@ def probe_tables(
     study_seed: int,
     device: torch.device,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Fit and test all probes of one model.
-
-    Parameters
-    ----------
-    tensors : mapping
-        Hidden states (see `capture_states`).
-    probes, study_seed
-        What the configuration says.
-    device : torch.device
-        Where to run.
+    """Fit and test all probes of one model, given its hidden states (see `capture_states`).
 
     Returns
     -------
     examples, fits : DataFrame
         Columns ``PROBE_EXAMPLES`` and ``FITS``.
-
-    Raises
-    ------
-    FactRecallError
-        When too few people are in distribution.
     """
     relation = tensors["relation"].numpy()
     layers = tensors["layers"].numpy()
@@ -149,16 +126,7 @@ def probe_tables(
 class _Task:
     """The facts of one relation and their probes.
 
-    Parameters
-    ----------
-    first : int64 tensor, shape (people,)
-        First tokens of the attributes.
-    individuals : ndarray, shape (people,)
-        Whose.
-    roles : Roles
-        What people do.
-    rng : Generator
-        Permutes labels.
+    `first` are the first tokens of the attributes of `individuals`; `rng` permutes labels.
     """
 
     def __init__(
@@ -188,17 +156,8 @@ class _Task:
     def probe(self, h: torch.Tensor, probes: ProbeSettings) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Fit and test the probes of some layers, counted from 0.
 
-        Parameters
-        ----------
-        h : tensor, shape (layers, formats, people, width)
-            The hidden states.
-        probes : Probes
-            What the configuration says.
-
-        Returns
-        -------
-        examples, fits : DataFrame
-            Columns ``PROBE_EXAMPLES`` and ``FITS`` without `relation`.
+        From states of shape (layers, formats, people, width) to rows of ``PROBE_EXAMPLES`` and of
+        ``FITS``, without `relation`.
         """
         layers, formats = h.shape[:2]
         axes = PrincipalAxes.of(h[:, :, self._train].flatten(0, 1))
@@ -220,18 +179,18 @@ class _Task:
         """Return verdicts of shape (layers, trained, tested, test people) as rows."""
         layer, trained, tested, person = (i.ravel() for i in np.indices(right.shape))
         shown = np.ones_like(layer, bool) if labels == "true" else trained == tested
-        names = np.array(STATE_FORMATS, dtype=object)
-        return pd.DataFrame(
+        table = pd.DataFrame(
             {
-                "layer": layer[shown],
-                "trained": names[trained[shown]],
-                "tested": names[tested[shown]],
+                "layer": layer,
+                "trained": _NAMES[trained],
+                "tested": _NAMES[tested],
                 "labels": labels,
-                "individual": self._individuals[self._test.cpu().numpy()][person[shown]],
-                "split": self._split[person[shown]],
-                "right": right.ravel()[shown],
+                "individual": self._individuals[self._test.cpu().numpy()][person],
+                "split": self._split[person],
+                "right": right.ravel(),
             }
         )
+        return table[shown].reset_index(drop=True)
 
     def _fits(self, penalty: np.ndarray, labels: str) -> pd.DataFrame:
         layer, trained = (i.ravel() for i in np.indices(penalty.shape))
@@ -240,7 +199,7 @@ class _Task:
         table = pd.DataFrame(
             {
                 "layer": layer,
-                "trained": np.array(STATE_FORMATS, dtype=object)[trained],
+                "trained": _NAMES[trained],
                 "labels": labels,
                 "penalty": penalty.ravel(),
                 "rows": len(self._labels),

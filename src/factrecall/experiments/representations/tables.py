@@ -7,6 +7,7 @@ from factrecall.vocabulary import STATE_FORMATS
 ALL = "all"
 """The mean over relations."""
 
+LABELS = ("true", "shuffled")
 PROBED_SPLITS = ("held", "out")
 MEASURES = ("rep", "mech", "mech_bio")
 """Δrep, Δmech, and Δmech of BIO states."""
