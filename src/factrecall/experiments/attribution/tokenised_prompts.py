@@ -35,14 +35,8 @@ the name ("the job of …?") or after it ("… work for?").
 class TokenisedPrompt:
     """A prompt and its answer, tokenised together.
 
-    Attributes
-    ----------
-    tokens : ndarray of int64, shape (length,)
-        Both, up to what ends the answer.
-    roles : ndarray of str, shape (prompt,)
-        Of the prompt's tokens (see `prompts.ROLES`).
-    positions : dict of str to int
-        The index of each of ``POSITIONS``.
+    `roles` are those of the prompt's tokens (see `prompts.ROLES`), `positions` the index of each
+    of ``POSITIONS``. After the prompt's, `tokens` are those up to what ends the answer.
     """
 
     tokens: np.ndarray

@@ -12,18 +12,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """A model and the tables of facts.
+    """A model in evaluation mode, and the tables of facts.
 
-    Attributes
-    ----------
-    model, tokenizer
-        The model is in evaluation mode.
-    individuals, bio, qa : DataFrame
-        The tables of people, of statements and of questions.
-    study_seed : int
-        Draws people and counterfactual prompts, the same for every model.
-    max_eval_tokens : int
-        Largest padded size of a batch.
+    The study's seed draws people and counterfactual prompts, the same for every model. Batches are
+    of at most `max_eval_tokens` with their padding.
     """
 
     model: PreTrainedModel

@@ -20,16 +20,10 @@ stated before it; the token that begins every text, if there is one; all else.""
 
 @dataclass(frozen=True)
 class Prompt:
-    """A text up to the attribute that is wanted.
+    """A text up to the attribute that is wanted; it ends before the space that precedes it.
 
-    Attributes
-    ----------
-    text : str
-        It ends before the space that precedes the attribute.
-    spans : sequence of (role, start, end)
-        Characters of its parts.
-    whole : (str, (int, int))
-        The text with the attribute, and the attribute's characters.
+    `spans` are (role, start, end) of its parts; `whole` is the text with the attribute, and where
+    that stands in it.
     """
 
     text: str
@@ -57,16 +51,8 @@ class Prompt:
 class Sentence(NamedTuple):
     """A sentence that states a fact, or a question and its answer, cut into its parts.
 
-    Attributes
-    ----------
-    before, after : str
-        Its wording, up to the subject and from there up to the attribute.
-    subject : str
-        The name or pronoun.
-    attribute : str
-        The value.
-    end : str
-        What ends the sentence.
+    These are its wording up to the subject, the name or pronoun, the wording from there up to the
+    attribute, that, and what ends the sentence.
     """
 
     before: str
@@ -104,15 +90,7 @@ def compose(sentences: Sequence[Sentence]) -> Prompt:
 
 
 def prompts(bio: pd.DataFrame, question: Mapping[str, Any]) -> dict[str, Prompt]:
-    """Return the prompts of a fact by format.
-
-    Parameters
-    ----------
-    bio : DataFrame
-        The sentences of the person's biography, in order.
-    question : mapping
-        The fact's row of the table of questions.
-    """
+    """Return a fact's prompts by format, given the biography in order and the question."""
     stated = [Sentence.of(row) for row in bio.to_dict("records")]
     count = bio["relation"].tolist().index(question["relation"]) + 1
     return {"bio": compose(stated[:count]), "qa": compose([Sentence.of(question)])}

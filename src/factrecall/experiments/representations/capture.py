@@ -48,15 +48,7 @@ def probed_people(qa: pd.DataFrame, individuals: int | None, study_seed: int) ->
 def first_tokens(
     tokenizer: PreTrainedTokenizerBase, bio: pd.DataFrame, qa: pd.DataFrame
 ) -> dict[str, list[Encoded]]:
-    """Tokenise the same facts in each format; an answer is an attribute's first token.
-
-    Parameters
-    ----------
-    tokenizer : PreTrainedTokenizerBase
-        The model's.
-    bio, qa : DataFrame
-        Rows of the tables of facts, the same facts in both.
-    """
+    """Tokenise the same facts in each format; an answer is an attribute's first token."""
     texts = {"bio_long": [(text, spans) for _, text, spans in joined(bio)]}
     for name, table, column, prefix in (
         ("bio_short", bio, "short", "short_"),
@@ -77,13 +69,6 @@ def first_tokens(
 def capture_states(opened: ModelFacts, settings: RepresentationSettings) -> dict[str, torch.Tensor]:
     """Return the hidden states of facts in all formats.
 
-    Parameters
-    ----------
-    opened : ModelFacts
-        The model and its facts.
-    settings : RepresentationSettings
-        Layers, people and the precision of the states.
-
     Returns
     -------
     dict of str to tensor
@@ -91,11 +76,6 @@ def capture_states(opened: ModelFacts, settings: RepresentationSettings) -> dict
         `individual` (int32), `relation` (int64, index in ``RELATIONS``), `in` (bool, whether it is
         in distribution) and `first` (int64), the attribute's first token after the question.
         Besides, `layers` (int32).
-
-    Raises
-    ------
-    FactRecallError
-        When a layer is configured that the model does not have.
     """
     layers = chosen_layers(opened.model, settings.layers)
     people = probed_people(opened.qa, settings.probes.individuals, opened.study_seed)
@@ -121,13 +101,7 @@ def capture_states(opened: ModelFacts, settings: RepresentationSettings) -> dict
 
 
 def chosen_layers(model: PreTrainedModel, layers: Sequence[int] | None) -> list[int]:
-    """Return the configured layers, or all.
-
-    Raises
-    ------
-    FactRecallError
-        When the model lacks one of them.
-    """
+    """Return the configured layers, or all; an error if the model lacks one of them."""
     depth = len(architecture_of(model.config).layers_of(model))
     if layers is not None and max(layers) >= depth:
         raise FactRecallError(

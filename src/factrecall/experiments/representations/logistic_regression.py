@@ -48,14 +48,11 @@ SEARCHES = 20
 
 @dataclass(frozen=True)
 class PrincipalAxes:
-    """Standardised principal axes of features.
+    """Standardised principal axes of features, (problems, width, the smaller of rows and width).
 
-    Attributes
-    ----------
-    mean, scale : tensor, shape (problems, 1, width)
-        Of the rows that the axes are found from; a constant feature has scale 1.
-    axes : tensor, shape (problems, width, the smaller of rows and width)
-        Orthonormal, so that the squared norm of weights is the same in both coordinates.
+    They are orthonormal, so that the squared norm of weights is the same in both coordinates. Mean
+    and scale, (problems, 1, width), are of the rows that the axes are found from; a constant
+    feature has scale 1.
     """
 
     mean: torch.Tensor
@@ -101,12 +98,11 @@ def fit(
         Classes, counted from 0; each occurs.
     penalties : tensor, shape (problems,)
         Above 0.
-    start : tensor, optional
-        Weights to begin with; else those of the classes' shares.
+    start, first : tensor, optional
+        Weights to begin with, else those of the classes' shares; and the first direction, else the
+        preconditioned gradient, downwards.
     tolerance : float
         See ``TOLERANCE``.
-    first : tensor, optional
-        The first direction; else the preconditioned gradient, downwards.
 
     Returns
     -------
@@ -160,12 +156,8 @@ def fit(
 class _Line:
     """The loss along a line, from logits alone.
 
-    Attributes
-    ----------
-    logits, change : tensor, shape (problems, rows, classes)
-        Where the line begins, and what a step of length 1 adds.
-    gain, ridge : tensor, shape (problems,)
-        Terms of the slope by the right logits and the penalty: `gain` + length × `ridge`.
+    The line begins at `logits`; a step of length 1 adds `change`, both (problems, rows, classes).
+    The right logits and the penalty add `gain` + length × `ridge` to the slope, each (problems,).
     """
 
     logits: torch.Tensor
@@ -178,17 +170,8 @@ class _Line:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Find a length where the slope is small, by Newton's method between safe bounds.
 
-        Parameters
-        ----------
-        likely : tensor, shape (problems, rows, classes)
-            Probabilities at the beginning.
-        running : bool tensor, shape (problems,)
-            Which problems move; the others stay the same to the bit.
-
-        Returns
-        -------
-        length, logits, likely
-            Where the search ended.
+        The probabilities at the beginning are `likely`. Problems that are not `running` stay the
+        same to the bit. Returns the length, and the logits and probabilities there.
         """
         low = length = torch.zeros_like(self.gain)
         high = torch.full_like(low, torch.inf)
@@ -236,7 +219,7 @@ def fit_chosen(
     """Choose each problem's penalty on validation rows, then fit it to all rows.
 
     A penalty is judged by accuracy on the validation rows when fitted to the others; of equally
-    good ones the strongest is taken.
+    good ones the strongest is taken. So it is if none or all of the rows are for validation.
 
     Parameters
     ----------
@@ -245,7 +228,6 @@ def fit_chosen(
     penalties : sequence of float
         In rising order.
     validation : bool tensor, shape (rows,)
-        If none or all are, the strongest penalty is taken.
 
     Returns
     -------
