@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from factrecall.experiments.attribution import integrated_gradients as module
 from factrecall.experiments.attribution.attribution import attribute
 from factrecall.experiments.attribution.attribution_summary import (
-    summarise_attribution,
+    attribution_means,
 )
 from factrecall.experiments.attribution.counterfactual_prompts import (
     PARTS,
@@ -33,6 +33,7 @@ from factrecall.experiments.attribution.tables import (
 from factrecall.experiments.attribution.tokenised_prompts import TokenisedPrompt, tokenise
 from factrecall.experiments.common.model_facts import ModelFacts
 from factrecall.experiments.common.prompts import ROLES, Prompt, compose, prompts
+from factrecall.experiments.common.summaries import read_runs
 from factrecall.runs import Evaluation
 from factrecall.runtime.statistics import TOGETHER
 from factrecall.runtime.storage import read_table, write_table
@@ -388,7 +389,7 @@ def test_a_summary_by_hand(tmp_path: Path) -> None:
             write_table(path, table, ATTRIBUTION)
             runs.append(Evaluation("m", tuning, seed, path))
     out = tmp_path / "out.parquet"
-    summarise_attribution(7, runs=runs, out=out, provenance={})
+    write_table(out, attribution_means(read_runs(runs, ATTRIBUTION), 7), ATTRIBUTION_SUMMARY)
     table = read_table(out, ATTRIBUTION_SUMMARY).set_index(["tuning", "seed", "relation", "role"])
     assert len(table) == 3 * 3 * 2 * 2 and table.index.is_unique
     expected = {

@@ -16,7 +16,8 @@ from torch.nn import functional
 from factrecall.config.training import TraceSettings
 from factrecall.data.files import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS
 from factrecall.data.traced import traced_individuals
-from factrecall.experiments.gradient_similarity.cosines import Pairs, compared_sets
+from factrecall.experiments.common.summaries import read_runs
+from factrecall.experiments.gradient_similarity.compute import Pairs, compared_sets
 from factrecall.experiments.gradient_similarity.sampled_parameters import (
     Products,
     SampledParameters,
@@ -25,7 +26,6 @@ from factrecall.experiments.gradient_similarity.settings import GradientSimilari
 from factrecall.experiments.gradient_similarity.stages import Moment, gradient_similarity
 from factrecall.experiments.gradient_similarity.summary import (
     mean_cosines,
-    summarise_gradients,
 )
 from factrecall.experiments.gradient_similarity.tables import GRADIENT_SUMMARY, GRADIENTS
 from factrecall.experiments.grafting.grafter import OUTCOMES
@@ -424,8 +424,9 @@ def summary(cosines: np.ndarray, folder: Path) -> pd.DataFrame:
         table = folder / f"{seed}.parquet"
         write_table(table, made_up(values, [3, 1, 9, 4]), GRADIENTS)
         runs.append(Evaluation("m", "stage", seed, table))
-    summarise_gradients(1, runs=runs, out=folder / "out.parquet", provenance={})
-    return read_table(folder / "out.parquet", GRADIENT_SUMMARY)
+    out = folder / "out.parquet"
+    write_table(out, mean_cosines(read_runs(runs, GRADIENTS), 1), GRADIENT_SUMMARY)
+    return read_table(out, GRADIENT_SUMMARY)
 
 
 def test_means_and_differences(cosines: np.ndarray, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from factrecall.experiments.attribution import patching
 from factrecall.experiments.attribution.attribution_summary import (
-    summarise_patching,
+    patching_means,
 )
 from factrecall.experiments.attribution.patching import (
     SOURCES,
@@ -30,6 +30,7 @@ from factrecall.experiments.attribution.tokenised_prompts import (
 )
 from factrecall.experiments.common.model_facts import ModelFacts
 from factrecall.experiments.common.prompts import compose
+from factrecall.experiments.common.summaries import read_runs
 from factrecall.experiments.representations.settings import RepresentationSettings
 from factrecall.models.architectures import architecture_of
 from factrecall.runs import Evaluation
@@ -193,8 +194,7 @@ def test_a_source_with_the_same_answer_is_no_control(
     assert (one, "university", "other") not in counts.index
     assert counts[one, "university", "same"] == 9 and len(counts) == 2 * len(facts) - 1
     runs = [Evaluation("m", tuning, 0, out) for tuning in ("stage", "mix")]
-    summarise_patching(7, runs=runs, out=tmp_path / "all.parquet", provenance={})
-    table = read_table(tmp_path / "all.parquet", PATCHING_SUMMARY)
+    table = patching_means(read_runs(runs, PATCHING), 7)
     table = table[table["split"] == facts["split"][place]].set_index("source_fact")
     half = len(facts) // 2
     assert set(table.loc["same", "facts"]) == {half}
@@ -234,7 +234,7 @@ def test_a_summary_by_hand(tmp_path: Path) -> None:
         write_table(path, table, PATCHING)
         runs += [Evaluation("m", tuning, seed, path) for seed in (0, 1)]
     out = tmp_path / "out.parquet"
-    summarise_patching(7, runs=runs, out=out, provenance={})
+    write_table(out, patching_means(read_runs(runs, PATCHING), 7), PATCHING_SUMMARY)
     table = read_table(out, PATCHING_SUMMARY).set_index(["tuning", "seed", "source_fact"])
     assert len(table) == 3 * 3 * 3 and table.index.is_unique
     expected = {  # accuracy, unpatched, gain, log gain, sources

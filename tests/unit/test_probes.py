@@ -265,7 +265,9 @@ def tables(
     folder = tmp_path_factory.mktemp("tables")
     runs = [written(folder, right, *key) for key, right in verdicts.items()]
     out, consistency = folder / "p.parquet", folder / "c.parquet"
-    summarise_probes(0, runs=runs, out=out, consistency=consistency, provenance={"a": 1})
+    accuracies, differences = summarise_probes(runs, 0)
+    write_table(out, accuracies, PROBES)
+    write_table(consistency, differences, CONSISTENCY)
     return read_table(out, PROBES), read_table(consistency, CONSISTENCY)
 
 
@@ -365,10 +367,9 @@ def test_rows_name_what_they_are(tables: tuple[pd.DataFrame, pd.DataFrame]) -> N
 def test_one_tuning_has_no_pair_and_others_people_are_refused(
     verdicts: dict[tuple[str, int], np.ndarray], tmp_path: Path
 ) -> None:
-    files = {"out": tmp_path / "p", "consistency": tmp_path / "c"}
     stage = written(tmp_path, verdicts["stage", 0], "stage", 0)
-    summarise_probes(0, runs=[stage], **files, provenance={})
-    assert set(read_table(files["consistency"], CONSISTENCY)["tuning"]) == {"stage"}
+    _, consistency = summarise_probes([stage], 0)
+    assert set(consistency["tuning"]) == {"stage"}
     fewer = written(tmp_path, verdicts["mix", 1][:-1], "mix", 1)
     with pytest.raises(ValueError, match="other people"):
-        summarise_probes(0, runs=[stage, fewer], **files, provenance={})
+        summarise_probes([stage, fewer], 0)

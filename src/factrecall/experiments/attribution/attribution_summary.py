@@ -6,26 +6,21 @@ All numbers of a split share the draws of people. Models are compared on the sam
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import pandas as pd
 
 from factrecall.experiments.attribution.tables import (
-    ATTRIBUTION,
     ATTRIBUTION_MEASURES,
     ATTRIBUTION_SUMMARY,
-    PATCHING,
     PATCHING_MEASURES,
     PATCHING_SUMMARY,
     SOURCE_FACTS,
 )
-from factrecall.experiments.common.summaries import cell_means, read_runs, with_difference
-from factrecall.runs import Evaluation
+from factrecall.experiments.common.summaries import cell_means, with_difference
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.statistics import TOGETHER, draw_people
-from factrecall.runtime.storage import Schema, write_table
+from factrecall.runtime.storage import Schema
 from factrecall.vocabulary import COMPARED
 
 DRAWS = 2000
@@ -34,14 +29,8 @@ DRAWS = 2000
 _FACT = ("model", "tuning", "seed", "split", "individual", "relation")
 
 
-def summarise_attribution(
-    seed: int, *, runs: Sequence[Evaluation], out: Path, provenance: Mapping[str, Any]
-) -> None:
-    """Write ``tables/attribution.parquet``, given the tables of `attribute` of all runs.
-
-    The study's `seed` draws the samples of people.
-    """
-    table = read_runs(runs, ATTRIBUTION)
+def attribution_means(table: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Return the rows of ``ATTRIBUTION_SUMMARY``, given those of ``ATTRIBUTION`` of all runs."""
     fact = [*_FACT, "format"]
     whole = table["attribution"].abs().groupby([table[key] for key in fact]).transform("sum")
     replaced = table["replaced_logit"].notna()
@@ -55,15 +44,11 @@ def summarise_attribution(
     )
     table = with_difference(table, "tuning", COMPARED[::-1], [*fact, "role"], ATTRIBUTION_MEASURES)
     table = pd.concat([table, table.assign(relation="all")])
-    means = _means(table, ATTRIBUTION_SUMMARY, ATTRIBUTION_MEASURES, seed)
-    write_table(out, means, ATTRIBUTION_SUMMARY, provenance)
+    return _means(table, ATTRIBUTION_SUMMARY, ATTRIBUTION_MEASURES, seed)
 
 
-def summarise_patching(
-    seed: int, *, runs: Sequence[Evaluation], out: Path, provenance: Mapping[str, Any]
-) -> None:
-    """Write ``tables/patching.parquet``, given the tables of `patch` of all runs."""
-    table = read_runs(runs, PATCHING)
+def patching_means(table: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Return the rows of ``PATCHING_SUMMARY``, given those of ``PATCHING`` of all runs."""
     accuracy = table["right"].astype(float)
     table = table.assign(
         gain=accuracy - table["unpatched"],
@@ -77,8 +62,7 @@ def summarise_patching(
     for column, pair in (("source_fact", SOURCE_FACTS), ("tuning", COMPARED[::-1])):
         values = (*PATCHING_MEASURES, "accuracy", "unpatched")
         table = with_difference(table, column, pair, keys, values)
-    means = _means(table, PATCHING_SUMMARY, PATCHING_MEASURES, seed)
-    write_table(out, means, PATCHING_SUMMARY, provenance)
+    return _means(table, PATCHING_SUMMARY, PATCHING_MEASURES, seed)
 
 
 def _means(table: pd.DataFrame, schema: Schema, bounded: Sequence[str], seed: int) -> pd.DataFrame:

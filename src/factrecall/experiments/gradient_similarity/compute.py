@@ -3,39 +3,153 @@
 The revised abstract of the paper claims that mixed training makes the gradients of the two formats
 of a fact more consistent, and that the consistency sits in the parameters that both formats update
 (method, section 10). It does not say how that was measured. Here it is the cosine of the two
-gradients over groups of parameters (see `cosines`), at moments of the training.
+gradients over groups of parameters, at moments of the training.
+
+The gradient is that of the mean loss over a fact's answer: stated after all of the biography before
+it, or asked for. What two texts share makes their gradients alike, so that a fact's statement is
+compared with its own question and with controls, which share all but the fact: questions on the
+same relation of other people, and on other relations of the same person. A cosine also depends on
+the size of a group and on its tensors, so that S is compared with as many random parameters of each
+tensor; these lack the large gradients that S was selected for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 import torch
 
+from factrecall.data.files import Text, joined
 from factrecall.data.traced import traced_individuals
-from factrecall.experiments.gradient_similarity.cosines import (
-    Pairs,
-    compared_sets,
-    write_gradients,
+from factrecall.experiments.gradient_similarity.sampled_parameters import (
+    Products,
+    SampledParameters,
 )
-from factrecall.experiments.gradient_similarity.sampled_parameters import SampledParameters
+from factrecall.experiments.gradient_similarity.tables import KINDS
 from factrecall.experiments.grafting.grafted_model import looked_at_mask
+from factrecall.models.forward import encode
 from factrecall.models.loading import load_model, load_tokenizer
-from factrecall.parameters.sets import read_set
+from factrecall.parameters.sets import ParameterSet, read_set
 from factrecall.parameters.space import ParameterSpace
 from factrecall.runtime.progress import progress
 from factrecall.runtime.seeds import generator
+from factrecall.runtime.statistics import ratio
+from factrecall.training.batches import IGNORED, Example, example_loss, padded
 from factrecall.training.snapshots import load_weights
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
     from factrecall.config.training import TraceSettings
     from factrecall.data.files import FactFiles
     from factrecall.experiments.gradient_similarity.settings import GradientSimilaritySettings
     from factrecall.experiments.gradient_similarity.stages import Moment
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The statements and questions of one split, and their answers, in the order of `rows`.
+
+    These have the columns individual and relation, a row a fact.
+    """
+
+    rows: pd.DataFrame
+    attributes: np.ndarray
+    statements: list[Example]
+    questions: list[Example]
+
+    @classmethod
+    def of(
+        cls,
+        bio: pd.DataFrame,
+        qa: pd.DataFrame,
+        individuals: Iterable[int],
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> Pairs:
+        """Tokenise the facts of some people, of several biographies those of the first."""
+        stated = bio[bio["individual"].isin(individuals) & (bio["biography"] == 0)]
+        rows = stated[["individual", "relation"]].reset_index(drop=True)
+        qa = qa.set_index(["individual", "relation"]).loc[pd.MultiIndex.from_frame(rows)]
+        spans = qa[["attribute_start", "terminator_end"]].itertuples(index=False, name=None)
+        questions = zip(rows["individual"], qa["text"], ([span] for span in spans), strict=True)
+        cuts = qa[["text", "attribute_start", "attribute_end"]].itertuples(index=False)
+        return cls(
+            rows,
+            np.array([text[start:end] for text, start, end in cuts], dtype=object),
+            _examples(joined(stated), "bio", tokenizer),
+            _examples(questions, "qa", tokenizer),
+        )
+
+    def cosines(self, products: Products, groups: Mapping[str, np.ndarray]) -> pd.DataFrame:
+        """Return the mean cosines by fact, group and kind; columns of `rows` and these three."""
+        columns = (self.rows["individual"].to_numpy(), self.rows["relation"].to_numpy())
+        person, relation, attribute = (np.equal.outer(v, v) for v in (*columns, self.attributes))
+        others = relation & ~person & ~attribute
+        among = dict(zip(KINDS, (person & relation, others, person & ~relation), strict=True))
+        parts = []
+        for group, cells in groups.items():
+            cosines = products.cosines(cells)
+            parts += [
+                self.rows.assign(group=group, kind=kind, cosine=_means(cosines, which))
+                for kind, which in among.items()
+            ]
+        return pd.concat(parts)
+
+
+def _examples(
+    texts: Iterable[Text], kind: str, tokenizer: PreTrainedTokenizerBase
+) -> list[Example]:
+    """Make an example of each answer: the text up to its end, with a loss on the answer only."""
+    people, words, spans = zip(*texts, strict=True)
+    examples = []
+    for person, text in zip(people, encode(tokenizer, words, spans), strict=True):
+        for start, end in text.answers:
+            targets = np.full(end - 1, IGNORED, dtype=np.int64)
+            targets[start - 1 :] = text.tokens[start:end]
+            examples.append(Example(text.tokens[: end - 1], targets, kind, int(person)))
+    return examples
+
+
+def compared_sets(
+    shared: ParameterSet, grafted: ParameterSet, study_seed: int
+) -> dict[str, ParameterSet]:
+    """Return the groups that are sets: S, γ, random parameters, and those in neither S nor γ."""
+    rng = generator(study_seed, "gradients at random")
+    everything = ~ParameterSet.empty(shared.space)
+    return {
+        "S": shared,
+        "gamma": grafted,
+        "random": everything.sample_by_tensor(shared.counts(), rng),
+        "rest": ~(shared | grafted),
+    }
+
+
+def write_gradients(
+    rows: torch.Tensor,
+    model: PreTrainedModel,
+    examples: Sequence[Example],
+    sampled: SampledParameters,
+) -> Iterator[None]:
+    """Write the gradient of each example's loss into a row, one a step."""
+    parameters = list(model.parameters())
+    for row, example in zip(rows, examples, strict=True):
+        loss = example_loss(model, padded([example]).to(rows.device))
+        sampled.take(
+            torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True), row
+        )
+        yield
+
+
+def _means(values: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Return the mean of some values of each row, NaN left out; NaN where there are none."""
+    known = among & ~np.isnan(values)
+    return ratio(np.where(known, values, 0.0).sum(1), known.sum(1))
 
 
 def gradient_table(

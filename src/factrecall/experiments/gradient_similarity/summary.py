@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
-
 import pandas as pd
 
-from factrecall.experiments.common.summaries import cell_means, read_runs
-from factrecall.experiments.gradient_similarity.tables import GRADIENT_SUMMARY, GRADIENTS, KINDS
-from factrecall.runs import Evaluation
+from factrecall.experiments.common.summaries import cell_means
+from factrecall.experiments.gradient_similarity.tables import GRADIENTS, KINDS
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.statistics import TOGETHER, draw_people
-from factrecall.runtime.storage import write_table
 
 MATCHED, *CONTROLS = KINDS
 
 SHARED, *COMPARED = ("S", "random", "rest")
 """S, and the groups that it is compared with."""
-
-
-def summarise_gradients(
-    seed: int, *, runs: Sequence[Evaluation], out: Path, provenance: Mapping[str, Any]
-) -> None:
-    """Write ``tables/gradients.parquet``, given the tables of all training histories.
-
-    The study's `seed` draws the samples of people.
-    """
-    facts = read_runs(runs, GRADIENTS)
-    write_table(out, mean_cosines(facts, seed), GRADIENT_SUMMARY, provenance)
 
 
 def mean_cosines(facts: pd.DataFrame, seed: int) -> pd.DataFrame:

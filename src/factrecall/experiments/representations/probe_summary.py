@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,11 +30,10 @@ from factrecall.experiments.representations.tables import (
     MEASURES,
     PROBE_EXAMPLES,
     PROBED_SPLITS,
-    PROBES,
 )
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.statistics import TOGETHER, draw_people
-from factrecall.runtime.storage import read_table, write_table
+from factrecall.runtime.storage import read_table
 from factrecall.vocabulary import COMPARED, RELATIONS, STATE_FORMATS
 
 LEVEL = 0.95
@@ -54,15 +53,8 @@ class Probed:
     fits: Path
 
 
-def summarise_probes(
-    seed: int,
-    *,
-    runs: Sequence[Probed],
-    out: Path,
-    consistency: Path,
-    provenance: Mapping[str, Any],
-) -> None:
-    """Write the tables of all probes, columns ``PROBES`` and ``CONSISTENCY``.
+def summarise_probes(runs: Sequence[Probed], seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the tables of all probes, columns ``PROBES`` and ``CONSISTENCY``.
 
     The study's `seed` draws the samples of people.
     """
@@ -72,8 +64,7 @@ def summarise_probes(
         known = {"model": run.model, "tuning": run.tuning, "seed": run.seed}
         accuracies.append(probe_accuracies(examples, read_table(run.fits, FITS)).assign(**known))
         answers += [_differences(run, examples, split) for split in PROBED_SPLITS]
-    write_table(out, pd.concat(accuracies), PROBES, provenance)
-    write_table(consistency, consistencies(answers, seed), CONSISTENCY, provenance)
+    return pd.concat(accuracies), consistencies(answers, seed)
 
 
 def probe_accuracies(examples: pd.DataFrame, fits: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from factrecall.runs import Run, histories
 from factrecall.runtime.job import Job
@@ -160,20 +160,27 @@ def summarise_representations(
     study_seed
         Draws the samples of individuals behind all intervals.
     """
+    from factrecall.experiments.attribution import tables as answers
     from factrecall.experiments.attribution.attribution_summary import (
-        summarise_attribution,
-        summarise_patching,
+        attribution_means,
+        patching_means,
     )
-    from factrecall.experiments.gradient_similarity.summary import summarise_gradients
+    from factrecall.experiments.common.summaries import read_runs
+    from factrecall.experiments.gradient_similarity.summary import mean_cosines
+    from factrecall.experiments.gradient_similarity.tables import GRADIENT_SUMMARY, GRADIENTS
     from factrecall.experiments.representations.probe_summary import Probed, summarise_probes
+    from factrecall.experiments.representations.tables import CONSISTENCY, PROBES
     from factrecall.runs import Evaluation
 
-    def each(name: str) -> list[Evaluation]:
-        return [Evaluation(r.model, r.tuning, r.seed, getattr(r, name)) for r in runs]
-
-    given: dict[str, Any] = {"provenance": job.provenance}
     probed = [Probed(r.model, r.tuning, r.seed, r.probes, r.fits) for r in runs]
-    summarise_probes(study_seed, runs=probed, out=probes, consistency=consistency, **given)
-    summarise_gradients(study_seed, runs=each("gradients"), out=gradients, **given)
-    summarise_attribution(study_seed, runs=each("attribution"), out=attribution, **given)
-    summarise_patching(study_seed, runs=each("patching"), out=patching, **given)
+    accuracies, differences = summarise_probes(probed, study_seed)
+    job.write(probes, accuracies, PROBES)
+    job.write(consistency, differences, CONSISTENCY)
+    for out, name, means, one, every in (
+        (gradients, "gradients", mean_cosines, GRADIENTS, GRADIENT_SUMMARY),
+        (attribution, "attribution", attribution_means, answers.ATTRIBUTION,
+         answers.ATTRIBUTION_SUMMARY),
+        (patching, "patching", patching_means, answers.PATCHING, answers.PATCHING_SUMMARY),
+    ):  # fmt: skip
+        given = [Evaluation(r.model, r.tuning, r.seed, getattr(r, name)) for r in runs]
+        job.write(out, means(read_runs(given, one), study_seed), every)
