@@ -30,6 +30,9 @@ WILDCARDS = {
 
 Wildcards = dict[str, Any]
 
+RUN = {"model": "string", "tuning": "string", "seed": "int32"}
+"""Columns of a table of several runs (see `Run.labels`)."""
+
 
 @dataclass(frozen=True)
 class Run:

@@ -16,6 +16,7 @@ import pandas as pd
 from factrecall.data.files import joined
 from factrecall.evaluation.batching import Answers
 from factrecall.models.forward import Encoded, encode
+from factrecall.runs import RUN
 
 if TYPE_CHECKING:
     import torch
@@ -31,9 +32,7 @@ PER_EXAMPLE = {
 """Columns of a per-example table: one row a split, individual and relation."""
 
 SUMMARY = {
-    "model": "string",
-    "tuning": "string",
-    "seed": "int32",
+    **RUN,
     "split": "string",
     "relation": "string",
     "n": "int32",

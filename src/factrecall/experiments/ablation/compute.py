@@ -1,8 +1,7 @@
-"""Ablation: what a model recalls with its shared parameters set back (paper, section 3.1).
+"""Ablation: what a model recalls with its shared parameters reset to θpre (paper, section 3.1).
 
-Shared parameters are put to θpre, and so, for comparison, are as many others: random ones, random
-ones in the same tensors, and those that fine-tuning moved most (method, section 6). All are asked
-the same questions, so that every comparison is paired.
+As many others are reset for comparison: random ones, random ones of the same tensors, and those
+that fine-tuning moved most (method, section 6). All are evaluated on the same questions.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from factrecall.data.files import BIO_COLUMNS, QA_COLUMNS
 from factrecall.evaluation.exact_match import PER_EXAMPLE, Evaluator, summarise
 from factrecall.experiments.common.model_pair import open_pair
 from factrecall.parameters.sets import ParameterSet, read_set
+from factrecall.runs import RUN
 from factrecall.runtime.progress import progress
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.statistics import paired_interval
@@ -32,15 +32,13 @@ if TYPE_CHECKING:
 NONE = "none"
 CONTROLS = ("random", "random_by_tensor", "most_moved")
 ABLATED = (NONE, "shared", *CONTROLS)
-"""What is set back to θpre: nothing, S, or as many others."""
+"""What is reset to θpre: nothing, S, or as many others."""
 
 PER_ABLATION = {"ablated": "string", **PER_EXAMPLE}
 """Columns of one model's table: one row an ablation, split, individual and relation."""
 
 ABLATION = {
-    "model": "string",
-    "tuning": "string",
-    "seed": "int32",
+    **RUN,
     "ablated": "string",
     "split": "string",
     "relation": "string",
@@ -71,9 +69,9 @@ INTERVALS = {
 def ablated_sets(
     shared: ParameterSet, weights: PatchedWeights, rng: np.random.Generator
 ) -> dict[str, ParameterSet]:
-    """Return what each ablation sets back, as many as `shared` has (or as moved at all).
+    """Return what each ablation resets, as many as `shared` has (or as moved at all).
 
-    `weights` is inside its block; `random` and `random_by_tensor` are drawn with `rng`.
+    `weights` is inside its block; `rng` draws the random sets.
     """
     everything = ~ParameterSet.empty(shared.space)
     return {
@@ -97,23 +95,9 @@ def evaluate_resets(
 ) -> pd.DataFrame:
     """Evaluate a fine-tuned model with each of several sets reset to θpre, one after the other.
 
-    Parameters
-    ----------
-    job : Job
-        Its device and its reader of tables.
-    pair, facts : tuple of Path
-        The model before and after fine-tuning; the tables of biographies and questions.
-    sets : Path
-        The shared sets of the fine-tuned model.
-    max_eval_tokens : int
-        Largest padded size of a batch.
-    choose : callable
-        From S and the weights, inside their block, to sets with the labels of their rows.
-
-    Returns
-    -------
-    DataFrame
-        Columns of the labels and ``PER_EXAMPLE``.
+    `pair` are the model before and after fine-tuning, `facts` the tables of biographies and
+    questions. `choose` takes S and the weights, inside their block, and returns sets with the
+    labels of their rows. Columns are those labels and ``PER_EXAMPLE``.
     """
     tokenizer, model, composition = open_pair(*pair, job.device)
     bio, qa = job.read(facts[0], BIO_COLUMNS), job.read(facts[1], QA_COLUMNS)
@@ -125,13 +109,9 @@ def evaluate_resets(
         with progress(len(chosen) * texts, "ablation", "text") as watch:
             for number, (labels, members) in enumerate(chosen):
                 weights.set(~members)
-                seen = partial(_count, watch, number * texts)
+                seen = partial(lambda before, done: watch(before + done), number * texts)
                 parts.append(evaluator.evaluate(model, seen).assign(**labels))
     return pd.concat(parts)
-
-
-def _count(watch: Callable[[int], None], before: int, done: int) -> None:
-    watch(before + done)
 
 
 def ablation_table(everything: pd.DataFrame) -> pd.DataFrame:

@@ -7,12 +7,7 @@ from factrecall.runtime.job import Job
 from factrecall.runtime.stage import EXPERIMENTS, TABLES, Input, Output, stage
 
 
-@stage(
-    "ablate",
-    libraries=EXPERIMENTS,
-    per=histories,
-    device="model",
-)
+@stage("ablate", libraries=EXPERIMENTS, per=histories, device="model")
 def ablate(
     job: Job,
     *,
@@ -66,8 +61,6 @@ def summarise_ablation(
     study_seed
         Draws the bootstrap samples.
     """
-    import pandas as pd
-
     from factrecall.experiments.ablation.compute import (
         ABLATION,
         INTERVALS,
@@ -75,8 +68,8 @@ def summarise_ablation(
         ablation_intervals,
         ablation_table,
     )
+    from factrecall.experiments.common.summaries import read_runs
 
-    tables = [job.read(e.table, PER_ABLATION).assign(**e.labels) for e in evaluations]
-    examples = pd.concat(tables, ignore_index=True)
+    examples = read_runs(evaluations, PER_ABLATION)
     job.write(out, ablation_table(examples), ABLATION)
     job.write(intervals, ablation_intervals(examples, study_seed), INTERVALS)

@@ -22,7 +22,7 @@ from factrecall.experiments.circuits.tables import (
     STEPS,
     SWEEP,
 )
-from factrecall.runs import RANKINGS
+from factrecall.runs import RANKINGS, RUN
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.storage import read_table
@@ -30,7 +30,6 @@ from factrecall.runtime.storage import read_table
 if TYPE_CHECKING:
     from factrecall.experiments.circuits.runs import Intervention
 
-RUN = {"model": "string", "tuning": "string", "seed": "int32"}
 KEYS = {**RUN, "kind": "string", **SWEEP}
 
 INTERVENTIONS = {

@@ -12,15 +12,12 @@ from factrecall.runtime.statistics import mean_bounds, ratio
 from factrecall.runtime.storage import Schema, read_table
 
 if TYPE_CHECKING:
-    from factrecall.runs import Evaluation
+    from factrecall.runs import Run
 
 
-def read_runs(runs: Sequence[Evaluation], schema: Schema) -> pd.DataFrame:
-    """Read the tables of all runs, with columns model, tuning and seed."""
-    tables = [
-        read_table(run.table, schema).assign(model=run.model, tuning=run.tuning, seed=run.seed)
-        for run in runs
-    ]
+def read_runs(runs: Sequence[Run], schema: Schema, table: str = "table") -> pd.DataFrame:
+    """Read one table of each run, with the columns that say which run it is of."""
+    tables = [read_table(getattr(run, table), schema).assign(**run.labels) for run in runs]
     return pd.concat(tables, ignore_index=True)
 
 

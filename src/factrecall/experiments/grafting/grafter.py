@@ -25,6 +25,7 @@ from factrecall.experiments.grafting.sigmoid_sgd import sigmoid_sgd
 from factrecall.models.forward import encode
 from factrecall.parameters.placement import DUAL_AVERAGING, SIGMOID
 from factrecall.parameters.sets import ParameterSet, write_sets
+from factrecall.runs import RUN
 from factrecall.runtime.progress import progress
 from factrecall.runtime.seeds import generator
 
@@ -61,9 +62,7 @@ SHARES = {"alpha": "float64", "method": "string", "shared_fraction": "float64"}
 """Columns of how much of what was not fitted is in S: |S ∩ γ|/|γ|."""
 
 GRAFTING = {
-    "model": "string",
-    "tuning": "string",
-    "seed": "int32",
+    **RUN,
     "split": "string",
     **RECOVERED,
     "shared_fraction": "float64",

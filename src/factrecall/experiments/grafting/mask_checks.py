@@ -17,6 +17,7 @@ import pandas as pd
 from factrecall.experiments.grafting.grafter import overlap
 from factrecall.experiments.grafting.mask_choice import UNFITTED
 from factrecall.parameters.sets import ParameterSet
+from factrecall.runs import RUN
 
 if TYPE_CHECKING:
     from factrecall.experiments.grafting.grafter import Grafter, Masks, Sweep
@@ -35,7 +36,7 @@ CHECK = {"check": "string", "alpha": "float64", "other": "float64", "value": "fl
 - ``shuffled``: share right of answers exchanged between people, for a mask fitted to them
 """
 
-CHECKS = {"model": "string", "tuning": "string", "seed": "int32", "split": "string", **CHECK}
+CHECKS = {**RUN, "split": "string", **CHECK}
 """Columns of ``tables/grafting_checks.parquet``."""
 
 DRAWS = 3
@@ -66,9 +67,9 @@ def _answers(grafter: Grafter, found: pd.DataFrame) -> Iterator[Row]:
     for other, qa in enumerate((grafter.fitted, grafter.others)):
         if not len(qa):
             continue
-        judge = grafter.evaluator(qa)
+        evaluator = grafter.evaluator(qa)
         for name, mask in (("pre_trained", nothing), ("fine_tuned", ~nothing)):
-            right = grafter.right(mask, judge)
+            right = grafter.right(mask, evaluator)
             yield name, np.nan, other, float(right.mean())
         known = right if other == 0 else known
     fitted = found[~found["method"].isin(UNFITTED)]
@@ -94,11 +95,11 @@ def _at_one_size(grafter: Grafter, masks: Masks, alpha: float, thorough: bool) -
     settings = grafter.settings
     excluded = grafter.excluded()
     chosen = masks[alpha, settings.optimiser.method]
-    judge = grafter.evaluator(grafter.fitted)
+    evaluator = grafter.evaluator(grafter.fitted)
     rng = grafter.rng("random masks")
     for draw in range(DRAWS):
         mask = (~excluded).sample(len(chosen), rng)
-        yield "random", alpha, draw, float(grafter.right(mask, judge).mean())
+        yield "random", alpha, draw, float(grafter.right(mask, evaluator).mean())
     if not thorough:
         return
     # Dual averaging comes to a size from the larger ones, as it did before.

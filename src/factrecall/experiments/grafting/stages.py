@@ -151,12 +151,13 @@ def summarise_grafting(job: Job, *, grafts: list[Graft], out: Output, checks: Ou
     """
     import pandas as pd
 
+    from factrecall.experiments.common.summaries import read_runs
     from factrecall.experiments.grafting.grafter import GRAFTING
     from factrecall.experiments.grafting.mask_checks import CHECK, CHECKS
     from factrecall.experiments.grafting.summary import graft_outcomes, overlaps
 
     job.write(out, pd.concat(graft_outcomes(graft) for graft in grafts), GRAFTING)
-    found = [job.read(g.checks, CHECK).assign(**g.labels) for g in grafts]
+    found = [read_runs(grafts, CHECK, "checks")]
     groups: dict[tuple[str, str, str], dict[int, Path]] = {}
     for g in grafts:
         groups.setdefault((g.model, g.tuning, g.split), {})[g.seed] = g.masks

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from factrecall.runs import Evaluation, histories
+from factrecall.runs import RUN, Evaluation, histories
 from factrecall.runtime.job import Job
 from factrecall.runtime.stage import EXPERIMENTS, TABLES, Input, Output, stage
 
@@ -14,8 +14,8 @@ ALL = -2
 """In the column `layer`: all parameters; -1 are those outside the layers."""
 
 RESET = {"layer": "int32", "ablated": "string"}
-MODEL = {"model": "string", "tuning": "string", "seed": "int32", "split": "string"}
-LAYER_ABLATION = {**MODEL, **RESET, "drop": "float64", "low": "float64", "high": "float64"}
+DROP = {"drop": "float64", "low": "float64", "high": "float64"}
+LAYER_ABLATION = {**RUN, "split": "string", **RESET, **DROP}
 """Columns of ``tables/layer_ablation.parquet``: the accuracy lost, with its 95 % bootstrap interval
 over people; seed -1 are all seeds together."""
 
@@ -61,12 +61,13 @@ def summarise_layer_ablation(
     import pandas as pd
 
     from factrecall.evaluation.exact_match import PER_EXAMPLE
+    from factrecall.experiments.common.summaries import read_runs
     from factrecall.runtime.seeds import generator
     from factrecall.runtime.statistics import TOGETHER, paired_interval
 
-    read = (job.read(e.table, {**RESET, **PER_EXAMPLE}).assign(**e.labels) for e in evaluations)
+    examples = read_runs(evaluations, {**RESET, **PER_EXAMPLE})
     rows = []
-    for (model, tuning, split), part in pd.concat(read).groupby(["model", "tuning", "split"]):
+    for (model, tuning, split), part in examples.groupby(["model", "tuning", "split"]):
         index = ["seed", "individual", "relation"]
         right = part.pivot(index=index, columns=list(RESET), values="correct").astype(int)
         lost = right.rsub(right[ALL, "none"], axis=0)

@@ -1,4 +1,4 @@
-"""The stages of recall: every fact asked of one model, and all evaluations of a study."""
+"""The stages of recall: one model evaluated on every fact, and all of a study."""
 
 from __future__ import annotations
 
@@ -7,12 +7,7 @@ from factrecall.runtime.job import Job
 from factrecall.runtime.stage import EXPERIMENTS, TABLES, Input, Output, stage
 
 
-@stage(
-    "recall",
-    libraries=EXPERIMENTS,
-    per=evaluations,
-    device="model",
-)
+@stage("recall", libraries=EXPERIMENTS, per=evaluations, device="model")
 def recall(
     job: Job, *, tuned: Input, bio: Input, qa: Input, out: Output, max_eval_tokens: int
 ) -> None:

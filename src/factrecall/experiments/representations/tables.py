@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from factrecall.runs import RUN
 from factrecall.vocabulary import STATE_FORMATS
 
 ALL = "all"
@@ -14,8 +15,6 @@ MEASURES = ("rep", "mech", "mech_bio")
 BIO_FORMATS = tuple(name for name in STATE_FORMATS if name != "qa")
 
 _PROBE = {"layer": "int32", "relation": "string", "trained": "string"}
-_RUN = {"model": "string", "tuning": "string", "seed": "int32"}
-
 PROBE_EXAMPLES = {
     **_PROBE,
     **dict.fromkeys(("tested", "labels"), "string"),
@@ -41,7 +40,7 @@ Chance is the accuracy of the training rows' most frequent class; NaN where nobo
 """
 
 PROBES = {
-    **_RUN,
+    **RUN,
     **_PROBE,
     **dict.fromkeys(("tested", "split"), "string"),
     **dict.fromkeys(("accuracy", "shuffled", "chance", "penalty"), "float64"),
@@ -55,7 +54,7 @@ accuracies, the sums of rows and classes, and no penalty.
 """
 
 CONSISTENCY = {
-    **_RUN,
+    **RUN,
     "layer": "int32",
     **dict.fromkeys(("relation", "bio", "split", "measure"), "string"),
     **dict.fromkeys(("value", "signed", "low", "high"), "float64"),

@@ -1,15 +1,15 @@
-"""Shared parameters: those that a fact's telling and its asking both move (paper, section 3.1).
+"""Shared parameters: those moved both by statements and by questions (paper, section 3.1).
 
-Rankings are read one at a time, when they are asked for. Memory of a selection: at most 32 bytes a
-kept parameter (of them four are the file's pages), whatever the number of tasks and influences.
+Rankings are read one at a time. Memory of a selection: at most 32 bytes a kept parameter, whatever
+the number of tasks and influences.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,9 @@ from factrecall.experiments.shared_parameters.entry_ranks import (
 )
 from factrecall.parameters.sets import ParameterSet, different_spaces
 from factrecall.parameters.space import ParameterSpace
+from factrecall.runs import RUN
 from factrecall.runtime.errors import FactRecallError
+from factrecall.runtime.lazy_mapping import LazyMapping
 from factrecall.runtime.safetensors_writer import open_tensors
 from factrecall.vocabulary import INFLUENCES, TASKS
 
@@ -49,9 +51,7 @@ OVERLAP_CURVE = {
 within each tensor, which keeps how much of each tensor is moved. Both are exact expectations.
 """
 
-KEYS = {"model": "string", "tuning": "string", "seed": "int32"}
-
-SHARED = {**KEYS, **OVERLAP_CURVE}
+SHARED = {**RUN, **OVERLAP_CURVE}
 """Columns of ``tables/shared.parquet``."""
 
 LOCATIONS = {
@@ -64,23 +64,20 @@ LOCATIONS = {
 }
 """Columns of a table of where S lives; `layer` is -1 outside the layers."""
 
-SHARED_LOCATIONS = {**KEYS, **LOCATIONS}
+SHARED_LOCATIONS = {**RUN, **LOCATIONS}
 """Columns of ``tables/shared_locations.parquet``."""
 
 
 @dataclass(frozen=True)
 class Rankings:
-    """What fine-tuning left in its traces.
+    """The rankings in the traces of one training history.
 
     Attributes
     ----------
-    space : ParameterSpace
-        Of the traced model.
     keep : int
         How many parameters each ranking holds at most.
     index : mapping of (task, influence) to ndarray, shape (ranked,)
-        Flat indices, most influenced first; read from a file each time they are asked for, so
-        that nothing of it stays in memory.
+        Flat indices, most influenced first; read from a file each time they are asked for.
     """
 
     space: ParameterSpace
@@ -88,34 +85,16 @@ class Rankings:
     index: Mapping[tuple[str, str], np.ndarray]
 
 
-class _Files(Mapping[tuple[str, str], np.ndarray]):
-    """The rankings of traces, by the file that each is in."""
-
-    def __init__(self, paths: Mapping[tuple[str, str], Path]) -> None:
-        self._paths = paths
-
-    def __getitem__(self, key: tuple[str, str]) -> np.ndarray:
-        task, influence = key
-        index: np.ndarray = open_tensors(self._paths[key])[f"{task}/{influence}/index"].numpy()
-        return index
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        return iter(self._paths)
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-
 def read_rankings(paths: Sequence[Path]) -> Rankings:
-    """Open the rankings of one training history in its traces, one or, for two-stage, two.
+    """Open the rankings of one training history: its trace or, for two-stage, both of its traces.
 
     Raises
     ------
     FactRecallError
         When a trace is missing or damaged, or they are of different models or lack a task. A
-        ranking that is damaged is found when it is read.
+        damaged ranking is found when it is read.
     """
-    index: dict[tuple[str, str], Path] = {}
+    trace: dict[tuple[str, str], Path] = {}
     spaces, keeps = [], []
     for path in paths:
         metadata = open_tensors(path, ("names", "shapes", "keep", "counts")).metadata
@@ -125,22 +104,27 @@ def read_rankings(paths: Sequence[Path]) -> Rankings:
             names = ", ".join(map(str, paths))
             raise different_spaces(names, spaces[0].fingerprint, spaces[-1].fingerprint)
         for task in metadata["counts"]:
-            if (task, INFLUENCES[0]) in index:
+            if (task, INFLUENCES[0]) in trace:
                 raise FactRecallError(
                     str(path),
                     f"another trace holds {task}, too",
                     "give the trace of mixed training alone, or those of both stages",
                 )
-            index |= dict.fromkeys(((task, influence) for influence in INFLUENCES), path)
+            trace |= dict.fromkeys(((task, influence) for influence in INFLUENCES), path)
     for task in TASKS:
-        if (task, INFLUENCES[0]) not in index:
+        if (task, INFLUENCES[0]) not in trace:
             raise FactRecallError(
                 ", ".join(map(str, paths)),
                 f"no gradient of {task} was traced: no traced person was in a batch",
                 "trace more people (trace.in_distribution, trace.out_of_distribution) or train "
                 "for more updates",
             )
-    return Rankings(spaces[0], min(keeps), _Files(index))
+
+    def read(key: tuple[str, str]) -> np.ndarray:
+        index: np.ndarray = open_tensors(trace[key])["/".join((*key, "index"))].numpy()
+        return index
+
+    return Rankings(spaces[0], min(keeps), LazyMapping(trace, read))
 
 
 def overlap_curves(rankings: Rankings, k: int) -> pd.DataFrame:
@@ -156,11 +140,9 @@ def overlap_curves(rankings: Rankings, k: int) -> pd.DataFrame:
         found, shares = _found(rankings, influence, ks)
         null = _nulls(rankings.space, shares)
         for name, size in found.items():
-            parts.append(
-                pd.DataFrame({"k": ks, "size": size, "ratio": size / ks}).assign(
-                    influence=influence, set=name, chance=chance[name], null=null[name] / ks
-                )
-            )
+            row = {"influence": influence, "set": name, "chance": chance[name]}
+            curve = {"k": ks, "size": size, "ratio": size / ks, "null": null[name] / ks}
+            parts.append(pd.DataFrame(row | curve))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -197,11 +179,7 @@ def _nulls(space: ParameterSpace, shares: Mapping[str, np.ndarray]) -> dict[str,
 
 def _tops_by_tensor(ranked: Ranked, space: ParameterSpace, ks: np.ndarray) -> np.ndarray:
     """Count the top k of each tensor, for every k; shape (ks, tensors)."""
-    ends = np.cumsum(space.sizes, dtype=np.uint64).astype(ranked.at.dtype)
-    cuts = np.searchsorted(ranked.at, ends)
-    cuts[-1] = len(ranked.at)  # 2³² itself is no uint32
-    starts = np.concatenate([[0], cuts[:-1]])
-    found = [sizes(ranked.rank[a:b], ks) for a, b in zip(starts, cuts, strict=True)]
+    found = [sizes(ranked.rank[a:b], ks) for a, b in pairwise(space.cuts(ranked.at))]
     return np.stack(found, axis=1)
 
 
@@ -219,19 +197,9 @@ def shared_sets(rankings: Rankings, influence: str, k: int) -> dict[str, Paramet
 
 def locations(sets: Mapping[str, ParameterSet]) -> pd.DataFrame:
     """Return how much of each set is in each tensor; columns `LOCATIONS`."""
-    return pd.DataFrame(_locations(sets))
-
-
-def _locations(sets: Mapping[str, ParameterSet]) -> Iterator[dict[str, Any]]:
-    for name, members in sets.items():
-        sizes_ = dict(zip(members.space.names, members.space.sizes, strict=True))
-        for tensor, shared in members.counts().items():
-            layer, kind = members.space.place(tensor)
-            yield {
-                "set": name,
-                "tensor": tensor,
-                "layer": layer,
-                "kind": kind,
-                "parameters": sizes_[tensor],
-                "shared": shared,
-            }
+    rows = [
+        (name, tensor, *members.space.place(tensor), members.space.size_of[tensor], shared)
+        for name, members in sets.items()
+        for tensor, shared in members.counts().items()
+    ]
+    return pd.DataFrame(rows, columns=list(LOCATIONS))

@@ -1,9 +1,8 @@
 """Entry ranks: the k at which a parameter enters the intersection of two tasks' top k.
 
 A parameter is in both tops when k reaches the worse of its two ranks, e = max(rank_BIO, rank_QA).
-So one pass over two rankings gives |S_I(k)| for every k at once, and each S_I(k) is a prefix of
-the parameters by e (method, section 4). All of it is told for the parameters of one of the two
-rankings, by index: entries into a union are then the better of two numbers at the same place.
+One pass over two rankings gives |S_I(k)| for every k at once (method, section 4). Entry ranks are
+kept by index, for the parameters of one of the rankings.
 """
 
 from __future__ import annotations
@@ -14,19 +13,11 @@ from typing import NamedTuple
 import numpy as np
 
 _CHUNK = 1 << 18
-"""Parameters looked at at a time: what stays in a core's cache."""
+"""Parameters of a chunk: what stays in a core's cache."""
 
 
 class Ranked(NamedTuple):
-    """A ranking, sorted by index.
-
-    Attributes
-    ----------
-    at : ndarray of uint32 or uint64, shape (ranked,)
-        Flat indices, rising.
-    rank : ndarray of uint32 or int64, shape (ranked,)
-        The place of each in the ranking, counted from 1.
-    """
+    """A ranking sorted by index: ascending flat indices and their ranks, counted from 1."""
 
     at: np.ndarray
     rank: np.ndarray
@@ -60,22 +51,21 @@ def by_index(ranking: np.ndarray) -> Ranked:
     return Ranked(keys.astype(np.uint32), rank)
 
 
-def entries(asked: Ranked, told: Ranked) -> np.ndarray:
-    """Return the k at which each parameter of `asked` is in the tops of both rankings.
+def entries(question: Ranked, statement: Ranked) -> np.ndarray:
+    """Return the k at which each parameter of `question` is in the tops of both rankings.
 
     Returns
     -------
-    ndarray of the dtype of ranks, shape (asked,)
-        max(rank in one, rank in the other); the largest number of the dtype where it is in one
-        ranking only (see `never`).
+    ndarray of the dtype of ranks, shape (ranked,)
+        The larger of its ranks; `never` where it is in one ranking only.
     """
-    found = np.full(len(asked.at), never(asked.rank), dtype=asked.rank.dtype)
-    for part in _parts(len(told.at) if len(found) else 0):
-        place = np.searchsorted(asked.at, told.at[part])
+    found = np.full(len(question.at), never(question.rank), dtype=question.rank.dtype)
+    for part in _parts(len(statement.at) if len(found) else 0):
+        place = np.searchsorted(question.at, statement.at[part])
         place[place == len(found)] = 0
-        common = asked.at[place] == told.at[part]
+        common = question.at[place] == statement.at[part]
         place = place[common]
-        found[place] = np.maximum(asked.rank[place], told.rank[part][common])
+        found[place] = np.maximum(question.rank[place], statement.rank[part][common])
     return found
 
 

@@ -85,13 +85,10 @@ def summarise_shared(
     locations
         the table of where S lies to write
     """
-    import pandas as pd
-
+    from factrecall.experiments.common.summaries import read_runs
     from factrecall.experiments.shared_parameters import compute
 
-    found = [
-        job.read(s.overlap_curve, compute.OVERLAP_CURVE).assign(**s.labels) for s in selections
-    ]
-    job.write(out, pd.concat(found), compute.SHARED)
-    found = [job.read(s.locations, compute.LOCATIONS).assign(**s.labels) for s in selections]
-    job.write(locations, pd.concat(found), compute.SHARED_LOCATIONS)
+    curves = read_runs(selections, compute.OVERLAP_CURVE, "overlap_curve")
+    job.write(out, curves, compute.SHARED)
+    found = read_runs(selections, compute.LOCATIONS, "locations")
+    job.write(locations, found, compute.SHARED_LOCATIONS)

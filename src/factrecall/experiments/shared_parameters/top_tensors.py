@@ -1,6 +1,6 @@
-"""What a gradient trace says at a glance: how much was added up, and where it gathered.
+"""Top tensors of a gradient trace: how many gradients it sums, and where the largest sums are.
 
-Traces of large models are large. Only the metadata and the head of each ranking are read.
+Only the metadata and the head of each ranking are read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 TOP = 1_000
-"""How many of the most influenced parameters are looked at."""
+"""How many of the most influenced parameters are counted."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,11 @@ class Gathering:
     ----------
     task : str
         BIO_in, BIO_out or QA_in.
-    gradients : int
-        How many gradients were added up.
-    top : int
-        How many parameters were looked at.
+    gradients, top : int
+        How many gradients were summed, and how many parameters are counted.
     kinds : list of (str, float, float)
-        Kind of tensor (layers taken together), its share of those parameters, and its share of
-        all parameters, which is what chance would give; the largest first.
+        Kind of tensor (all layers together), its share of those parameters, and its share of all
+        parameters, which is chance; the largest first.
     """
 
     task: str
@@ -46,13 +44,6 @@ class Gathering:
 
 def read_gatherings(path: Path, influence: str) -> tuple[int, list[Gathering]]:
     """Return the number of parameters of the traced model, and a `Gathering` per task.
-
-    Parameters
-    ----------
-    path : Path
-        Trace of one run.
-    influence : str
-        The reading of influence to rank by.
 
     Raises
     ------
