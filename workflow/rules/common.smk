@@ -17,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
+from factrecall.experiments import report
 from factrecall import runs
 from factrecall.workflow import snakemake_patches, stages
 from factrecall.runtime import fork_server
@@ -164,6 +165,11 @@ def weights_of_history(wildcards):
     for phase in PHASES[wildcards.tuning]:
         files += [file.replace("{tuning}", phase) for file in [*SNAPSHOTS, TUNED]]
     return files
+
+
+def results_of(model):
+    """Return all files that the report's sections read of a model."""
+    return [f"{RESULTS}/{path}" for path in report.inputs(STUDY, model)]
 
 
 def each(members, pattern):

@@ -1,13 +1,5 @@
 """Figures and the report."""
 
-from factrecall.experiments import report
-
-
-def results_of(model):
-    """Return all files that the report's sections read of a model."""
-    return [f"{RESULTS}/{path}" for path in report.inputs(STUDY, model)]
-
-
 SUMMARIES = [
     file
     for stage in stages.STAGES.values()

@@ -2,7 +2,7 @@
 
 Greedy decoding gives the gold answer exactly when the most likely token is the gold one at each
 of the answer's positions, so one forward pass over prompt and answer decides it, and the output
-head need see those positions only (paper, section 2.2 and appendix A.2; method, section 3). Texts
+head need see those positions only (paper, section 2.2 and appendix A.2; docs/method.md). Texts
 that begin alike share a row. The same batches give the loss over answers that grafting descends
 (equation 6).
 """

@@ -2,7 +2,7 @@
 
 An attention node is one head's slice of one projection. An MLP node of kind `column` is one column
 of one matrix; of kind `unit` a hidden unit, which is a row of the matrices into the MLP and a
-column of the one out of it (paper, section 4.1 and appendix A.6; method, section 8).
+column of the one out of it (paper, section 4.1 and appendix A.6; docs/method.md, circuits).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Patched weights: one live model that holds θtask on a set of parameters and θpre elsewhere.
 
 A set ablated is θ(all but the set), a set grafted θ(the set), a circuit θ(some nodes of the set)
-(method, section 5). Weights are written in place, and only where they differ from what is there.
+(docs/method.md). Weights are written in place, and only where they differ from what is there.
 On leaving, whatever happened inside, the model is as it was.
 """
 

@@ -39,7 +39,7 @@ class Job:
     device: torch.device = None  # type: ignore[assignment]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     state: Path = Path("state")
-    checkpoint_interval_s: float = 600.0
+    checkpoint_interval_s: float = 60.0
     cache_gb: float = 1.0
     inputs: tuple[Path, ...] = ()
     outputs: tuple[Path, ...] = ()

@@ -75,7 +75,7 @@ def qa_examples(
     tokenizer, loss
         See `bio_examples`.
     questions : {"one", "all"}
-        Questions in a sequence; "all" joins an individual's six by spaces (method, section 2).
+        Questions in a sequence; "all" joins an individual's six by spaces (docs/method.md).
     """
     if questions == "all":
         return _examples(joined(qa), "qa", tokenizer, loss)

@@ -1,4 +1,4 @@
-"""Cross-task gradient trace (paper, section 3.1; method, section 4).
+"""Cross-task gradient trace (paper, section 3.1; docs/method.md, gradient trace).
 
 While a model is fine-tuned, the gradients of a few traced examples are recorded: each time such
 an example is in the batch, its own gradient of its own mean loss, at the weights before the

@@ -1,7 +1,7 @@
 """Ablation: what a model recalls with its shared parameters reset to θpre (paper, section 3.1).
 
 As many others are reset for comparison: random ones, random ones of the same tensors, and those
-that fine-tuning moved most (method, section 6). All are evaluated on the same questions.
+that fine-tuning moved most (docs/method.md). All are evaluated on the same questions.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The revised abstract of the paper claims that mixed training makes the gradients of the two formats
 of a fact more consistent, and that the consistency sits in the parameters that both formats update
-(method, section 10). It does not say how that was measured. Here it is the cosine of the two
+(docs/method.md). It does not say how that was measured. Here it is the cosine of the two
 gradients over groups of parameters, at moments of the training.
 
 The gradient is that of the mean loss over a fact's answer: stated after all of the biography before

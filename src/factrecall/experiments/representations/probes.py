@@ -3,7 +3,7 @@
 A probe is a multinomial logistic regression from the hidden state to the first token of the
 attribute, for one layer, relation and format. It is fitted to people in distribution and tested on
 the states of all formats, of held-out people in distribution and of people out of distribution
-(paper 2505.16178, section 3.2; method, section 10). Features are standardised by the probe's own
+(paper 2505.16178, section 3.2; docs/method.md). Features are standardised by the probe's own
 training rows, also those of another format. A control is fitted to the same rows with permuted
 labels.
 """

@@ -1,7 +1,7 @@
 """Entry ranks: the k at which a parameter enters the intersection of two tasks' top k.
 
 A parameter is in both tops when k reaches the worse of its two ranks, e = max(rank_BIO, rank_QA).
-One pass over two rankings gives |S_I(k)| for every k at once (method, section 4). Entry ranks are
+One pass over two rankings gives |S_I(k)| for every k at once (docs/method.md). Entry ranks are
 kept by index, for the parameters of one of the rankings.
 """
 
