@@ -48,8 +48,8 @@ if TYPE_CHECKING:
 
     from factrecall.config.training import TraceSettings
     from factrecall.data.files import FactFiles
+    from factrecall.experiments.gradient_similarity.runs import Moment
     from factrecall.experiments.gradient_similarity.settings import GradientSimilaritySettings
-    from factrecall.experiments.gradient_similarity.stages import Moment
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from factrecall.experiments.gradient_similarity.runs import Moment
 from factrecall.runs import histories
 from factrecall.runtime.job import Job
 from factrecall.runtime.stage import EXPERIMENTS, Input, Output, stage
@@ -13,18 +12,6 @@ from factrecall.runtime.stage import EXPERIMENTS, Input, Output, stage
 if TYPE_CHECKING:
     from factrecall.config.training import TraceSettings
     from factrecall.experiments.gradient_similarity.settings import GradientSimilaritySettings
-
-
-@dataclass(frozen=True)
-class Moment:
-    """A moment of a training history: the tuning, which part of it is over, and the weights.
-
-    These are a model folder or a snapshot.
-    """
-
-    phase: str
-    share: float
-    weights: Path
 
 
 @stage(
