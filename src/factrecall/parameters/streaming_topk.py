@@ -49,15 +49,13 @@ def top_k(
 
     Returns
     -------
-    index : ndarray of `dtype`, shape (selected,)
-        Flat indices, ascending. Of equal scores the first by index are taken.
-    value : ndarray of float32, shape (selected,)
-        Their scores.
+    index, value : ndarray of `dtype` and of float32, shape (selected,)
+        Ascending flat indices and their scores; of equal scores the first are taken.
 
     Raises
     ------
     FactRecallError
-        When a score is no number.
+        When a score is not a number.
 
     Notes
     -----
@@ -118,7 +116,7 @@ class _Best:
             where, value = where[part.stop :], value[part.stop :]
 
     def _drop(self) -> None:
-        """Keep the best only."""
+        """Drop all but the best."""
         value = self._value[: self._count]
         least = _at_rank(value, self._keep)
         ties = self._keep - sum(np.count_nonzero(value[part] > least) for part in _parts(value))

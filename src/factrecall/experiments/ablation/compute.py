@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from factrecall.data.files import BIO_COLUMNS, QA_COLUMNS
-from factrecall.evaluation.exact_match import PER_EXAMPLE, Evaluator, summarise
+from factrecall.evaluation.exact_match import PER_EXAMPLE, SUMMARY, Evaluator, summarise
 from factrecall.experiments.common.model_pair import open_pair
 from factrecall.parameters.sets import ParameterSet, read_set
 from factrecall.runs import RUN
@@ -37,27 +37,12 @@ ABLATED = (NONE, "shared", *CONTROLS)
 PER_ABLATION = {"ablated": "string", **PER_EXAMPLE}
 """Columns of one model's table: one row an ablation, split, individual and relation."""
 
-ABLATION = {
-    **RUN,
-    "ablated": "string",
-    "split": "string",
-    "relation": "string",
-    "n": "int32",
-    "correct": "int32",
-    "accuracy": "float64",
-    "drop": "float64",
-}
+ABLATION = {**RUN, "ablated": "string", **SUMMARY, "drop": "float64"}
 """Columns of ``tables/ablation.parquet``; `drop` is the accuracy lost to the ablation."""
 
 INTERVALS = {
-    "model": "string",
-    "tuning": "string",
-    "split": "string",
-    "ablated": "string",
-    "against": "string",
-    "difference": "float64",
-    "low": "float64",
-    "high": "float64",
+    **dict.fromkeys(("model", "tuning", "split", "ablated", "against"), "string"),
+    **dict.fromkeys(("difference", "low", "high"), "float64"),
 }
 """Columns of ``tables/ablation_intervals.parquet``.
 

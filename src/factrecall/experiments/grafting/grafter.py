@@ -41,14 +41,9 @@ if TYPE_CHECKING:
 ENOUGH = 0.97
 """The accuracy at which the paper's optimiser stops."""
 
-RECOVERED = {
-    "alpha": "float64",
-    "with_shared": "bool",
-    "method": "string",
-    "accuracy": "float64",
-    "recovery": "float64",
-    "size": "int64",
-}
+MASK = {"alpha": "float64", "with_shared": "bool", "method": "string"}
+
+RECOVERED = {**MASK, "accuracy": "float64", "recovery": "float64", "size": "int64"}
 """Columns of what masks without S recover; `alpha` 1 stands for all that may be grafted.
 
 `accuracy` is that on the people the mask was fitted to, `recovery` its share of θtask's, `size`
@@ -61,23 +56,11 @@ OUTCOMES = {**RECOVERED, "chosen": "bool"}
 SHARES = {"alpha": "float64", "method": "string", "shared_fraction": "float64"}
 """Columns of how much of what was not fitted is in S: |S ∩ γ|/|γ|."""
 
-GRAFTING = {
-    **RUN,
-    "split": "string",
-    **RECOVERED,
-    "shared_fraction": "float64",
-    "chosen": "bool",
-}
+GRAFTING = {**RUN, "split": "string", **RECOVERED, "shared_fraction": "float64", "chosen": "bool"}
 """Columns of ``tables/grafting.parquet``."""
 
-PER_MASK = {
-    "alpha": "float64",
-    "with_shared": "bool",
-    "method": "string",
-    "fitted": "bool",
-    **PER_EXAMPLE,
-}
-"""Columns of one model's answers: one row a mask and question; `fitted` people's the mask saw."""
+PER_MASK = {**MASK, "fitted": "bool", **PER_EXAMPLE}
+"""Columns of a model's answers: a row a mask and question; `fitted` people's the mask saw."""
 
 Masks = dict[tuple[float, str], ParameterSet]
 """By α and method."""
@@ -261,8 +244,7 @@ def overlap(one: ParameterSet, other: ParameterSet) -> float:
 
 def outcomes(masks: Masks, found: pd.DataFrame, whole: float) -> pd.DataFrame:
     """Condense answers, given θtask's accuracy on the same questions; columns ``RECOVERED``."""
-    keys = ["alpha", "with_shared", "method"]
-    table = found[found["fitted"]].groupby(keys, sort=False)["correct"].mean().reset_index()
+    table = found[found["fitted"]].groupby(list(MASK), sort=False)["correct"].mean().reset_index()
     table = table.rename(columns={"correct": "accuracy"})
     sizes = [len(masks[key]) for key in zip(table["alpha"], table["method"], strict=True)]
     return table.assign(recovery=table["accuracy"] / whole if whole else np.nan, size=sizes)

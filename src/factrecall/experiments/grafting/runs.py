@@ -11,16 +11,10 @@ from factrecall.runs import Run
 
 @dataclass(frozen=True)
 class Graft(Run):
-    """The files of one grafted model.
+    """The files of one grafted model, by the stage that writes them.
 
-    Attributes
-    ----------
-    table, checks, masks : Path
-        Of `graft`: outcomes, checks and fitted masks.
-    without, shares : Path
-        Of `graft_without_shared`: what is recovered, and how much of the largest changes is in S.
-    sets : Path
-        The model's shared sets.
+    `graft`: outcomes (`table`), `checks` and fitted `masks`; `graft_without_shared`: outcomes
+    (`without`) and how much of the largest changes is in S (`shares`); `sets`: the shared sets.
     """
 
     split: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from factrecall.experiments.common.estimates import TOGETHER
 from factrecall.experiments.layer_ablation.stages import ALL, LAYER_ABLATION
 from factrecall.report.claims import Claim, Quantity, by_seed, listed
 from factrecall.report.marks import Estimates
@@ -11,7 +12,6 @@ from factrecall.report.plots import Axis, Figure
 from factrecall.report.section import Section, Source
 from factrecall.report.style import SPLIT_LABELS
 from factrecall.report.tables import Column, Table, points
-from factrecall.runtime.statistics import TOGETHER
 
 HALF = 0.5
 """A layer that costs less than this share of what S costs does not carry it."""

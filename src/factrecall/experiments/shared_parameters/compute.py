@@ -35,13 +35,9 @@ PAIRS = {"S_I": ("BIO_in", "QA_in"), "S_II": ("BIO_out", "QA_in")}
 SETS = (*PAIRS, "S")
 
 OVERLAP_CURVE = {
-    "influence": "string",
-    "set": "string",
-    "k": "int64",
-    "size": "int64",
-    "ratio": "float64",
-    "chance": "float64",
-    "null": "float64",
+    **dict.fromkeys(("influence", "set"), "string"),
+    **dict.fromkeys(("k", "size"), "int64"),
+    **dict.fromkeys(("ratio", "chance", "null"), "float64"),
     "selected": "bool",
 }
 """Columns of a curve; `selected` marks shared.k and the influence that S is ranked by; `ratio`,
@@ -55,12 +51,10 @@ SHARED = {**RUN, **OVERLAP_CURVE}
 """Columns of ``tables/shared.parquet``."""
 
 LOCATIONS = {
-    "set": "string",
-    "tensor": "string",
+    **dict.fromkeys(("set", "tensor"), "string"),
     "layer": "int32",
     "kind": "string",
-    "parameters": "int64",
-    "shared": "int64",
+    **dict.fromkeys(("parameters", "shared"), "int64"),
 }
 """Columns of a table of where S lives; `layer` is -1 outside the layers."""
 
