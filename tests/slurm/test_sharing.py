@@ -64,7 +64,7 @@ def test_it_had_two_gpus_of_one_node(disturbed: faults.Study) -> None:
     log = (disturbed.results / "logs/fine_tune/llama-tiny/mix-seed0.log").read_text()
     (told,) = re.findall(r"runs on .*", log)
     assert re.search(r"SLURM_JOB_ID=\d+, CUDA_VISIBLE_DEVICES=0,1,", told), told
-    assert "gpus 2" in log and log.count("going on from the state that was saved") == 1
+    assert "gpus 2" in log and log.count("resuming from the saved state") == 1
 
 
 def test_it_left_by_itself(disturbed: faults.Study) -> None:

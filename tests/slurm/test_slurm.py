@@ -122,7 +122,7 @@ def test_a_training_went_on_where_its_time_limit_had_stopped_it(story: Story) ->
     submitted = re.findall(place, study.log.read_text())
     later = [Path(log) for n, log in submitted if int(n) > int(number) and Path(log).exists()]
     later.append(study.results / "logs/fine_tune/llama-tiny/mix-seed0.log")
-    assert any("going on from the state that was saved" in log.read_text() for log in later)
+    assert any("resuming from the saved state" in log.read_text() for log in later)
 
 
 def test_a_job_that_was_asked_to_leave_left_by_itself(story: Story) -> None:

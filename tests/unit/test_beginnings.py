@@ -72,7 +72,7 @@ def test_verdicts_are_those_of_whole_texts(chance: float, often: int) -> None:
         assert found.tolist() == model.expected(asked).tolist()
         assert len(found) == beginnings.count
         if chance == 1.0:
-            assert beginnings.vain == beginnings.more == 0
+            assert beginnings.wasted_tokens == beginnings.extra_tokens == 0
     beginnings.renew()
     if chance == 0.0:
         assert beginnings.answers.tokens < whole  # all begin wrongly, and are cut short
@@ -84,9 +84,9 @@ def test_what_is_asked_in_vain_and_besides_is_counted() -> None:
     rest = sum(t.answers[-1][1] - t.answers[-1][0] - 1 for t in asked)
     never, always = Oracle(asked, 0, 0.0), Oracle(asked, 0, 1.0)
     beginnings.judge(never.verdicts(beginnings.answers), never.verdicts)
-    assert beginnings.vain == rest and beginnings.more == 0
+    assert beginnings.wasted_tokens == rest and beginnings.extra_tokens == 0
     beginnings.renew()
     beginnings.judge(never.verdicts(beginnings.answers), never.verdicts)
-    assert beginnings.vain == beginnings.more == 0
+    assert beginnings.wasted_tokens == beginnings.extra_tokens == 0
     beginnings.judge(always.verdicts(beginnings.answers), always.verdicts)
-    assert beginnings.vain == 0 and beginnings.more > rest
+    assert beginnings.wasted_tokens == 0 and beginnings.extra_tokens > rest

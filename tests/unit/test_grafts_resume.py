@@ -174,7 +174,7 @@ def test_with_damaged_states_grafting_begins_anew(
     for path in jobs.states:
         path.write_bytes(path.read_bytes()[:3000])
     assert jobs.go_on() == jobs.total
-    assert capsys.readouterr().err.count("starting anew") == 2
+    assert capsys.readouterr().err.count("starting over") == 2
     assert jobs.files() == jobs.whole
 
 

@@ -292,7 +292,7 @@ def test_a_wish_to_leave_is_followed_by_all(story: Story) -> None:
 
 def test_a_run_goes_on_from_its_state_and_says_so_once(story: Story) -> None:
     code, told = story.resumed
-    assert code == 0 and told.count("going on from the state that was saved") == 1
+    assert code == 0 and told.count("resuming from the saved state") == 1
     assert len(re.findall(r"^runs on ", told, re.MULTILINE)) == 1
     assert len(re.findall(r"12/12 updates", told)) == 1
 

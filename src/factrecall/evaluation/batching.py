@@ -1,9 +1,9 @@
-"""Answers, tokenised and batched once, to be asked of many models.
+"""Answers, tokenised and batched once, to be evaluated with many models.
 
 Greedy decoding gives the gold answer exactly when the most likely token is the gold one at each
 of the answer's positions, so one forward pass over prompt and answer decides it, and the output
 head need see those positions only (paper, section 2.2 and appendix A.2; docs/method.md). Texts
-that begin alike share a row. The same batches give the loss over answers that grafting descends
+with a common prefix share a row. The same batches give the loss that grafting minimises
 (equation 6).
 """
 
@@ -48,7 +48,7 @@ class Batch:
     texts : int
         How many there are.
     positions, attends : tensors or None
-        From `packing.layout`, if texts share rows; else each row is a text.
+        From `prefix_sharing.layout`, if texts share rows; else each row is a text.
     """
 
     tokens: torch.Tensor
@@ -68,19 +68,16 @@ class Batch:
         return self._pass(model, partial(loss_at, targets=self.gold))[0]
 
     def _pass(self, model: PreTrainedModel, run: Callable[..., Result]) -> Result:
-        """Run a pass that looks where answers are predicted.
-
-        In the last layer only keys and values are computed elsewhere.
-        """
+        """Run a pass; in the last layer only keys and values are computed at all positions."""
         more: dict[str, torch.Tensor] = {}
         if self.positions is not None and self.attends is not None:
             # Added to the scores, which every attention of transformers takes; some take no bool.
             mask = torch.zeros(self.attends.shape, dtype=model.dtype, device=self.attends.device)
             mask.masked_fill_(~self.attends, torch.finfo(model.dtype).min)
             more = {"position_ids": self.positions, "attention_mask": mask}
-        anatomy = ARCHITECTURES.get(model.config.model_type)
+        spec = ARCHITECTURES.get(model.config.model_type)
         with ExitStack() as hooks:
-            for module in anatomy.last_of(model) if anatomy else ():
+            for module in spec.last_of(model) if spec else ():
                 before = module.register_forward_pre_hook(lambda _, i: (i[0][self.where],))
                 after = module.register_forward_hook(lambda _, __, out: self._spread(out))
                 hooks.callback(before.remove)
@@ -88,7 +85,7 @@ class Batch:
             return run(model, self.tokens, self.where, **more)
 
     def _spread(self, found: torch.Tensor) -> torch.Tensor:
-        """Put what was computed where answers are predicted back there; zero stands elsewhere."""
+        """Scatter what was computed where answers are predicted; zero stands elsewhere."""
         spread = found.new_zeros(*self.where.shape, found.shape[-1])
         spread[self.where] = found
         return spread
@@ -101,11 +98,11 @@ class Answers:
     Attributes
     ----------
     batches : list of Batch
-        On the device of the models to be asked.
+        On the models' device.
     count : int
-        Number of answers; they are counted in the order of the texts, and within each text.
+        Number of answers, in the order of the texts and within each text.
     places : list of int64 ndarray, shape (length of the text,)
-        Where each text's tokens are, when the tokens of all batches are laid end to end.
+        Positions of each text's tokens in the concatenated tokens of all batches.
     """
 
     batches: list[Batch]
@@ -145,7 +142,7 @@ class Answers:
                 gold = []
                 members = [group[i] for i in chosen]
                 for place, row in enumerate(members):
-                    at = 0  # where the text would begin, were all of it there
+                    at = 0  # where the text would start, were all of it there
                     for i in row.texts:
                         places[i] += before + place * padded.shape[1]
                         places[i][row.shared :] += at
@@ -232,5 +229,5 @@ def _joined(number: int, count: int) -> FactRecallError:
     return FactRecallError(
         f"answer {number + 1} of {count}",
         "the tokenizer joins it with the answer before it in one token",
-        "part the two by a space or a word in your templates",
+        "separate the two by a space or a word in your templates",
     )

@@ -1,9 +1,9 @@
-"""Questions asked again and again, each only as far as its answer may be right.
+"""Early-exit evaluation: stop at the first wrong token.
 
-An answer whose first token is wrong is wrong, whatever would follow, so the tokens behind it need
-not pass through the model. While a model changes little by little, most answers that began wrongly
-begin wrongly again: of these texts only the part up to the answer's first token is asked. Those
-that turn out to begin rightly after all are asked to their end at once.
+An answer whose first token is wrong is wrong, so the tokens after it need not pass through the
+model. While a model changes little by little, most answers that started wrong start wrong again:
+these texts are evaluated up to the answer's first token only, and in full at once if that turns
+out right.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
 
 
 class EarlyExit:
-    """Texts, and how far each is asked at present.
+    """Texts, and how far each is evaluated at present.
 
     Parameters
     ----------
     texts : sequence of Encoded
-        Each with at least one answer; it is the last of a text that may be cut short.
+        Each with at least one answer, of which the last may be cut short.
     max_eval_tokens, device
         As in `Answers.of`.
 
     Attributes
     ----------
     answers : Answers
-        What is asked at present: whole texts at first. The last answer of each text is counted
-        twice there, as its first token and, where that is asked, as the rest.
+        What is evaluated at present: whole texts at first. The last answer of each text counts
+        twice, as its first token and, where that is evaluated, as the rest.
     count : int
         Number of answers of the texts.
-    vain, more : int
-        Tokens that the last asking need not have passed, and that it passed besides.
+    wasted_tokens, extra_tokens : int
+        Tokens that the last evaluation need not have passed, and that it passed in addition.
     """
 
     def __init__(
@@ -54,22 +54,22 @@ class EarlyExit:
         self.forget()
 
     def forget(self) -> None:
-        """Ask whole texts, as at first."""
-        self._begun = np.ones(len(self._texts), dtype=bool)
-        self.vain = self.more = 0
-        self._besides: dict[int, np.ndarray] = {}
+        """Evaluate whole texts, as at first."""
+        self._started = np.ones(len(self._texts), dtype=bool)
+        self.wasted_tokens = self.extra_tokens = 0
+        self._extra: dict[int, np.ndarray] = {}
         self._cut()
 
     def renew(self) -> np.ndarray:
-        """Ask from now on as far as the last verdicts call for.
+        """Cut the texts from now on as the last verdicts say.
 
         Returns
         -------
         ndarray of int64, shape (answers.tokens,)
-            Where each token was before: among those of the batches of `answers`, laid end to end,
-            or, behind them, of the batches that were asked besides. 0 for padding.
+            Each token's position before, in the concatenated batches of `answers` and of what was
+            evaluated in addition. 0 for padding.
         """
-        before = {**dict(enumerate(self.answers.places)), **self._besides}
+        before = {**dict(enumerate(self.answers.places)), **self._extra}
         self._cut()
         source = np.zeros(self.answers.tokens, dtype=np.int64)
         for text, places in enumerate(self.answers.places):
@@ -77,42 +77,37 @@ class EarlyExit:
         return source
 
     def _cut(self) -> None:
-        self._whole = self._begun & (self._rest > 0)
+        self._whole = self._started & (self._rest > 0)
         parts = [_split(t, bool(w)) for t, w in zip(self._texts, self._whole, strict=True)]
         self.answers = Answers.of(parts, self._batch_tokens, self._device)
         answers = np.array([len(text.answers) for text in self._texts]) + self._whole
         self._ends = np.cumsum(answers)
 
     def judge(self, found: np.ndarray, ask: Callable[[Answers], np.ndarray]) -> np.ndarray:
-        """Turn verdicts on what was asked into verdicts on all answers.
+        """Turn verdicts on `answers` into verdicts on all answers, shape (count,).
 
         Parameters
         ----------
         found : ndarray of bool, shape (answers.count,)
-            Verdicts on `answers`.
         ask : callable
-            Asks the same model other answers.
-
-        Returns
-        -------
-        ndarray of bool, shape (count,)
+            Evaluates other answers with the same model.
         """
         first = self._ends - 1 - self._whole  # of each text's last answer
         rest = self._ends[self._whole] - 1
-        self._begun = found[first]
+        self._started = found[first]
         right = np.delete(found, rest)
         right[self._last[self._whole]] &= found[rest]
-        missing = np.flatnonzero(self._begun & ~self._whole & (self._rest > 0)).tolist()
-        self.more, self._besides = 0, {}
+        missing = np.flatnonzero(self._started & ~self._whole & (self._rest > 0)).tolist()
+        self.extra_tokens, self._extra = 0, {}
         if missing:
             texts = [self._texts[i] for i in missing]
             more = Answers.of(texts, self._batch_tokens, self._device)
             ends = np.cumsum([len(text.answers) for text in texts]) - 1
             right[self._last[missing]] = ask(more)[ends]
-            self.more = more.tokens
+            self.extra_tokens = more.tokens
             shifted = (places + self.answers.tokens for places in more.places)
-            self._besides = dict(zip(missing, shifted, strict=True))
-        self.vain = int(self._rest[self._whole & ~self._begun].sum())
+            self._extra = dict(zip(missing, shifted, strict=True))
+        self.wasted_tokens = int(self._rest[self._whole & ~self._started].sum())
         return right
 
 

@@ -1,4 +1,4 @@
-"""What a model recalls: exact match of answers, per example, from one teacher-forced pass.
+"""Recall: exact match of answers, per example, from one teacher-forced pass.
 
 The full stop that ends an answer is part of it: "engineer" is no match for "engineer, civil".
 All six answers of a biography come out of one pass (paper, section 2.2 and appendix A.2; method,
@@ -44,7 +44,7 @@ SUMMARY = {
 
 @dataclass(frozen=True)
 class Evaluator:
-    """The facts of a study as questions, ready to be put to many models.
+    """The facts of a study as questions, ready for many models.
 
     Attributes
     ----------
@@ -53,7 +53,6 @@ class Evaluator:
     answers : Answers
         In the order of `rows`.
     texts : list of Encoded
-        What they are in.
     """
 
     rows: pd.DataFrame
@@ -73,16 +72,14 @@ class Evaluator:
 
         Parameters
         ----------
-        tokenizer
-            Of the models to be asked.
+        tokenizer, device
+            Of the models.
         bio, qa : DataFrame
             Tables of facts, or rows of them; those of pre-training people are left out. Split
             "bio" asks for each attribute given all the gold text before it, "qa_in" and "qa_out"
             for each answer given its question.
         max_eval_tokens : int
             Largest padded size of a batch.
-        device : device
-            Of the models to be asked.
         """
         bio, qa = bio[bio["split"] != "pretrain"], qa[qa["split"] != "pretrain"]
         stories = list(joined(bio))
@@ -107,13 +104,10 @@ class Evaluator:
 
 
 def majority(qa: pd.DataFrame) -> pd.DataFrame:
-    """Answer every question with the most frequent answer it was trained with.
+    """Answer every question with the most frequent training answer; columns ``PER_EXAMPLE``.
 
-    Returns
-    -------
-    DataFrame
-        Like `evaluate`. Biographies of all people are trained on, questions of those of split
-        "in"; of equally frequent answers the first in the alphabet is taken.
+    Biographies of all people are trained on, questions of those of split "in"; of equally frequent
+    answers the first in the alphabet is taken.
     """
     qa = qa[qa["split"] != "pretrain"]
     answers = pd.Series(

@@ -1,9 +1,8 @@
-"""Hidden states: the residual stream between attention and MLP, where facts are to be told.
+"""Hidden states: the residual stream between attention and MLP.
 
-What attention adds to the layer's input is the output of the output projection (and of the norm
-behind it, which some architectures have), so that input and addition make the state in sequential
-and parallel blocks alike. The MLP of the last layer that is wanted and all that follows it,
-the output head included, are not computed.
+A state is the layer's input plus the output of attention's output projection (and of the norm
+behind it, which some architectures have), in sequential and parallel blocks alike. The MLP of the
+last wanted layer and all that follows it, the output head included, are not computed.
 """
 
 from __future__ import annotations
@@ -67,8 +66,8 @@ class _Enough(Exception):
 
 def _states(model: PreTrainedModel, batch: Batch, layers: Sequence[int]) -> torch.Tensor:
     """Run one batch; shape (layers, answers of the batch, width)."""
-    anatomy, norm = architecture_of(model.config), NORMS.get(model.config.model_type)
-    modules = anatomy.layers_of(model)
+    spec, norm = architecture_of(model.config), NORMS.get(model.config.model_type)
+    modules = spec.layers_of(model)
     entering: dict[int, torch.Tensor] = {}
     states: list[torch.Tensor] = []
 
@@ -91,7 +90,7 @@ def _states(model: PreTrainedModel, batch: Batch, layers: Sequence[int]) -> torc
     with ExitStack() as hooks, torch.inference_mode():
         for layer in layers:
             module = modules[layer]
-            last = attrgetter(norm)(module) if norm else anatomy.output_of(module)
+            last = attrgetter(norm)(module) if norm else spec.output_of(module)
             hooks.callback(module.register_forward_pre_hook(enters(layer)).remove)
             hooks.callback(last.register_forward_hook(adds(layer)).remove)
         with suppress(_Enough):

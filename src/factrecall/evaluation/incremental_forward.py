@@ -1,16 +1,14 @@
-"""Forward passes that begin at the lowest layer whose weights changed since the last.
+"""Incremental forward passes, from the lowest layer whose weights changed since the last.
 
 A sweep asks one model the same questions over and over, and changes a few weights in between.
-Below the lowest of these nothing changes, so the residual stream that enters its layer is kept
-from the pass before, and the model's own forward pass runs with the layers below skipped. What is
-asked is cut short where answers begin wrongly (see `beginnings`), and cut anew as soon as that
-would have paid.
+Below the lowest of these nothing changes, so the residual stream that enters its layer is cached,
+and the model's own forward pass runs with the layers below skipped. Texts are cut short where
+answers start wrong (see `early_exit`), and cut again as soon as that would have paid.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -40,14 +38,13 @@ class IncrementalForward:
     asked : EarlyExit
         The questions.
     memory : float
-        How many bytes the residual streams of all questions may take on the model's device; where
-        they would take more, every second, third, … layer's is kept. Answers asked besides, a
-        few as a rule, come on top.
+        Bytes for cached residual streams on the model's device; where they would take more, only
+        every second, third, … layer's is cached. The few extra answers come on top.
 
     Attributes
     ----------
     every : int
-        A pass may begin at layers that are multiples of it.
+        A pass may start at layers that are multiples of it.
 
     Examples
     --------
@@ -65,11 +62,11 @@ class IncrementalForward:
         width = model.config.get_text_config().hidden_size
         one = asked.answers.tokens * width * model.dtype.itemsize
         most = max(0, int(memory // max(one, 1)))
-        # Layer 0 needs nothing kept: what enters it are the embeddings.
+        # Layer 0 needs no cache: the embeddings enter it.
         self.every = next(e for e in range(1, len(layers) + 1) if (len(layers) - 1) // e <= most)
-        self._kept: list[Residuals] = []
-        self._besides: list[Residuals] = []
-        self._loss = self._passed = 0
+        self._cache: list[Residuals] = []
+        self._extra: list[Residuals] = []
+        self._wasted = self._passed = 0
         self._whole = asked.answers.tokens * len(layers)
         self._now: Residuals = {}
         self._start = 0
@@ -77,26 +74,18 @@ class IncrementalForward:
 
     def __enter__(self) -> Self:
         for layer in range(self.every, len(self._layers), self.every):
-            self._handles.append(
-                self._layers[layer].register_forward_pre_hook(
-                    self._entering(layer), with_kwargs=True
-                )
-            )
+            register = self._layers[layer].register_forward_pre_hook
+            self._handles.append(register(self._entering(layer), with_kwargs=True))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._kept, self._besides = [], []
+        self._cache, self._extra = [], []
 
     def right(self, lowest: int) -> np.ndarray:
-        """Ask everything; return the verdicts on all answers, as `Answers.right` does.
+        """Ask everything; return the verdicts on all answers (see `Answers.right`).
 
         Parameters
         ----------
@@ -106,49 +95,49 @@ class IncrementalForward:
         if not self._handles and self.every < len(self._layers):
             raise RuntimeError("questions are asked inside the `with` block only")
         begin = lowest - lowest % self.every
-        # Cutting anew takes about as long as a fifth of a layer.
-        if 5 * self._loss > self.asked.answers.tokens:
+        # Cutting the texts takes about as long as a fifth of a layer.
+        if 5 * self._wasted > self.asked.answers.tokens:
             self._renew()
-        if not self._kept:
+        if not self._cache:
             begin = 0
-            self._kept = [{} for _ in self.asked.answers.batches]
-        found = self._pass(self.asked.answers, begin, self._kept)
-        self._besides = []
-        right = self.asked.judge(found, self._ask_besides)
-        depth = len(self._layers)
-        self._loss += self.asked.vain * (depth - begin) + self.asked.more * depth
-        self._passed += self.asked.answers.tokens * (depth - begin) + self.asked.more * depth
+            self._cache = [{} for _ in self.asked.answers.batches]
+        found = self._pass(self.asked.answers, begin, self._cache)
+        self._extra = []
+        right = self.asked.judge(found, self._ask_extra)
+        depth, extra = len(self._layers), self.asked.extra_tokens * len(self._layers)
+        self._wasted += self.asked.wasted_tokens * (depth - begin) + extra
+        self._passed += self.asked.answers.tokens * (depth - begin) + extra
         return right
 
     def forget(self) -> None:
-        """Ask next as at first: everything whole, from the first layer on."""
+        """Start over: everything whole, from the first layer on."""
         self.asked.forget()
-        self._kept, self._besides = [], []
-        self._loss = self._passed = 0
+        self._cache, self._extra = [], []
+        self._wasted = self._passed = 0
 
     @property
     def passes(self) -> float:
-        """How many whole passes all that was asked since the last `forget` is worth."""
+        """Whole passes that all since the last `forget` amounts to."""
         return self._passed / self._whole
 
-    def _ask_besides(self, answers: Answers) -> np.ndarray:
-        self._besides = [{} for _ in answers.batches]
-        return self._pass(answers, 0, self._besides)
+    def _ask_extra(self, answers: Answers) -> np.ndarray:
+        self._extra = [{} for _ in answers.batches]
+        return self._pass(answers, 0, self._extra)
 
     def _renew(self) -> None:
-        """Cut the questions anew and take along what is kept of them."""
-        before = [*self._kept, *self._besides]
+        """Cut the questions again and rearrange what is cached of them."""
+        before = [*self._cache, *self._extra]
         source = torch.from_numpy(self.asked.renew())
         kept: list[Residuals] = [{} for _ in self.asked.answers.batches]
         sizes = [batch.tokens.shape for batch in self.asked.answers.batches]
         with torch.inference_mode():
             for layer in list(before[0]):
-                # One layer at a time, and each batch in memory of its own: nothing is there twice.
+                # One layer at a time, and each batch in its own memory: nothing is there twice.
                 every = torch.cat([streams.pop(layer).flatten(0, 1) for streams in before])
                 parts = source.to(every.device).split([size.numel() for size in sizes])
                 for streams, part, size in zip(kept, parts, sizes, strict=True):
                     streams[layer] = every[part].view(*size, -1)
-        self._kept, self._loss = kept, 0
+        self._cache, self._wasted = kept, 0
 
     def _pass(self, answers: Answers, begin: int, kept: list[Residuals]) -> np.ndarray:
         for layer in self._layers[:begin]:

@@ -1,9 +1,9 @@
-"""Texts that begin alike, read once: their common beginning and their own endings in one row.
+"""Prefix sharing: the common prefix and the own suffixes of several texts in one row.
 
-Questions of one relation differ by the name and the answer only. A row holds the common beginning
-once and then what is each text's own, at the positions it would have alone; an ending attends to
-the beginning and to itself. So every token's logits are those of its text alone, up to the order
-in which attention adds (tree attention with one level).
+Questions of one relation differ by the name and the answer only. A row holds the common prefix
+once, then each text's suffix, at the positions it would have alone; a suffix attends to the prefix
+and to itself (tree attention with one level). So every token's logits are those of its text alone,
+up to the order in which attention adds.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Row(NamedTuple):
     Attributes
     ----------
     texts : tuple of int
-        Which texts, in the order of their endings.
+        Which texts, in the order of their suffixes.
     shared : int
-        Tokens of their common beginning; 0 if there is one text only.
+        Tokens of their common prefix; 0 if there is one text only.
     """
 
     texts: tuple[int, ...]
@@ -59,7 +59,7 @@ def pack(
         Each text in one of them.
     """
     order = sorted(range(len(texts)), key=lambda i: texts[i].tolist())
-    alike = [0, *(_alike(texts[a], texts[b]) for a, b in pairwise(order))]
+    alike = [0, *(_common(texts[a], texts[b]) for a, b in pairwise(order))]
     # best[j]: least (tokens, rows, squares of their lengths) of the first j texts in this order, of
     # which the last row holds those from start[j] on.
     best, start, shared = [(0, 0, 0)], [0], [0]
@@ -86,7 +86,7 @@ def pack(
     return result[::-1]
 
 
-def _alike(a: np.ndarray, b: np.ndarray) -> int:
+def _common(a: np.ndarray, b: np.ndarray) -> int:
     length = min(len(a), len(b))
     differ = np.flatnonzero(a[:length] != b[:length])
     return int(differ[0]) if len(differ) else length
@@ -95,17 +95,12 @@ def _alike(a: np.ndarray, b: np.ndarray) -> int:
 def layout(rows: Sequence[Row], lengths: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
     """Return positions and attention of rows padded on the right to the longest.
 
-    Parameters
-    ----------
-    rows : sequence of Row
-        What is in each row.
-    lengths : sequence of int
-        Tokens of each text, by its number.
+    `lengths` are the tokens of each text, by its number.
 
     Returns
     -------
     positions : int64 tensor, shape (rows, length)
-        Each token's position in its text.
+        Of each token in its text.
     attends : bool tensor, shape (rows, 1, length, length)
         Whether the token of the third axis attends to that of the fourth.
     """
@@ -113,7 +108,7 @@ def layout(rows: Sequence[Row], lengths: Sequence[int]) -> tuple[torch.Tensor, t
 
     sizes = [row.shared + sum(lengths[i] - row.shared for i in row.texts) for row in rows]
     positions = np.zeros((len(rows), max(sizes)), dtype=np.int64)
-    text = np.full(positions.shape, -1)  # 0 the beginning, 1, 2, … the endings, -1 padding
+    text = np.full(positions.shape, -1)  # 0 the prefix, 1, 2, … the suffixes, -1 padding
     for row, (texts, shared) in enumerate(rows):
         positions[row, :shared] = np.arange(shared)
         text[row, :shared] = 0

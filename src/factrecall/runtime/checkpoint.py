@@ -1,8 +1,8 @@
-"""Checkpoints: interrupted work continues from its last saved state.
+"""Checkpoints: interrupted work resumes from its last saved state.
 
-The state of a long loop lies outside the outputs of its workflow rule (the workflow deletes those
-before each start) in one file, named by a hash of everything that determines the work: another
-recipe, seed, starting model or code is another file, and stale state is never taken up.
+The state of a long loop is one file outside the outputs of its workflow rule, which the workflow
+deletes before each start. It is named by a hash of everything that determines the work, so that
+stale state is never resumed from.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from factrecall.runtime import signals
@@ -30,7 +29,7 @@ State = tuple[dict[str, "torch.Tensor"], dict[str, Any]]
 
 
 def work_key(identity: Mapping[str, Any], files: Sequence[Path]) -> str:
-    """Hash what determines some work: settings and versions, and the bytes of its input files.
+    """Hash settings, versions and the bytes of input files.
 
     Raises
     ------
@@ -87,13 +86,8 @@ class Checkpoint:
         self._block.enter_context(signals.defer_shutdown())
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._block.__exit__(kind, error, trace)
+    def __exit__(self, *raised: Any) -> None:
+        self._block.__exit__(*raised)
 
     def due(self, *, last: bool = False) -> bool:
         """Say whether the state should be written now."""
@@ -101,13 +95,7 @@ class Checkpoint:
         return last or signals.shutdown_requested() or waited >= self._seconds
 
     def save(self, tensors: Mapping[str, torch.Tensor], values: Mapping[str, Any]) -> None:
-        """Write the state in one atomic step; exit if a shutdown is requested.
-
-        Raises
-        ------
-        Interrupted
-            When a shutdown is requested; the state has been saved.
-        """
+        """Write the state atomically; then raise `Interrupted` if a shutdown is requested."""
         write_tensors(self.path, tensors, values)
         self._last = time.monotonic()
         signals.exit_if_requested()
@@ -119,11 +107,11 @@ class Checkpoint:
             return None
         try:
             state = read_tensors(self.path)
-            print("going on from the state that was saved", file=sys.stderr)
+            print("resuming from the saved state", file=sys.stderr)
             return state
         except DamagedFile as error:
-            # Only time is lost; the state is a convenience and never the truth.
-            print(f"saved state not usable, starting anew: {error.why}", file=sys.stderr)
+            # Only time is lost.
+            print(f"saved state not usable, starting over: {error.why}", file=sys.stderr)
             self.path.unlink()
             return None
 

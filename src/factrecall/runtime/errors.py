@@ -1,7 +1,7 @@
-"""One error type for everything a user can mend.
+"""One error type for everything a user can fix.
 
-The command line prints it without a traceback and leaves with exit code 2; any
-other exception is a defect of factrecall and keeps its traceback.
+The command line prints it without a traceback and exits with code 2; any other exception is a
+defect of factrecall and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 EXIT_CODE = 2
 
-_REMAKE = "delete it and run the workflow again; it will be made anew"
+_REMAKE = "delete it and run the workflow again, which remakes it"
 
 
 class FactRecallError(Exception):
@@ -32,7 +32,7 @@ class FactRecallError(Exception):
 
 
 def out_of_memory(error: BaseException) -> FactRecallError | None:
-    """Return what is told of a GPU's memory that was not enough; None of any other error."""
+    """Return the user's error for a GPU out of memory; None for any other exception."""
     if type(error).__name__ != "OutOfMemoryError":  # PyTorch's, which may not be loaded
         return None
     return FactRecallError(
@@ -46,8 +46,7 @@ def out_of_memory(error: BaseException) -> FactRecallError | None:
 class DamagedFile(FactRecallError):
     """A file of the study, or a model folder, that is there but not what was once written.
 
-    A job of the workflow moves it aside, so that the next run makes it anew (see
-    `factrecall.cli`). A file that the machine merely failed to read is none.
+    A job of the workflow moves it aside, so that the next run remakes it (see `factrecall.cli`).
 
     Parameters
     ----------

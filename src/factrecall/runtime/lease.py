@@ -24,7 +24,6 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from factrecall.runtime import signals
 
@@ -89,8 +88,7 @@ class Lease:
         # Relative to the results: another machine may see them below another path.
         place = os.path.relpath(output, folder)
         key = hashlib.sha256(os.fsencode(place)).hexdigest()[:24]
-        self._folder, self._key = folder, key
-        self._claim = folder / f"{key}.claim"
+        self._folder, self._key, self._claim = folder, key, folder / f"{key}.claim"
         self._beat = folder / f"{key}.{self._id}.beat"
         self._stop = threading.Event()
         self._heart = threading.Thread(target=self._run_heartbeat, daemon=True, name="lease")
@@ -101,7 +99,8 @@ class Lease:
     def __enter__(self) -> Lease:
         global _held
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._refuse_if_late()
+        if self._claimant()[0] > self._run:
+            raise self._lost()
         self._write_heartbeat()
         self._heart.start()
         try:
@@ -116,12 +115,7 @@ class Lease:
         os.environ[HELD] = str(self._beat)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         global _held
         _held = None
         os.environ.pop(HELD, None)
@@ -135,7 +129,7 @@ class Lease:
     def _run_heartbeat(self) -> None:
         """Write heartbeats, and request a shutdown when a later claimant waits.
 
-        Heartbeats go on while the command saves its state, however long that takes.
+        They continue while the command saves its state, however long that takes.
         """
         while not self._stop.wait(HEARTBEAT):
             try:
@@ -158,10 +152,9 @@ class Lease:
             signals.request_shutdown("another job takes over")
 
     def _write_heartbeat(self) -> None:
-        job = os.environ.get("SLURM_JOB_ID")
-        holder = f"process {os.getpid()} on {socket.gethostname()}" + (
-            f", job {job}" if job else ""
-        )
+        holder = f"process {os.getpid()} on {socket.gethostname()}"
+        if job := os.environ.get("SLURM_JOB_ID"):
+            holder += f", job {job}"
         with self._writing:
             self._count += 1
             beat = _Heartbeat(_place(), os.getpid(), holder, self._holds, self._count)
@@ -223,20 +216,12 @@ class Lease:
         if beat is None:
             return True
         holders[path] = beat.holder
-        count, since = seen.get(path, (-1, 0.0))
-        if beat.count != count:
+        if seen.get(path, (-1, 0.0))[0] != beat.count:
             seen[path] = (beat.count, time.monotonic())
-        elif time.monotonic() - since > STALE:
+        gone = beat.dead or time.monotonic() - seen[path][1] > STALE
+        if gone:
             path.unlink(missing_ok=True)
-            return True
-        if beat.dead:
-            path.unlink(missing_ok=True)
-            return True
-        return False
-
-    def _refuse_if_late(self) -> None:
-        if self._claimant()[0] > self._run:
-            raise self._lost()
+        return gone
 
     def _lost(self) -> signals.Interrupted:
         return signals.Interrupted(

@@ -1,10 +1,9 @@
-"""Tensor files: safetensors, written and read tensor by tensor, each with a checksum.
+"""Safetensors files, written and read tensor by tensor, each with a checksum.
 
-The format is a header of names, dtypes, shapes and places, in JSON, and then the numbers. What is
-written passes through memory once: a tensor of another device is fetched alone, its sum is taken
-as it goes by, and the sums are put into the header at the end, which has room for them from the
-beginning. So no second copy of anything is made, and a reader may open a file and check one tensor
-without the others. Reading is left to the library, which checks the header.
+The format is a JSON header of names, dtypes, shapes and offsets, and then the numbers. The library
+cannot stream; here what is written passes through memory once, and the checksums go into the room
+that the header has for them. A reader may open a file and check one tensor without the others.
+Reading is left to the library, which checks the header.
 """
 
 from __future__ import annotations
@@ -40,23 +39,27 @@ _NAMES = {
 """What safetensors calls dtypes."""
 
 _CHUNK = 1 << 24
-"""Bytes that are summed and written at a time."""
+"""Bytes that are written at a time."""
 
 
-def write(path: Path, tensors: Mapping[str, torch.Tensor], said: Mapping[str, Any]) -> None:
-    """Write a safetensors file with all that is said of it under the metadata key ``factrecall``.
+def write_tensors(
+    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]
+) -> None:
+    """Write named tensors as safetensors, atomically.
 
     Parameters
     ----------
     path : Path
-        The file, which is overwritten.
+        Target.
     tensors : mapping of str to tensor
-        Each is asked for, written and let go: a mapping may make or fetch them. One that knows
-        their dtypes and shapes before has a method `forms`; others are asked twice.
-    said : mapping
-        Values for JSON. ``checksums`` (of each tensor) and ``checksum`` (of all that is said) are
-        added.
+        Each is read, written and let go, so a mapping may make or fetch them. One that knows their
+        dtypes and shapes before has a method `forms`; others are read twice.
+    metadata : mapping
+        Values for JSON, under the metadata key ``factrecall``. ``checksums`` (of each tensor) and
+        ``checksum`` (of the metadata) are added.
     """
+    # As it will be read, where all keys are strings: the checksum is over that.
+    metadata = json.loads(to_json(dict(metadata)))
     if hasattr(tensors, "forms"):
         forms = tensors.forms()
     else:
@@ -64,8 +67,8 @@ def write(path: Path, tensors: Mapping[str, torch.Tensor], said: Mapping[str, An
     # Falling sizes of numbers keep each aligned.
     order = sorted(forms, key=lambda name: (-forms[name][0].itemsize, name))
     sums = dict.fromkeys(order, 0)
-    with path.open("wb") as file:
-        file.write(_header(forms, said, sums))
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        file.write(_header(forms, metadata, sums))
         for name in order:
             tensor = tensors[name]
             content, sums[name] = _bytes(tensor), _begin(name, tensor)
@@ -75,17 +78,11 @@ def write(path: Path, tensors: Mapping[str, torch.Tensor], said: Mapping[str, An
                 file.write(part)
             del tensor, content  # before the next is made
         file.seek(0)
-        file.write(_header(forms, said, sums))
+        file.write(_header(forms, metadata, sums))
 
 
-def checksum(name: str, tensor: torch.Tensor) -> str:
-    """Return the sum over a tensor's name, dtype, shape and numbers (8 hex digits)."""
-    return f"{zlib.crc32(_bytes(tensor), _begin(name, tensor)):08x}"
-
-
-def checksum_of(said: Mapping[str, Any]) -> str:
-    """Return the sum over what is said in a header (8 hex digits)."""
-    return f"{zlib.crc32(to_json(said).encode()):08x}"
+def _metadata_checksum(metadata: Mapping[str, Any]) -> str:
+    return f"{zlib.crc32(to_json(metadata).encode()):08x}"
 
 
 def _begin(name: str, tensor: torch.Tensor) -> int:
@@ -103,14 +100,15 @@ def _bytes(tensor: torch.Tensor) -> memoryview:
 
 def _header(
     forms: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],
-    said: Mapping[str, Any],
+    metadata: Mapping[str, Any],
     sums: Mapping[str, int],
 ) -> bytes:
     """Return the header for tensors in the order of `sums`, on which its length does not depend."""
-    told = {**said, "checksums": {name: f"{total:08x}" for name, total in sums.items()}}
-    told["checksum"] = checksum_of(told)
-    # One key holds it all: the library knows texts only.
-    content: dict[str, Any] = {"__metadata__": {"factrecall": to_json(told)}}
+    checksums = {name: f"{total:08x}" for name, total in sums.items()}
+    values = {**metadata, "checksums": checksums}
+    values["checksum"] = _metadata_checksum(values)
+    # One key holds it all: the library knows strings only.
+    content: dict[str, Any] = {"__metadata__": {"factrecall": to_json(values)}}
     start = 0
     for name in sums:
         dtype, shape = forms[name]
@@ -122,38 +120,25 @@ def _header(
     return len(text).to_bytes(8, "little") + text
 
 
-def write_tensors(
-    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]
-) -> None:
-    """Write named tensors as safetensors; `metadata` values are kept as JSON.
-
-    Tensors of another device are fetched one at a time; those of this one are not copied.
-    """
-    with atomic(path) as temporary:
-        # As it will be read, where all keys are texts: the checksum is over that.
-        write(temporary, tensors, json.loads(to_json(dict(metadata))))
-
-
 class Tensors(Mapping[str, torch.Tensor]):
-    """A tensor file that is open: a tensor is read, and checked, when it is asked for.
+    """An open tensor file: a tensor is read, and checked, when it is asked for.
 
     Attributes
     ----------
     path : Path
-        The file.
     metadata : dict
-        What it says of its own making (see `write_tensors`).
+        See `write_tensors`.
 
     Notes
     -----
-    A tensor that was read is a view of the file: it takes memory of the page cache, which the
-    system takes back when it needs to, and keeps the file open for as long as it is there.
+    A tensor that was read is a view of the file: it takes memory of the page cache only, and keeps
+    the file open.
     """
 
     def __init__(self, path: Path, file: Any) -> None:
         self.path, self._file = path, file
         self.metadata: dict[str, Any] = json.loads((file.metadata() or {})["factrecall"])
-        if self.metadata.pop("checksum", None) != checksum_of(self.metadata):
+        if self.metadata.pop("checksum", None) != _metadata_checksum(self.metadata):
             raise ValueError("its checksum differs, or it is of another version")
         self._sums: dict[str, str] = self.metadata.pop("checksums")
         if sorted(file.keys()) != sorted(self._sums):
@@ -163,7 +148,7 @@ class Tensors(Mapping[str, torch.Tensor]):
         total = self._sums[name]
         try:
             tensor: torch.Tensor = self._file.get_tensor(name)
-            if checksum(name, tensor) != total:
+            if f"{zlib.crc32(_bytes(tensor), _begin(name, tensor)):08x}" != total:
                 raise ValueError(f"the checksum of {name} differs")
         except (SafetensorError, OSError, RuntimeError, ValueError) as error:
             raise _unreadable_tensors(self.path, error) from error
@@ -179,16 +164,16 @@ class Tensors(Mapping[str, torch.Tensor]):
         return len(self._sums)
 
 
-def open_tensors(path: Path, said: Sequence[str] = ()) -> Tensors:
-    """Open a safetensors file of this project; its tensors are read when they are asked for.
+def open_tensors(path: Path, required: Sequence[str] = ()) -> Tensors:
+    """Open a safetensors file of this project.
 
     Parameters
     ----------
     path : Path
-        From `write_tensors`. Another file may take its place while it is open: what is read is
-        still of this one.
-    said : sequence of str
-        What its metadata has to say.
+        From `write_tensors`. It may be replaced while it is open: what is read is still of this
+        file.
+    required : sequence of str
+        Keys that its metadata must have.
 
     Raises
     ------
@@ -206,21 +191,21 @@ def open_tensors(path: Path, said: Sequence[str] = ()) -> Tensors:
             if _stamp(path) != stamp:
                 continue
             raise _unreadable_tensors(path, error) from error
-        # The library opens a file twice, for its header and for its numbers: between the two
-        # another file may have taken its place.
+        # The library opens a file twice, for its header and for its numbers: it may have been
+        # replaced between the two.
         if _stamp(path) == stamp:
             break
-    if missing := [key for key in said if key not in opened.metadata]:
+    if missing := [key for key in required if key not in opened.metadata]:
         why = f"it is a file of another kind: its metadata has no {missing[0]!r}"
         raise DamagedFile(path, why, "name the right file; --help says which")
     return opened
 
 
 def read_tensors(
-    path: Path, said: Sequence[str] = ()
+    path: Path, required: Sequence[str] = ()
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read all tensors of a safetensors file and its metadata (see `open_tensors`)."""
-    opened = open_tensors(path, said)
+    opened = open_tensors(path, required)
     return dict(opened), opened.metadata
 
 

@@ -1,10 +1,9 @@
 """Graceful shutdown: finish the current step, save, exit.
 
 A scheduler requests it by SIGUSR1 some time before it takes the machine away and by SIGTERM when
-it does, a user by Ctrl-C, a later start of the workflow by the lease (`factrecall.runtime.lease`).
-Work that has a checkpoint (`factrecall.runtime.checkpoint`) records the request; its loop saves and
-exits at its next step. All other work exits at once, since it is short and starts over; at SIGUSR1
-it continues, since it may finish in time. A second Ctrl-C ends anything at once.
+it does, a user by Ctrl-C, a later start of the workflow by the lease (`runtime.lease`). Work with
+a checkpoint (`runtime.checkpoint`) saves and exits at its loop's next step. Other work exits at
+once; at SIGUSR1 it continues, since it may finish in time. A second Ctrl-C ends anything at once.
 """
 
 from __future__ import annotations
@@ -67,24 +66,27 @@ def handle_signals() -> Iterator[None]:
 
 
 @contextmanager
-def defer_shutdown() -> Iterator[None]:
-    """Record requests within a block, whose loop calls `exit_if_requested` where it can."""
+def _deferring() -> Iterator[None]:
     _requests.deferring += 1
     try:
         yield
     finally:
         _requests.deferring -= 1
+
+
+@contextmanager
+def defer_shutdown() -> Iterator[None]:
+    """Record requests within a block, whose loop calls `exit_if_requested` where it can."""
+    with _deferring():
+        yield
     exit_if_requested()
 
 
 @contextmanager
 def shield() -> Iterator[None]:
     """Postpone requests to the end of a short block, where they are not deferred already."""
-    _requests.deferring += 1
-    try:
+    with _deferring():
         yield
-    finally:
-        _requests.deferring -= 1
     pending = _requests.pending
     if pending is not None and not _requests.deferring and pending.code != 128 + signal.SIGUSR1:
         raise pending

@@ -1,7 +1,7 @@
-"""Intervals for differences between models that were asked the same questions.
+"""Cluster bootstrap over people: percentile intervals of means and differences.
 
-People, not answers, are drawn anew: all answers about one person share a biography and a training
-history, so that they are no independent observations.
+People are drawn, not answers: all answers about one person share a biography and a training
+history, and are not independent.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
-"""Files between steps: Parquet for tables (tensors: `tensorfile`), nothing half-written.
+"""Atomic files, and Parquet tables (tensors: `runtime.safetensors_writer`).
 
-Everything is written to a temporary name beside its target, flushed to disk and renamed, so
-that a reader sees a whole file or none. What a file says of its own making (settings, versions)
-travels in its metadata; volatile facts such as times stay out, so that the same inputs give the
-same bytes. Reading checks form before content and says what to do when it does not fit; sums over
-the content tell a flipped bit. What is damaged, and what the machine merely failed to read, are
-told apart: only the first is worth making anew.
+Everything is written to a temporary name beside its target, flushed to disk and renamed, so that a
+reader sees a whole file or none. A file's provenance (settings, versions) is in its metadata;
+times stay out, so that the same inputs give the same bytes. Checksums find a flipped bit. A file
+that is damaged is told from one that the machine failed to read: only the first is to be remade.
 """
 
 from __future__ import annotations
@@ -37,8 +35,8 @@ def atomic(target: Path) -> Iterator[Path]:
     """Yield a temporary path that becomes `target` if the block succeeds.
 
     The block may make a file or a folder there. On any exception the temporary path is removed
-    and `target` stays as it was. (A folder cannot be replaced in one step: the old one steps
-    aside first, and comes back if the new one cannot take its place.)
+    and `target` stays as it was. (A folder cannot be replaced in one step: the old one is renamed
+    first, and renamed back if the new one cannot take its place.)
 
     Raises
     ------
@@ -151,16 +149,7 @@ def write_table(
 ) -> None:
     """Write a frame as Parquet with exactly the columns and types of `schema`.
 
-    Parameters
-    ----------
-    path : Path
-        Target; replaced atomically.
-    frame : DataFrame
-        Must hold every column of `schema`; others are refused.
-    schema : Schema
-        Columns, in order, with their Arrow types.
-    provenance : mapping, optional
-        Settings and versions, kept as JSON under the metadata key ``factrecall``.
+    It is replaced atomically; `provenance` is kept as JSON under the metadata key ``factrecall``.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
