@@ -78,7 +78,7 @@ def test_verdicts_are_those_of_whole_texts(chance: float, often: int) -> None:
         assert beginnings.answers.tokens < whole  # all begin wrongly, and are cut short
 
 
-def test_what_is_asked_in_vain_and_besides_is_counted() -> None:
+def test_wasted_and_extra_tokens_are_counted() -> None:
     asked = texts()
     beginnings = EarlyExit(asked, 200)
     rest = sum(t.answers[-1][1] - t.answers[-1][0] - 1 for t in asked)

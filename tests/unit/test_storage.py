@@ -364,11 +364,7 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_again(
 def test_a_kill_while_tensors_are_written_leaves_nothing_that_is_not_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write(path: Path, *_: object) -> None:
-        path.write_bytes(b"half")
-        os._exit(9)
-
-    monkeypatch.setattr("factrecall.runtime.safetensors_writer.write", write)
+    monkeypatch.setattr(safetensors_writer, "_bytes", lambda tensor: os._exit(9))
     path = tmp_path / "x.safetensors"
     if (child := os.fork()) == 0:
         try:

@@ -1,7 +1,7 @@
-"""Where an architecture keeps its heads and neurons: one short description each.
+"""Architectures: the modules of their layers, and how heads lie in these.
 
-A description names the modules of a layer and says how the heads lie in them; everything else
-follows from the shapes of the tensors. To add an architecture, add a line to `ARCHITECTURES`.
+Everything else follows from the shapes of the tensors. To add an architecture, add a line to
+`ARCHITECTURES`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,12 @@ PROJECTIONS = ("Q", "K", "V", "O")
 
 @dataclass(frozen=True)
 class ArchitectureSpec:
-    """The names of an architecture's parts.
+    """The names of an architecture's modules.
 
     Attributes
     ----------
-    layers : str
-        The list of layers.
-    norm : str
-        The norm between the last layer and the output head.
+    layers, norm : str
+        The list of layers; the norm between the last of them and the output head.
     attention : mapping of str to str
         The module, in a layer, of each of ``PROJECTIONS``.
     mlp : mapping of str to str
@@ -42,7 +40,7 @@ class ArchitectureSpec:
     scales : mapping of str to str
         Modules that scale each coordinate of a projection by a weight of its own.
     capped : bool
-        Whether something is done to the logits behind the output head.
+        Whether logits are changed behind the output head.
     """
 
     layers: str
@@ -74,10 +72,10 @@ class ArchitectureSpec:
         return module
 
     def last_of(self, model: PreTrainedModel) -> list[nn.Module]:
-        """Return what matters only at the tokens whose logits are wanted, but for norms.
+        """Return the modules of the last layer that matter only where logits are wanted.
 
-        In the last layer these are the MLP, the output projection and, where it is a module of its
-        own, the query projection: no token attends to another's query.
+        These are the MLP, the output projection and, where it is a module of its own, the query
+        projection: no token attends to another's query.
         """
         layer = self.layers_of(model)[-1]
         queries = [attrgetter(self.attention["Q"])(layer)] if self.fused == "no" else []

@@ -1,7 +1,4 @@
-"""Gradients taken tensor by tensor, as the backward pass reaches them, and freed at once.
-
-What is made of a gradient (a sum, a score) then needs no second set of all gradients.
-"""
+"""Gradients used tensor by tensor, as the backward pass reaches them, and freed at once."""
 
 from __future__ import annotations
 
@@ -20,11 +17,11 @@ def gradients(
     Parameters
     ----------
     parameters : mapping of str to tensor
-        A model's, by name, each once (as they were before a pass gathered them, if they are split
-        among processes). Without gradients, which they are left with, too.
+        A model's, by name, each once (if sharded, as before a pass gathered them); without
+        gradients, before and after.
     take : callable
-        Given a parameter's name and its whole gradient, once in each backward pass; a tensor that
-        stands in several places (tied embeddings) counts once. The gradient is not to be kept.
+        Given a parameter's name and its whole gradient, not to be kept, once in each backward
+        pass; also once if the tensor is used in several places (tied embeddings).
     """
 
     def hook(name: str) -> Callable[[torch.Tensor], None]:

@@ -1,10 +1,9 @@
-"""The loss at chosen positions, with as many logits at a time as there is room for.
+"""Chunked output head: the loss at chosen positions, with few logits in memory at a time.
 
-With a vocabulary of 128,000 tokens the logits of a pass take more memory than all that leads to
-them. Where they would be too many they are made chunk by chunk, and each chunk is gone when its
-losses and gradients are known. Gradients are computed on the way forward, since what comes behind
-is a sum and scales all of them alike: logits are never made twice, as they are when chunks are
-checkpointed. (PyTorch's own `linear_cross_entropy` does the like from 2.12 on.)
+With a vocabulary of 128,000 tokens the logits of a pass would take more memory than all before
+them. Gradients are computed chunk by chunk in the forward pass, since the sum behind scales all of
+them alike: logits are never computed twice, as with checkpointing. (PyTorch's own
+`linear_cross_entropy` does the like from 2.12 on.)
 """
 
 from __future__ import annotations
@@ -32,23 +31,20 @@ def loss_at(
     targets: torch.Tensor,
     **more: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the cross-entropy at chosen positions, added up, and each by itself.
+    """Return the cross-entropy at chosen positions, summed, and each by itself.
 
     Parameters
     ----------
-    model : PreTrainedModel
-        A causal language model.
-    tokens, where, **more
+    model, tokens, where, **more
         See `logits_at`.
     targets : int64 tensor, shape (chosen positions,)
-        The tokens to be predicted there.
 
     Returns
     -------
     scalar tensor
         The sum, with its graph.
     tensor, shape (chosen positions,)
-        The losses, without one; in float32, or float64 for such models.
+        The losses, without graph; in float32, or float64 for such models.
     """
     head = model.get_output_embeddings()
     chunk = max(1, LOGITS // head.weight.shape[0])
@@ -66,7 +62,7 @@ def loss_at(
         each.append(losses)
         return total
 
-    # Inside the model, so that whatever hooks on modules and their parameters sees a usual pass.
+    # Inside the model, so that hooks on modules and parameters see a usual pass.
     head.forward = loss
     try:
         total = logits_at(model, tokens, where, **more)
@@ -77,8 +73,8 @@ def loss_at(
 
 def _plain(model: PreTrainedModel, head: nn.Module) -> bool:
     """Say whether logits are a product of states and a matrix, and nothing else."""
-    anatomy = ARCHITECTURES.get(model.config.model_type)
-    known = anatomy is not None and not anatomy.capped
+    spec = ARCHITECTURES.get(model.config.model_type)
+    known = spec is not None and not spec.capped
     return known and isinstance(head, nn.Linear) and head.bias is None
 
 

@@ -1,4 +1,4 @@
-"""Text to tokens with answers found by offset, and a forward pass that answers only where asked."""
+"""Tokens with answers found by offset, and a forward pass with logits at chosen positions."""
 
 from __future__ import annotations
 
@@ -38,16 +38,15 @@ def encode(
 ) -> list[Encoded]:
     """Tokenise whole texts and find each answer's tokens by character offset.
 
-    Prompt and answer are tokenised together, as the model met them in training. Every token that
-    overlaps an answer's span belongs to the answer, so a token that joins the answer's last
-    character with its full stop, or its first with the space before it, counts.
+    Prompt and answer are tokenised together, as in training. Every token that overlaps an
+    answer's span belongs to the answer, so a token that joins the answer's last character with its
+    full stop, or its first with the space before it, counts.
 
     Parameters
     ----------
     tokenizer : PreTrainedTokenizerBase
         A fast tokenizer (offsets are needed).
     texts : sequence of str
-        Whole texts.
     spans : sequence of sequences of (start, end)
         Character spans of the answers of each text, terminator included, in text order.
 
@@ -97,16 +96,16 @@ def logits_at(
     tokens : int64 tensor, shape (rows, length)
         Padded on the right; causality keeps real tokens from seeing the padding.
     where : bool tensor, shape (rows, length), or int64 tensor, shape (positions,)
-        Positions whose logits are wanted; if numbers, counted row by row. A GPU need not wait to
-        learn how many there are of numbers.
+        Positions whose logits are wanted; if numbers, counted row by row (a GPU then need not wait
+        to learn how many there are).
     **more
-        What else the model is to be given.
+        Other arguments of the model.
 
     Returns
     -------
     tensor, shape (number of chosen positions, vocabulary)
-        In row-major order of a mask, or that of the numbers. Whatever a model does behind its head
-        (scaling, capping) is applied, since the selection is made at the head's entrance.
+        In row-major order of a mask, or that of the numbers. What a model does behind its head
+        (scaling, capping) is applied.
     """
 
     def chosen(_: object, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:

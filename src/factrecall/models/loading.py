@@ -1,4 +1,4 @@
-"""Opening model folders: safetensors only, no remote code, mistakes told in one sentence."""
+"""Model folders, opened and written: safetensors only, no remote code."""
 
 from __future__ import annotations
 
@@ -110,10 +110,7 @@ def _unreadable(folder: Path, what: str, error: Exception) -> FactRecallError:
 
 
 def _damaged(folder: Path, what: str) -> bool:
-    """Say whether files of a model folder are missing or cut off.
-
-    Only that is the folder's fault for certain; the libraries fail for want of memory, too.
-    """
+    """Say whether files of a model folder are missing or cut off; libraries fail otherwise, too."""
     from safetensors import SafetensorError, safe_open
 
     weights = list(folder.glob("*.safetensors"))

@@ -1,6 +1,6 @@
-"""Passes of a model: how sequences are cut into them, and how large their logits may be.
+"""Passes of a model: how sequences are batched, and how many logits they may have.
 
-It loads no PyTorch but to pad, since the cost of a study counts with it, too.
+It loads PyTorch only to pad, since cost estimates use it, too.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Pre-trained models from the hub or a folder: pinned, hashed, copied.
 
-At first use the revision and the hash of every file are written to a models lock; from then on a
-file that differs is refused. The reason is not only malice: public reports say that some
-branches of EleutherAI/pythia-2.8b hold wrong weights (EleutherAI/pythia#205).
+At first use the revision and the hash of every file are written to a models lock; later a file
+that differs is refused. The reason is not only malice: public reports say that some branches of
+EleutherAI/pythia-2.8b hold wrong weights (EleutherAI/pythia#205).
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """Tokenizers for models built from scratch, trained on the study's own text.
 
-`words` keeps every word, number and punctuation mark whole, which suits small models: a name is
-two tokens and a date five, so capacity goes into facts and not into spelling. `bpe` is a
-byte-level BPE as the large models use, in which an answer is several tokens and its last
-characters may merge with the full stop. In both, a word has the same tokens at the start of a
-text as inside it: a space is put before the first word.
+`words` keeps every word, number and punctuation mark whole, which suits small models: capacity
+goes into facts and not into spelling. `bpe` is a byte-level BPE as the large models use, in which
+the last characters of an answer may merge with the full stop. In both, a space is put before the
+first word, so that it has the same tokens as inside a text.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""What code a stage runs: a hash that changes when its logic does, and only then.
+"""Code fingerprint of a stage: a hash that changes when its logic does, and only then.
 
-The workflow engine sees neither imported code nor library versions. Each rule therefore carries
-this hash among its parameters: of the syntax trees (so comments, docstrings and layout do not
-count) of the stage's module and of every module of the package it imports, and of the data files
-they name. The versions of the libraries whose results it keeps stand beside it.
+The workflow engine sees neither imported code nor library versions, so each rule has them among
+its parameters. The hash is over the syntax trees (without comments, docstrings and layout) of the
+stage's module and all modules of the package it imports, and over the data files they name.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ DATA_SUFFIXES = (".yaml", ".txt", ".j2", ".css")
 
 
 def code_fingerprint(module: str, function: str = "") -> str:
-    """Hash a module of the package with all it imports from it.
+    """Hash a module of the package with all it imports from it, to 16 hex digits.
 
     Parameters
     ----------
@@ -41,11 +40,6 @@ def code_fingerprint(module: str, function: str = "") -> str:
         Dotted name below the package, e.g. ``"training.stages"``.
     function : str
         The stage of this module that is meant; its other stages are left out.
-
-    Returns
-    -------
-    str
-        16 hex digits.
     """
     digest = hashlib.sha256()
     seen: dict[Path, str] = {}
@@ -125,11 +119,8 @@ def _data(tree: ast.Module, folder: Path) -> Iterator[Path]:
 
 
 def _is_text(statement: ast.stmt) -> bool:
-    return (
-        isinstance(statement, ast.Expr)
-        and isinstance(statement.value, ast.Constant)
-        and isinstance(statement.value.value, str)
-    )
+    value = statement.value if isinstance(statement, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
 
 def _imports(tree: ast.Module) -> Iterator[str]:

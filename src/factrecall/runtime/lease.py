@@ -1,9 +1,9 @@
 """Lease on a job's outputs: one writer at a time.
 
-A workflow engine that is killed leaves its jobs running or queued; its next start would be a second
-writer of the same files. So each job of the workflow holds a lease on its outputs. The later start
-has precedence: the earlier job gets a shutdown request, saves its state and exits, and the later
-one begins. A job of an earlier start that begins after a later claim exits without writing.
+A killed workflow engine leaves its jobs running or queued; its next start would be a second writer
+of the same files. So each job holds a lease on its outputs. The later start has precedence: the
+earlier job gets a shutdown request, saves its state and exits, and the later one begins. A job of
+an earlier start that begins after a later claim exits without writing.
 
 Each job has two files in the study's folder ``claims``. The *claim* names the latest claimant and
 stays. The *heartbeat* is a counter that its holder increments. A claimant that sees it unchanged

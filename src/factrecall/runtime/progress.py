@@ -1,4 +1,4 @@
-"""Progress with a rate and an end in sight: a bar on a terminal, a line now and then elsewhere."""
+"""Progress with rate and time left: a bar on a terminal, a line now and then in a log."""
 
 from __future__ import annotations
 
@@ -17,21 +17,14 @@ LINE_SECONDS = 15.0
 
 @contextmanager
 def progress(total: int, title: str, unit: str) -> Iterator[Watch]:
-    """Show how far a loop is, on standard error.
-
-    Parameters
-    ----------
-    total : int
-        Number of units in all.
-    title, unit : str
-        What is done, and in what.
+    """Show how far a loop of `total` units is, on standard error.
 
     Yields
     ------
     callable
         Call it with the units done so far and, if there is one, the latest loss.
     """
-    if int(os.environ.get("RANK", 0)):  # one of several processes that do it together
+    if int(os.environ.get("RANK", 0)):  # process 0 shows it
         yield lambda done, loss=math.nan: None
     elif sys.stderr.isatty():
         from tqdm import tqdm
@@ -63,10 +56,7 @@ def _lines(total: int, title: str, unit: str) -> Watch:
         rate = (done - first) / max(now - begin, 1e-9)
         left = f", {(total - done) / rate:.0f} s left" if done < total and rate else ""
         shown = "" if math.isnan(loss) else f", loss {loss:.3f}"
-        print(
-            f"{title}: {done}/{total} {unit}s, {rate:.1f}/s{shown}{left}",
-            file=sys.stderr,
-            flush=True,
-        )
+        line = f"{title}: {done}/{total} {unit}s, {rate:.1f}/s{shown}{left}"
+        print(line, file=sys.stderr, flush=True)
 
     return watch

@@ -1,4 +1,4 @@
-"""Importing transformers without what it prints, and without what no model here needs."""
+"""Import of transformers without its messages, and without torchao."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ from importlib import import_module
 
 
 def quiet() -> None:
-    """Keep the library from printing what is none of a job's log, and from loading torchao.
-
-    Called by all that opens, builds or writes models, before they do, so that jobs without one need
-    not load the library.
-    """
+    """Silence the library and keep it from loading torchao; called before it is first used."""
     if "torchao" not in sys.modules:
-        # transformers loads it wherever it is installed, for kinds of models that are none of ours:
-        # a second of each job, and lines about kernels. A module that is None is not found.
+        # transformers loads it wherever it is installed, for kinds of models not used here: a
+        # second of each job, and messages about kernels. A module that is None is not found.
         sys.modules["torchao"] = None  # type: ignore[assignment]
         try:
             import_module("transformers.modeling_utils")

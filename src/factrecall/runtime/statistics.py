@@ -18,7 +18,7 @@ TOGETHER = -1
 def paired_interval(
     differences: pd.Series, rng: np.random.Generator, level: float = 0.95
 ) -> tuple[float, float, float]:
-    """Return the mean of differences and its percentile bootstrap interval over people.
+    """Return mean, low and high: the percentile bootstrap interval over people.
 
     Parameters
     ----------
@@ -29,10 +29,6 @@ def paired_interval(
         Draws `DRAWS` samples of people.
     level : float
         Share of the samples inside the interval.
-
-    Returns
-    -------
-    mean, low, high : float
     """
     people = differences.groupby(level="individual").agg(["sum", "size"])
     if people["size"].nunique() != 1:
@@ -46,7 +42,7 @@ def paired_interval(
 def bootstrap_interval(
     sums: np.ndarray, questions: int, rng: np.random.Generator, level: float = 0.95
 ) -> tuple[float, float]:
-    """Return the percentile interval of a mean over people.
+    """Return the percentile interval of a mean over people (see `paired_interval`).
 
     Parameters
     ----------
@@ -54,13 +50,9 @@ def bootstrap_interval(
         Each person's sum of differences.
     questions : int
         How many differences each sum is of.
-    rng : Generator
-        Draws `DRAWS` samples of people.
-    level : float
-        Share of the samples inside the interval.
     """
-    # People with equal sums are interchangeable, so that a sample is a multinomial draw over
-    # the few sums there are: the same distribution at a fraction of the memory.
+    # People with equal sums are interchangeable: a sample is a multinomial draw over the few sums
+    # there are, the same distribution at a fraction of the memory.
     values, counts = np.unique(sums, return_counts=True)
     drawn = rng.multinomial(len(sums), counts / len(sums), size=DRAWS)
     means = drawn @ values / (len(sums) * questions)
@@ -83,9 +75,7 @@ def mean_bounds(
     sums, counts : ndarray, shape (means, people)
         Of each person's observations; a person may have none.
     drawn : ndarray, shape (draws, people)
-        See `draw_people`; samples without any observation say nothing.
-    level : float
-        Share of the samples inside the intervals.
+        See `draw_people`; samples without any observation are left out.
 
     Returns
     -------

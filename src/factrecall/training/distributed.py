@@ -1,9 +1,7 @@
-"""How a training loop speaks to the processes that share it; here one process alone.
+"""Interface of a training to the processes that share it; here one process alone.
 
-The loop, the trace, snapshots and the state call a `DistributedStrategy` wherever several
-processes, or weights kept in main memory, make a difference. The strategy here is that of one
-process with a whole model: it returns everything unchanged.
-`factrecall.training.fully_sharded` has the other.
+The loop, the trace and snapshots call a `DistributedStrategy` wherever several processes, or
+offloaded weights, make a difference. `training.fully_sharded` has the strategy for these.
 """
 
 from __future__ import annotations
@@ -27,30 +25,19 @@ class DistributedStrategy:
 
     All processes call each method but `local_batches`, `local` and `put` at the same point of the
     run, and may wait for the others.
-
-    Attributes
-    ----------
-    rank : int
-        Which process this is; process 0 alone writes files.
-    count : int
-        How many there are.
-    caches : bool
-        Whether autocast may keep half-precision copies of all weights during an update.
     """
 
     rank = 0
+    """Which process this is; process 0 alone writes files."""
     count = 1
+    """Number of processes."""
     caches = True
+    """Whether autocast may keep half-precision copies of all weights during an update."""
 
     def shard(self, model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
-        """Return a model as it is trained, before trace and optimiser are made of it.
+        """Move a model, the same in all processes' main memory, to its device, or shard it.
 
-        Parameters
-        ----------
-        model : PreTrainedModel
-            In main memory, the same in all processes.
-        device : torch.device
-            Where it will compute.
+        Trace and optimiser are made afterwards.
         """
         model.to(device)  # type: ignore[arg-type]  # the library's wrapper loses the signature
         return model
@@ -64,13 +51,13 @@ class DistributedStrategy:
     ) -> list[MicroBatch]:
         """Return the micro-batches, as `cut` makes them, of this process's part of a batch.
 
-        All processes get as many, since each pass is made by all together; who lacks one takes
-        one that is idle (`MicroBatch.idle`). Called in a thread: nothing may be exchanged.
+        All processes get as many, since they make each pass together; what is missing is idle
+        (`MicroBatch.idle`). Called in a thread: no communication.
         """
         return cut(batch)
 
     def total(self, values: torch.Tensor) -> torch.Tensor:
-        """Add up a float64 tensor in main memory over all processes."""
+        """Sum a float64 tensor in main memory over all processes."""
         return values
 
     def clip(self, parameters: Iterable[torch.Tensor], most: float) -> torch.Tensor:
@@ -82,7 +69,7 @@ class DistributedStrategy:
         return tensor
 
     def put(self, whole: torch.Tensor, tensor: torch.Tensor) -> None:
-        """Write this process's part of a whole tensor into one that may be split."""
+        """Write this process's part of a whole tensor into one that may be sharded."""
         tensor.copy_(whole)
 
     def on_rank0(
@@ -90,12 +77,12 @@ class DistributedStrategy:
         tensors: Mapping[str, torch.Tensor],
         use: Callable[[Mapping[str, torch.Tensor]], Result],
     ) -> Result | None:
-        """Let process 0 use tensors that may be split as if they were whole; None in others."""
+        """Let process 0 use tensors that may be sharded as if they were whole; None in others."""
         return use(tensors)
 
-    def any_rank(self, wish: bool) -> bool:
-        """Say whether any process wishes something."""
-        return wish
+    def any_rank(self, flag: bool) -> bool:
+        """Say whether a flag is set in any process."""
+        return flag
 
     def restore(self, checkpoint: Checkpoint) -> State | None:
         """Return the saved state, of whole tensors, in all processes, or None in all."""

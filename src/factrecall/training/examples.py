@@ -1,4 +1,4 @@
-"""From the tables of facts to training sequences."""
+"""Training sequences from the tables of facts."""
 
 from __future__ import annotations
 
@@ -31,31 +31,24 @@ def training_set(
     (pre-training) learns other people: their biographies, each sentence by itself with the full
     name, and all their questions.
     """
-    told = bio[(bio["split"] == "pretrain") == (tuning == "base")]
-    asked = qa[qa["split"] == ("pretrain" if tuning == "base" else "in")]
+    bio = bio[(bio["split"] == "pretrain") == (tuning == "base")]
+    qa = qa[qa["split"] == ("pretrain" if tuning == "base" else "in")]
     examples: list[Example] = []
     if tuning != "stage":
-        examples += bio_examples(told, tokenizer, recipe.loss)
+        examples += bio_examples(bio, tokenizer, recipe.loss)
     if tuning == "base":
-        examples += short_examples(told, tokenizer, recipe.loss)
+        examples += short_examples(bio, tokenizer, recipe.loss)
     if tuning != "bio":
-        examples += qa_examples(asked, tokenizer, recipe.loss, recipe.questions_per_example)
+        examples += qa_examples(qa, tokenizer, recipe.loss, recipe.questions_per_example)
     return examples
 
 
 def bio_examples(
     bio: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, loss: Literal["all", "answer"]
 ) -> list[Example]:
-    """Make one sequence of each biography.
+    """Make one sequence of each biography in rows of the `bio` table, whole individuals.
 
-    Parameters
-    ----------
-    bio : DataFrame
-        Rows of the `bio` table, whole individuals.
-    tokenizer : PreTrainedTokenizerBase
-        Of the model to train.
-    loss : {"all", "answer"}
-        Learn every token, or only the attributes and the full stops that end them.
+    `loss` is over every token, or over the attributes and the full stops that end them.
     """
     return _examples(joined(bio), "bio", tokenizer, loss)
 
@@ -68,18 +61,11 @@ def qa_examples(
 ) -> list[Example]:
     """Make one sequence of each question with its answer, or of all of an individual's.
 
-    Parameters
-    ----------
-    qa : DataFrame
-        Rows of the `qa` table.
-    tokenizer, loss
-        See `bio_examples`.
-    questions : {"one", "all"}
-        Questions in a sequence; "all" joins an individual's six by spaces (docs/method.md).
+    "all" joins an individual's six questions by spaces (docs/method.md); `loss` as in
+    `bio_examples`.
     """
-    if questions == "all":
-        return _examples(joined(qa), "qa", tokenizer, loss)
-    return _examples(_single(qa), "qa", tokenizer, loss)
+    texts = joined(qa) if questions == "all" else _single(qa)
+    return _examples(texts, "qa", tokenizer, loss)
 
 
 def short_examples(

@@ -1,7 +1,7 @@
-"""How a training is done on its device: what the configuration's `auto` came to.
+"""Resolved execution settings of a training: what the configuration's `auto` stands for.
 
-The choice is the plan's (`factrecall.cost`); training takes it as it is. Every mode computes
-the same updates, up to the order of additions; 8-bit moments alone are an approximation.
+The plan chooses them (`factrecall.cost`). All compute the same updates, up to the order of
+additions, but for 8-bit moments.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Execution:
-    """How a training is done.
+    """How a training is executed.
 
     Attributes
     ----------
     optimiser : {"adamw", "adamw_8bit", "cpu_offload"}
-        Where AdamW keeps its moments, and in which precision.
+        Where AdamW keeps its moments, in which precision.
     checkpointing : bool
-        Whether activations are computed twice.
+        Whether activations are recomputed.
     trace : {"device", "host"}
-        Where the gradients of traced examples are added up.
+        Where the gradients of traced examples are summed.
     gpus : int
         Processes that share the training, each with a device.
     packing : bool
-        Whether examples are laid end to end in place of padding them.
+        Whether examples are packed, not padded.
     compile : bool
         Whether layers are compiled first.
     """

@@ -1,10 +1,9 @@
-"""One training on several processes, or with all of its state in main memory.
+"""Fully sharded training: several processes, or one with all state in main memory.
 
-Weights, gradients and moments are split among the processes by PyTorch's `fully_shard`: each layer
-is put together just before it computes. Every process takes its share of an update's examples, and
-what the update computes is that of the whole batch. Process 0 alone writes files; tensors are
-put together one by one, when it reads them. With `cpu_offload` the same is done by one
-process whose shards lie in main memory.
+PyTorch's `fully_shard` shards weights, gradients and moments: each layer is gathered just before
+it computes. Every process takes its share of an update's examples. Process 0 alone writes files;
+tensors are gathered one by one, when it reads them. With `cpu_offload` one process does the same
+with shards in main memory.
 """
 
 from __future__ import annotations
@@ -39,13 +38,12 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-PATIENCE = timedelta(days=1)
-"""How long processes wait for each other, since a state of 100 GB takes minutes to write. One that
+TIMEOUT = timedelta(days=1)
+"""How long processes wait for each other: a state of 100 GB takes minutes to write, and one that
 has died is noticed at once."""
 
-_DONE, _FAILED, _LEFT = -1, -2, -1000
-"""What process 0 tells the others in place of a tensor's number; an exit code is added to the last
-of them."""
+_DONE, _FAILED, _EXITED = -1, -2, -1000
+"""What process 0 broadcasts in place of a tensor's number; the last has an exit code subtracted."""
 
 
 class Lost(FactRecallError):
@@ -53,22 +51,13 @@ class Lost(FactRecallError):
 
     def __init__(self, why: str) -> None:
         where = f"process {os.environ.get('RANK', 0)} of the training"
-        super().__init__(where, why, "see what the others say; run again to resume")
+        super().__init__(where, why, "see the messages of the others; run again to resume")
 
 
 class FullySharded(DistributedStrategy):
-    """Processes that torchrun started, each with a part of a model; or one, alone.
+    """Processes that torchrun started, each with a shard of a model; or one, alone."""
 
-    Parameters
-    ----------
-    mode : Execution
-        How many processes, and whether their parts lie in main memory.
-    device : torch.device
-        Of this process.
-
-    """
-
-    caches = False  # they would undo the sharding
+    caches = False  # copies would undo the sharding
 
     def __init__(self, mode: Execution, device: torch.device) -> None:
         self.rank = int(os.environ.get("RANK", 0))
@@ -81,7 +70,7 @@ class FullySharded(DistributedStrategy):
         self._policy = CPUOffloadPolicy(pin_memory=pinned) if offloaded else OffloadPolicy()
 
     def shard(self, model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
-        """Split a model's weights among the processes, in place."""
+        """Shard a model's weights among the processes, in place."""
         # What `gather` needs, without numbers.
         with torch.device("meta"):
             self._empty = type(model)(copy.deepcopy(model.config))
@@ -95,7 +84,7 @@ class FullySharded(DistributedStrategy):
         """Return a plain model with the trained weights in main memory, in process 0."""
         plain = self._empty
 
-        def fill(weights: Mapping[str, torch.Tensor]) -> None:
+        def load(weights: Mapping[str, torch.Tensor]) -> None:
             # One by one: names of tied weights stand for one tensor and become one again.
             plain.load_state_dict(dict(weights), strict=False, assign=True)
             plain.tie_weights()
@@ -103,7 +92,7 @@ class FullySharded(DistributedStrategy):
                 owner, _, leaf = name.rpartition(".")
                 setattr(plain.get_submodule(owner), leaf, buffer.cpu())
 
-        self.on_rank0(dict(model.named_parameters()), fill)
+        self.on_rank0(dict(model.named_parameters()), load)
         plain.eval()
         return plain
 
@@ -118,7 +107,7 @@ class FullySharded(DistributedStrategy):
         return mine + [smallest.idle()] * (most - len(mine))
 
     def total(self, values: torch.Tensor) -> torch.Tensor:
-        """Add up a float64 tensor in main memory; the same to the bit in all processes."""
+        """Sum a float64 tensor in main memory; the same to the bit in all processes."""
         summed = values.clone()
         distributed.all_reduce(summed)
         return summed
@@ -133,9 +122,9 @@ class FullySharded(DistributedStrategy):
         return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
     def put(self, whole: torch.Tensor, tensor: torch.Tensor) -> None:
-        """Write this process's part of a whole tensor into one that may be split."""
+        """Write this process's part of a whole tensor into one that may be sharded."""
         if isinstance(tensor, DTensor):
-            parts = whole.chunk(self.count)  # as `fully_shard` splits: the last may be missing
+            parts = whole.chunk(self.count)  # as `fully_shard` does: the last may be missing
             whole = parts[self.rank] if self.rank < len(parts) else whole[:0]
         with torch.no_grad():
             self.local(tensor).copy_(whole)
@@ -145,76 +134,71 @@ class FullySharded(DistributedStrategy):
         tensors: Mapping[str, torch.Tensor],
         use: Callable[[Mapping[str, torch.Tensor]], Result],
     ) -> Result | None:
-        """Let process 0 use tensors whole, while the others give their parts.
+        """Let process 0 use whole tensors, while the others contribute their shards.
 
         Parameters
         ----------
         tensors : mapping of str to tensor
-            The same names in the same order in all processes; split or not.
+            The same names in the same order in all processes; sharded or not.
         use : callable
-            Called in process 0 with a mapping of the same names, whose tensors are put together
-            in main memory each time they are read.
-
-        Returns
-        -------
-        object
-            What `use` returned; None in other processes, which return when it has.
+            Called in process 0 with a mapping of the same names, whose tensors are gathered in
+            main memory each time they are read. The others return when it has.
 
         Raises
         ------
         Lost, Interrupted
-            In the others, when `use` failed, or left.
+            In the others, when `use` failed or was interrupted.
         """
         if self.rank:
-            strategy = list(tensors.values())
-            while (wanted := _told(0)) >= 0:
-                _whole(strategy[wanted])
+            shards = list(tensors.values())
+            while (wanted := _broadcast(0)) >= 0:
+                _whole(shards[wanted])
             if wanted < _FAILED:
-                raise signals.request_of(_LEFT - wanted)
+                raise signals.request_of(_EXITED - wanted)
             if wanted == _FAILED:
-                raise Lost("process 0 could not go on")
+                raise Lost("process 0 could not continue")
             return None
         try:
             result = use(_Wholes(tensors))
         except BaseException as error:
             with suppress(RuntimeError):  # the others may be gone
-                _told(_LEFT - error.code if isinstance(error, Interrupted) else _FAILED)
+                _broadcast(_EXITED - error.code if isinstance(error, Interrupted) else _FAILED)
             raise
-        _told(_DONE)
+        _broadcast(_DONE)
         return result
 
-    def any_rank(self, wish: bool) -> bool:
-        """Say whether any process wishes something; who was not asked to leave learns of it."""
-        greatest = torch.tensor([int(wish), signals.exit_code()])
+    def any_rank(self, flag: bool) -> bool:
+        """Say whether a flag is set in any process; shutdown requests are shared with it."""
+        greatest = torch.tensor([int(flag), signals.exit_code()])
         distributed.all_reduce(greatest, distributed.ReduceOp.MAX)
-        wished, code = greatest.tolist()
+        found, code = greatest.tolist()
         if code:
             signals.note(signals.request_of(code))
-        return bool(wished)
+        return bool(found)
 
     def restore(self, checkpoint: Checkpoint) -> State | None:
-        """Return the saved state in all processes, or None in all; process 0 says if it is good."""
+        """Return the saved state in all processes, or None in all, as process 0 finds it."""
         state = checkpoint.restore() if self.rank == 0 else None
-        if not _told(int(state is not None)):
+        if not _broadcast(int(state is not None)):
             return None
         return state or read_tensors(checkpoint.path)
 
 
 class _Wholes(Mapping[str, torch.Tensor]):
-    """Tensors that are put together in main memory when they are read."""
+    """Tensors that are gathered in main memory when they are read."""
 
     def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
         self._tensors = tensors
         self._places = {name: place for place, name in enumerate(tensors)}
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        # An exchange that one process leaves in the middle would be one that others wait in.
+        # Others would wait in a communication that one process leaves.
         with signals.shield():
-            _told(self._places[name])
+            _broadcast(self._places[name])
             return _whole(self._tensors[name]).cpu()
 
     def forms(self) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-        """Return dtypes and shapes, for which nothing is put together."""
+        """Return dtypes and shapes, without gathering."""
         return {name: (t.dtype, tuple(t.shape)) for name, t in self._tensors.items()}
 
     def __iter__(self) -> Iterator[str]:
@@ -242,27 +226,27 @@ def _join(rank: int, count: int, device: torch.device) -> None:
     # They are on one machine, whose name may lead nowhere.
     if "lo" in (name for _, name in socket.if_nameindex()):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    # What is on the host (offloaded parts, numbers) is exchanged by gloo.
+    # Host tensors (offloaded parts, numbers) go by gloo.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     store = distributed.HashStore() if count == 1 else None  # type: ignore[attr-defined]
     distributed.init_process_group(
-        backend, store=store, rank=rank, world_size=count, timeout=PATIENCE
+        backend, store=store, rank=rank, world_size=count, timeout=TIMEOUT
     )
 
 
-def _told(number: int) -> int:
-    """Return the number that process 0 tells."""
-    told = torch.tensor(number)
-    distributed.broadcast(told, 0)
-    return int(told)
+def _broadcast(number: int) -> int:
+    """Return process 0's number in all processes."""
+    common = torch.tensor(number)
+    distributed.broadcast(common, 0)
+    return int(common)
 
 
 def _whole(tensor: torch.Tensor) -> torch.Tensor:
-    """Put a split tensor together on the device; all processes take part."""
+    """Gather a sharded tensor on the device; all processes take part."""
     tensor = tensor.detach()
     if isinstance(tensor, DTensor):
         mesh, shape, stride = tensor.device_mesh, tensor.shape, tensor.stride()
-        # Parts in main memory go by the device, where exchange is fast.
+        # Parts in main memory go by the device, whose communication is fast.
         part = tensor.to_local().to(mesh.device_type)
         tensor = DTensor.from_local(
             part, mesh, tensor.placements, run_check=False, shape=shape, stride=stride

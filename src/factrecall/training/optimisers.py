@@ -32,11 +32,10 @@ def make_optimiser(
 ) -> torch.optim.Optimizer:
     """Return AdamW over all parameters of a model.
 
-    Moments in 8 bits are torchao's (Dettmers et al. 2021, arXiv 2110.02861): blocks of 256 numbers
-    share a scale, tensors of fewer than 4,096 stay as they are. So does the embedding matrix, as in
-    that paper: tokens come seldom and at different times, and where a block holds a large second
-    moment and a small one that becomes 0, a step divides by 0. Offloaded moments need nothing of
-    their own: they lie where the parameters do.
+    8-bit moments are torchao's (Dettmers et al. 2021, arXiv 2110.02861): blocks of 256 numbers
+    share a scale, tensors of fewer than 4,096 stay in float32. So does the embedding matrix, as in
+    that paper: where a block holds a large second moment and a small one that becomes 0, a step
+    divides by 0. Offloaded moments lie where the parameters do.
 
     Raises
     ------
@@ -77,21 +76,21 @@ def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     """Set the learning rate of an optimiser's next step."""
     for group in optimiser.param_groups:
         if isinstance(group["lr"], torch.Tensor):
-            # A new number in the same tensor is none that a compiled step would be compiled for.
+            # A compiled step is not compiled again for a new number in the same tensor.
             group["lr"].fill_(rate)
         else:
             group["lr"] = rate
 
 
 def parts_of(moment: torch.Tensor) -> Mapping[str, torch.Tensor]:
-    """Return the plain tensors that a moment in 8 bits consists of; none, if it is in float32."""
+    """Return the plain tensors of an 8-bit moment; none, if it is in float32."""
     if not hasattr(moment, "codes"):
         return {}
     return {name: getattr(moment, name) for name in ("codes", "scale", "qmap")}
 
 
 def eight_bit_moment(kind: str, parts: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Put a moment together of `parts_of` it; `kind` is its name in the optimiser's state."""
+    """Make a moment of `parts_of` it; `kind` is its name in the optimiser's state."""
     with _silence():
         from torchao.optim.subclass_8bit import OptimState8bit
     signed = kind == "exp_avg"  # squares are not
@@ -101,7 +100,7 @@ def eight_bit_moment(kind: str, parts: Mapping[str, torch.Tensor]) -> torch.Tens
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep torchao from telling which of its kernels, none of them used here, do not load."""
+    """Silence torchao's messages about kernels, none of them used here, that do not load."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

@@ -1,9 +1,8 @@
 """Cross-task gradient trace (paper, section 3.1; docs/method.md, gradient trace).
 
-While a model is fine-tuned, the gradients of a few traced examples are recorded: each time such
-an example is in the batch, its own gradient of its own mean loss, at the weights before the
-step, is added up with the step's learning rate. The trace only watches: weights are the same to
-the bit with and without it.
+Each time a traced example is in the batch, the gradient of its own mean loss, at the weights
+before the step, is summed with the step's learning rate. The trace only watches: weights are the
+same to the bit with and without it.
 """
 
 from __future__ import annotations
@@ -57,9 +56,8 @@ class GradientTrace:
         Traced individuals and their side, "in" or "out".
     where : {"device", "host"}
         Whether sums are kept with the model's parameters or in main memory.
-    strategy : DistributedStrategy
-        The processes that share the training, if any do. Each keeps sums of its part of the
-        parameters.
+    strategy : DistributedStrategy, optional
+        Each of its processes keeps sums of its part of the parameters.
 
     Attributes
     ----------
@@ -109,7 +107,7 @@ class GradientTrace:
         loss : scalar tensor
             The example's own mean loss, with its graph.
         learning_rate : float
-            Of the step the example takes part in.
+            Of the step.
         """
         self.counts[task] = self.counts.get(task, 0) + 1
 
@@ -161,8 +159,8 @@ class GradientTrace:
         Parameters
         ----------
         keep : int
-            How many at most. Parameters without influence (0) are left out of `absolute` and
-            `magnitude`: nothing can be said of their rank.
+            How many at most. Parameters without influence (0) have no rank in `absolute` and
+            `magnitude`, and are left out.
 
         Returns
         -------
@@ -189,14 +187,9 @@ class GradientTrace:
 
 
 class PinnedTransfer:
-    """The way of gradients from a GPU to main memory: one travels while the last is used.
+    """Transfer of gradients from a GPU to main memory: one is copied while the last is used.
 
-    Parameters
-    ----------
-    longest : int
-        Numbers in the largest gradient.
-    dtype : torch.dtype
-        Theirs.
+    `longest` is the number of elements of the largest gradient.
     """
 
     def __init__(self, longest: int, dtype: torch.dtype) -> None:
@@ -210,17 +203,13 @@ class PinnedTransfer:
         landed.copy_(gradient, non_blocking=True)
         arrived = torch.cuda.Event()
         arrived.record()
-        before, self._waiting = self._waiting, (buffer, landed, arrived, use)
-        self._use(before)
+        self.finish()
+        self._waiting = buffer, landed, arrived, use
 
     def finish(self) -> None:
-        """Use the last one."""
-        before, self._waiting = self._waiting, None
-        self._use(before)
-
-    def _use(self, sent: tuple[torch.Tensor, torch.Tensor, torch.cuda.Event, Use] | None) -> None:
-        if sent is not None:
-            buffer, landed, arrived, use = sent
+        """Use the gradient that was sent last."""
+        if self._waiting is not None:
+            (buffer, landed, arrived, use), self._waiting = self._waiting, None
             arrived.synchronize()
             use(landed)
             self._free.append(buffer)

@@ -1,10 +1,8 @@
-"""The history of a training: a row an update.
+"""Training log: a row an update.
 
-A GPU computes ahead of the program that gives it work, unless that waits for a number. So losses
-and norms stay where they are computed and are fetched many updates at a time. A loss that is not
-finite is then noticed some updates late, but before anything is saved, and is told with the update,
-learning rate and examples it belongs to. On a CPU, where there is nothing to wait for, they are
-fetched before each step is taken.
+A GPU computes ahead of the program, unless that waits for a number. So losses and norms stay on
+the device and are fetched many updates at a time. A loss that is not finite is noticed some updates
+late, but before anything is saved. On a CPU they are fetched before each step is taken.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -40,14 +38,12 @@ HISTORY = {
 }
 """Columns of a training history: one row an update; a loss of a kind not in the batch is NaN."""
 
-
 EVERY = 20
 """After how many updates numbers are fetched from a GPU."""
 
 
-@dataclass
-class _Pending:
-    """An update whose numbers are still where they were computed."""
+class _Pending(NamedTuple):
+    """An update whose numbers are still on the device."""
 
     update: Update
     losses: list[torch.Tensor]
@@ -56,13 +52,7 @@ class _Pending:
 
 @dataclass
 class TrainingLog:
-    """Rows of updates, and those that are yet to become rows.
-
-    Attributes
-    ----------
-    rows : list of list of float
-        In the order of ``HISTORY``.
-    """
+    """Rows of updates, in the order of ``HISTORY``, and updates that are still to be fetched."""
 
     strategy: DistributedStrategy
     every: int
@@ -75,21 +65,15 @@ class TrainingLog:
         return self.rows[-1][2] if self.rows else math.nan
 
     def add(self, update: Update, losses: list[torch.Tensor], norm: torch.Tensor) -> None:
-        """Take the numbers of an update; fetch, if it is time.
+        """Take the numbers of an update; `fetch`, if it is time.
 
         Parameters
         ----------
         update : Update
-            What it saw.
         losses : list of tensor, shape (targets,) each
             Of this process's micro-batches.
         norm : scalar tensor
             Of the gradient, over all processes.
-
-        Raises
-        ------
-        FactRecallError
-            See `fetch`.
         """
         self._pending.append(_Pending(update, losses, norm))
         if len(self._pending) >= self.every:
@@ -117,14 +101,10 @@ class TrainingLog:
             loss = (bio + qa) / update.targets
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise _diverged(update, loss, norm)
-            counts = {
-                kind: sum(e.predicted for e in update.examples if e.kind == kind)
-                for kind in FORMATS
-            }
-            means = [
-                total / counts[kind] if counts[kind] else math.nan
-                for kind, total in zip(FORMATS, (bio, qa), strict=True)
-            ]
+            means = []
+            for kind, total in zip(FORMATS, (bio, qa), strict=True):
+                targets = sum(e.predicted for e in update.examples if e.kind == kind)
+                means.append(total / targets if targets else math.nan)
             tokens = sum(len(e.tokens) for e in update.examples)
             self.rows.append([update.number, update.rate, loss, *means, norm, tokens])
 
