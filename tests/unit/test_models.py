@@ -16,10 +16,10 @@ from factrecall.models.loading import (
     choose_device,
     load_model,
     load_tokenizer,
-    model_files,
     save_model,
 )
 from factrecall.models.scratch import build_model
+from factrecall.runtime.checkpoint import files_of
 from factrecall.runtime.errors import FactRecallError
 from tests.conftest import ARCHITECTURES, Tiny, scratch
 
@@ -58,7 +58,7 @@ def test_half_precision_weights_open_as_float32(tiny: Tiny, tmp_path: Path) -> N
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in model_files(folder)}
+    return {path.name: path.read_bytes() for path in files_of([folder])}
 
 
 def test_the_same_model_has_the_same_files(tiny: Tiny, folder: Path, tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_hidden_files_are_no_part_of_a_model(folder: Path) -> None:
-    before = model_files(folder)
+    before = files_of([folder])
     (folder / ".timestamp").write_text("")
     (folder / "more").mkdir()
-    assert model_files(folder) == before == sorted(before)
+    assert files_of([folder]) == before == sorted(before)

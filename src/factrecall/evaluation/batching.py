@@ -175,18 +175,9 @@ class Answers:
     def right(
         self, model: PreTrainedModel, watch: Callable[[int], None] = lambda done: None
     ) -> np.ndarray:
-        """Decide for each answer whether greedy decoding would give it.
+        """Decide for each answer whether greedy decoding would give it, bool, shape (count,).
 
-        Parameters
-        ----------
-        model : PreTrainedModel
-            In evaluation mode.
-        watch : callable
-            Called with the number of texts done so far.
-
-        Returns
-        -------
-        ndarray of bool, shape (count,)
+        `watch` is called with the number of texts done so far.
         """
         done = 0
 
@@ -202,10 +193,7 @@ class Answers:
     def verdicts(self, logits: Callable[[Batch], torch.Tensor]) -> np.ndarray:
         """Compare the most likely tokens with the gold ones (see `right`).
 
-        Parameters
-        ----------
-        logits : callable
-            From a batch to logits of shape (answer tokens, vocabulary); called batch by batch.
+        `logits` takes a batch to logits of shape (answer tokens, vocabulary).
         """
         right = np.ones(self.count, dtype=bool)
         with torch.inference_mode():

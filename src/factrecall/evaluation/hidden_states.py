@@ -42,7 +42,7 @@ def hidden_states(
     answers : Answers
         Of one token each; the state is that of the token before, which predicts it.
     layers : sequence of int
-        In rising order.
+        Ascending.
     watch : callable
         Called with the number of texts done so far.
 
@@ -61,7 +61,7 @@ def hidden_states(
 
 
 class _Enough(Exception):
-    """The last state that is wanted has been seen."""
+    """The last wanted state is there."""
 
 
 def _states(model: PreTrainedModel, batch: Batch, layers: Sequence[int]) -> torch.Tensor:

@@ -39,24 +39,19 @@ class Row(NamedTuple):
 def pack(
     texts: Sequence[np.ndarray], own: Sequence[int], most_tokens: int = ROW_TOKENS
 ) -> list[Row]:
-    """Put texts into rows with few tokens in all, and then the fewest and most even rows.
+    """Put texts into rows with the fewest tokens in all, and then the fewest and most even rows.
 
-    Rows are runs of the sorted texts. Of these it takes the best; where `most_tokens` binds, rows
-    of texts that are no neighbours might have fewer tokens still.
+    Rows are runs of the sorted texts; where `most_tokens` binds, rows of texts that are not
+    neighbours might have fewer tokens still.
 
     Parameters
     ----------
     texts : sequence of ndarray of int64
         Tokens of each text.
     own : sequence of int
-        The first position of each text that has to be its own: where an answer is predicted.
+        The first position of each text that must not be shared: where an answer is predicted.
     most_tokens : int
         Longest row of several texts; a longer text goes alone.
-
-    Returns
-    -------
-    list of Row
-        Each text in one of them.
     """
     order = sorted(range(len(texts)), key=lambda i: texts[i].tolist())
     alike = [0, *(_common(texts[a], texts[b]) for a, b in pairwise(order))]

@@ -22,7 +22,7 @@ class Encoded:
     Attributes
     ----------
     tokens : ndarray of int64, shape (length,)
-        Token ids, special tokens included.
+        Special tokens included.
     answers : tuple of (int, int)
         First and one-past-last token of each answer.
     """
@@ -53,8 +53,8 @@ def encode(
     Raises
     ------
     FactRecallError
-        When a text is longer than the model's context, or an answer has no tokens of its own or
-        no token before it to predict it from.
+        When a text is longer than the model's context, or an answer has no tokens or no token
+        before it.
     """
     batch = tokenizer(list(texts), return_offsets_mapping=True, padding=False, truncation=False)
     result = []

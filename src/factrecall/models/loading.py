@@ -10,7 +10,7 @@ import torch
 
 from factrecall.runtime.errors import DamagedFile, FactRecallError
 from factrecall.runtime.quiet import quiet
-from factrecall.runtime.storage import atomic, unreadable
+from factrecall.runtime.storage import atomic
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -72,15 +72,6 @@ def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokeni
             if type(error) is not Exception:
                 raise
             raise OSError(str(error)) from error  # what a full disk is to that library
-
-
-def model_files(folder: Path) -> list[Path]:
-    """Return all files of a model folder, sorted by name."""
-    try:
-        members = sorted(folder.iterdir())
-    except OSError as error:
-        raise unreadable(folder, "folder", error, damaged=False) from error
-    return [path for path in members if path.is_file() and not path.name.startswith(".")]
 
 
 def choose_device(name: str) -> torch.device:

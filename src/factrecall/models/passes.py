@@ -35,7 +35,7 @@ def cut(lengths: Sequence[int], most_tokens: int, pass_cost: int = PASS_COST) ->
     Returns
     -------
     list of ndarray of int64
-        Positions in `lengths`; each position once.
+        Positions in `lengths`, each once.
     """
     order = np.argsort(lengths, kind="stable")
     sizes = np.asarray(lengths)[order]
@@ -49,10 +49,9 @@ def cut(lengths: Sequence[int], most_tokens: int, pass_cost: int = PASS_COST) ->
         start[j] = first + int(np.argmin(cost))
         best[j] = cost[start[j] - first]
     groups = []
-    j = count
-    while j > 0:
-        groups.append(order[start[j] : j])
-        j = int(start[j])
+    while count:
+        groups.append(order[start[count] : count])
+        count = int(start[count])
     return groups[::-1]
 
 

@@ -70,11 +70,11 @@ class Lease:
     Parameters
     ----------
     folder : Path
-        Of all claims of the study.
+        Of the study's claims.
     output : Path
         The job's first output, which stands for all of them.
     run : str
-        The start of the workflow that the job belongs to (see `begin_run`).
+        The job's start of the workflow (see `begin_run`).
 
     Raises
     ------

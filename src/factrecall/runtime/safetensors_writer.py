@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from factrecall.runtime.errors import DamagedFile, FactRecallError
+from factrecall.runtime.lazy_mapping import LazyMapping
 from factrecall.runtime.storage import atomic, to_json, unreadable
 
 _NAMES = {
@@ -120,7 +121,7 @@ def _header(
     return len(text).to_bytes(8, "little") + text
 
 
-class Tensors(Mapping[str, torch.Tensor]):
+class Tensors(LazyMapping[str, torch.Tensor]):
     """An open tensor file: a tensor is read, and checked, when it is asked for.
 
     Attributes
@@ -143,25 +144,16 @@ class Tensors(Mapping[str, torch.Tensor]):
         self._sums: dict[str, str] = self.metadata.pop("checksums")
         if sorted(file.keys()) != sorted(self._sums):
             raise ValueError("its tensors are not those that it was written with")
+        super().__init__(self._sums, self._read)
 
-    def __getitem__(self, name: str) -> torch.Tensor:
-        total = self._sums[name]
+    def _read(self, name: str) -> torch.Tensor:
         try:
             tensor: torch.Tensor = self._file.get_tensor(name)
-            if f"{zlib.crc32(_bytes(tensor), _begin(name, tensor)):08x}" != total:
+            if f"{zlib.crc32(_bytes(tensor), _begin(name, tensor)):08x}" != self._sums[name]:
                 raise ValueError(f"the checksum of {name} differs")
         except (SafetensorError, OSError, RuntimeError, ValueError) as error:
             raise _unreadable_tensors(self.path, error) from error
         return tensor
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._sums
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._sums)
-
-    def __len__(self) -> int:
-        return len(self._sums)
 
 
 def open_tensors(path: Path, required: Sequence[str] = ()) -> Tensors:

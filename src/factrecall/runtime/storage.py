@@ -202,7 +202,7 @@ def read_table(path: Path | str, schema: Schema | None = None) -> pd.DataFrame:
 
 
 def read_provenance(path: Path) -> dict[str, Any]:
-    """Return what a table says of its own making (see `write_table`)."""
+    """Return a table's provenance (see `write_table`)."""
     import pyarrow.parquet as pq
 
     metadata = pq.read_schema(path).metadata or {}

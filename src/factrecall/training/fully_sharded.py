@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
@@ -25,6 +25,7 @@ from torch.distributed.tensor import DTensor
 from factrecall.models.architectures import architecture_of
 from factrecall.runtime import signals
 from factrecall.runtime.errors import FactRecallError
+from factrecall.runtime.lazy_mapping import LazyMapping
 from factrecall.runtime.safetensors_writer import read_tensors
 from factrecall.runtime.signals import Interrupted
 from factrecall.training.distributed import DistributedStrategy
@@ -184,14 +185,15 @@ class FullySharded(DistributedStrategy):
         return state or read_tensors(checkpoint.path)
 
 
-class _Wholes(Mapping[str, torch.Tensor]):
+class _Wholes(LazyMapping[str, torch.Tensor]):
     """Tensors that are gathered in main memory when they are read."""
 
     def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        super().__init__(tensors, self._gather)
         self._tensors = tensors
         self._places = {name: place for place, name in enumerate(tensors)}
 
-    def __getitem__(self, name: str) -> torch.Tensor:
+    def _gather(self, name: str) -> torch.Tensor:
         # Others would wait in a communication that one process leaves.
         with signals.shield():
             _broadcast(self._places[name])
@@ -200,12 +202,6 @@ class _Wholes(Mapping[str, torch.Tensor]):
     def forms(self) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
         """Return dtypes and shapes, without gathering."""
         return {name: (t.dtype, tuple(t.shape)) for name, t in self._tensors.items()}
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
-
-    def __len__(self) -> int:
-        return len(self._tensors)
 
 
 def deal(batch: Sequence[Example], count: int) -> list[list[Example]]:

@@ -55,16 +55,16 @@ def is_process() -> bool:
 
 
 def launch(arguments: Sequence[str], count: int, device: torch.device) -> None:
-    """Run a command of factrecall on several processes of this machine; return when all are done.
+    """Run a command on several processes of this machine; return when all are done.
 
     Parameters
     ----------
     arguments : sequence of str
         The command line, without the program.
     count : int
-        Of processes.
+        Number of processes.
     device : torch.device
-        The kind of device that each of them has one of, or the CPU.
+        The CPU, or the kind of device of which each process has one.
 
     Raises
     ------

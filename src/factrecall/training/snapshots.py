@@ -44,7 +44,6 @@ class Snapshots:
     provenance : mapping
         Kept in the metadata of every file.
     strategy : DistributedStrategy, optional
-        The processes that share the training; the first one writes.
     """
 
     def __init__(
@@ -56,8 +55,7 @@ class Snapshots:
         provenance: Mapping[str, Any],
         strategy: DistributedStrategy | None = None,
     ) -> None:
-        self._model = model
-        self._strategy = strategy or DistributedStrategy()
+        self._model, self._strategy = model, strategy or DistributedStrategy()
         self._targets, self._provenance = list(targets), provenance
         numbers, parts = range(1, len(targets) + 1), len(targets) + 1
         self._shares = [i / parts for i in numbers]
@@ -76,10 +74,7 @@ class Snapshots:
                 self._strategy.on_rank0(weights, partial(write_tensors, part, metadata=metadata))
 
     def kept(self, update: int) -> bool:
-        """Say whether all snapshots up to a number of updates are there, for a run to resume.
-
-        Without one of them it has to start over: its weights are nowhere else.
-        """
+        """Say whether all snapshots up to a number of updates are there; else a run starts over."""
         moments = zip(self.moments, self._parts, strict=True)
         return all(part.exists() for moment, part in moments if moment <= update)
 
@@ -95,14 +90,7 @@ class Snapshots:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Write the weights at a moment of a training into a model.
-
-    Parameters
-    ----------
-    model : nn.Module
-        Of the parameter space that the weights are of, on any device.
-    path : Path
-        A snapshot or, for start and end, a model folder.
+    """Write the weights of a snapshot or, for start and end, a model folder into a model.
 
     Raises
     ------

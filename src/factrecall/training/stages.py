@@ -1,9 +1,8 @@
 """The stages that train: pre-training of a scratch model, and fine-tuning.
 
-A scratch model learns the language and the task, but none of the facts: it reads biographies and
-answers questions of *other* individuals, whose names are disjoint from the study's and whose
-attributes come from the same pools. Its tokenizer is trained on all text of the study, so that
-every name has tokens.
+A scratch model learns the language and the task, but none of the facts: it is trained on *other*
+individuals, whose names are disjoint from the study's and whose attributes come from the same
+pools. Its tokenizer is trained on all text of the study, so that every name has tokens.
 """
 
 from __future__ import annotations

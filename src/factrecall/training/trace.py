@@ -154,13 +154,9 @@ class GradientTrace:
             yield tensor if reading.of is None else reading.of(tensor)
 
     def ranking(self, keep: int) -> dict[str, torch.Tensor] | None:
-        """Return the most influenced parameters of every task and reading.
+        """Return the `keep` most influenced parameters of every task and reading.
 
-        Parameters
-        ----------
-        keep : int
-            How many at most. Parameters without influence (0) have no rank in `absolute` and
-            `magnitude`, and are left out.
+        `absolute` and `magnitude` leave out parameters without influence (0): they have no rank.
 
         Returns
         -------
