@@ -73,7 +73,7 @@ def test_words_and_layout_change_nothing(copy: Path, edit: Edit) -> None:
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("training/fine_tuning.py", "replace=False", "replace=True"),
+        ("data/traced.py", "replace=False", "replace=True"),
         ("training/optimisers.py", "(update + 1)", "(update + 2)"),
         ("models/passes.py", "PASS_COST = 96", "PASS_COST = 97"),
         ("models/loading.py", "torch.float32", "torch.float16"),
