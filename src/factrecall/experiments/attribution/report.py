@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from factrecall.experiments.attribution.claims import (
     ANCHORS,
@@ -107,16 +108,16 @@ def _patching_alt(m: Attributions) -> str:
 # --- tables -----------------------------------------------------------------------------------
 
 
+_share = partial(cell, write=percent, interval=False)
+"""A share without its interval, in per cent."""
+
+
 def _signed_share(value: float) -> str:
     return percent(value).replace("-", MINUS)
 
 
 def _number(value: float) -> str:
     return f"{value:.1f}".replace("-", MINUS)
-
-
-def _patched(value: str, source_fact: str) -> Any:
-    return cell(value, percent, interval=False, source_fact=source_fact)
 
 
 def _at_middle(m: Attributions) -> pd.DataFrame:
@@ -190,8 +191,8 @@ SECTION = Section(
             columns=(
                 Column(", share", cell("share", _signed_share)),
                 Column(", logit lost", cell("logit_drop", _number, interval=False)),
-                Column(", still right", cell("still_right", percent, interval=False)),
-                Column(", follows", cell("source_answer", percent, interval=False)),
+                Column(", still right", _share("still_right")),
+                Column(", follows", _share("source_answer")),
             ),
             last=(Column("share, Mix less Stage", cell("share", tuning="mix - stage")),),
             labels={"format": FORMAT_LABELS, "role": ROLES},
@@ -248,11 +249,11 @@ SECTION = Section(
             group="direction",
             row="where",
             last=(
-                Column("unpatched", _patched("unpatched", "same")),
-                Column("same fact", _patched("accuracy", "same")),
-                Column("other person", _patched("accuracy", "other")),
+                Column("unpatched", _share("unpatched", source_fact="same")),
+                Column("same fact", _share("accuracy", source_fact="same")),
+                Column("other person", _share("accuracy", source_fact="other")),
                 Column("restored", cell("gain", source_fact=RESTORED)),
-                Column("follows", _patched("source_answer", "other")),
+                Column("follows", _share("source_answer", source_fact="other")),
             ),
             labels={
                 "direction": DIRECTIONS,

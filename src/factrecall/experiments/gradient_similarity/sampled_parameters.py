@@ -38,11 +38,8 @@ class _Columns:
 class Products:
     """Inner products of gradients by cell, extrapolated to whole cells.
 
-    Attributes
-    ----------
-    statements, questions : ndarray of float64, shape (places, memberships, facts)
-        Squared norms.
-    between : ndarray of float64, shape (places, memberships, statements, questions)
+    `statements` and `questions` are squared norms, (places, memberships, facts); `between` is of
+    shape (places, memberships, statements, questions).
     """
 
     statements: np.ndarray
@@ -62,7 +59,7 @@ class Products:
 
 
 class SampledParameters:
-    """The sampled parameters of a model.
+    """The sampled parameters of a model: `count` columns of rows that `take` fills.
 
     Parameters
     ----------
@@ -74,11 +71,6 @@ class SampledParameters:
         Draws them.
     device : torch.device
         Of the gradients.
-
-    Attributes
-    ----------
-    count : int
-        How many there are: the columns of rows that `take` fills.
     """
 
     def __init__(
