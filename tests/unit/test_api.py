@@ -78,6 +78,10 @@ def test_a_training_goes_on_from_its_state(workspace: Workspace) -> None:
         ("recall", {"tuned": "x", "bio": "x", "qa": "x"}, "recall: out\n  why:    it is missing"),
         ("recall", dict.fromkeys(("tuned", "bio", "qa", "out", "k"), "x"), "no such argument"),
         ("pretrain", {"model": "own", "facts": [], "out": "x", "history": "x"}, "its source is"),
+        ("pretrain", {"model": "m", "facts": "x", "out": "x", "history": "x"}, "a list"),
+        ("recall", {"tuned": 5, "bio": "x", "qa": "x", "out": "x"}, "tuned = 5"),
+        ("recall", {"tuned": ["x"], "bio": "x", "qa": "x", "out": "x"}, "give one path"),
+        ("summarise-recall", {"evaluations": ["x"], "qa": "x", "out": "x"}, "each: Evaluation of"),
     ],
 )
 def test_a_mistake_is_told(

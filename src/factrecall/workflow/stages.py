@@ -184,7 +184,7 @@ def run_stage(
     ]:
         why = "it is missing" if wrong[0] in names else "the stage takes no such argument"
         raise FactRecallError(f"{name}: {wrong[0]}", why, f"it takes {', '.join(names)}")
-    values = given | {a.name: _paths(a, given.get(a.name)) for a in wanted if a.role != "wildcard"}
+    values = given | {a.name: _files(a, given.get(a.name)) for a in wanted if a.role != "wildcard"}
     file = study if isinstance(study, Path | str) else None
     opened = read_study(Path(file)) if file is not None else study
     words = {a.name: [[*vars(r).values()] for r in values[a.name]] for a in stage.of("runs")}
@@ -192,10 +192,21 @@ def run_stage(
     run(stage, cast("Study", opened), values, state=Path(state), argv=argv)
 
 
-def _paths(argument: Argument, value: Any) -> Any:
-    if argument.role == "runs" or value is None:
+def _files(argument: Argument, value: Any) -> Any:
+    """Return an argument's paths or records; refuse what is neither."""
+    if value is None and argument.optional:
+        return None
+    kind, expected = argument.record or (str, Path), "path"
+    if argument.record:
+        expected = f"{argument.record.__name__} of {argument.record.__module__}"
+    many = argument.many and isinstance(value, list | tuple)
+    for one in value if many else [value]:
+        if not isinstance(one, kind) or many != argument.many:
+            remedy = f"give a list, each: {expected}" if argument.many else f"give one {expected}"
+            raise FactRecallError(f"{argument.name} = {value!r}", "it cannot be used", remedy)
+    if argument.record:
         return value
-    return [Path(one) for one in value] if argument.many else Path(value)
+    return [Path(one) for one in value] if many else Path(value)
 
 
 def run(
