@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 
-from factrecall.experiments.report import FIGURES, SUFFIXES
+from factrecall.experiments.sections import FIGURES, SUFFIXES
 from factrecall.report.style import DOTS_PER_INCH, WIDTH
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.storage import read_table

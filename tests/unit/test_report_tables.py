@@ -24,7 +24,8 @@ from factrecall.evaluation.exact_match import PER_EXAMPLE, SUMMARY
 from factrecall.experiments.layer_ablation.stages import ALL, LAYER_ABLATION
 from factrecall.experiments.recall.measures import AVERAGE, Recall
 from factrecall.experiments.recall.report import comparison_view, recall_view
-from factrecall.experiments.report import SECTIONS, draw_figures, inputs, timings, write_report
+from factrecall.experiments.report import draw_figures, timings, write_report
+from factrecall.experiments.sections import SECTIONS, inputs
 from factrecall.experiments.shared_parameters.top_tensors import read_gatherings
 from factrecall.report.deviations import CONDITIONS, deviations
 from factrecall.report.published import LLAMA, PYTHIA, counterpart, published

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
-from factrecall.experiments import report
+from factrecall.experiments import sections
 from factrecall import runs
 from factrecall.workflow import snakemake_patches, stages
 from factrecall.runtime import fork_server
@@ -169,7 +169,7 @@ def weights_of_history(wildcards):
 
 def results_of(model):
     """Return all files that the report's sections read of a model."""
-    return [f"{RESULTS}/{path}" for path in report.inputs(STUDY, model)]
+    return [f"{RESULTS}/{path}" for path in sections.inputs(STUDY, model)]
 
 
 def each(members, pattern):

@@ -14,8 +14,8 @@ use rule stage as draw_figures with:
     output:
         expand(
             f"{RESULTS}/figures/{{{{model}}}}/{{figure}}{{suffix}}",
-            figure=report.FIGURES,
-            suffix=report.SUFFIXES,
+            figure=sections.FIGURES,
+            suffix=sections.SUFFIXES,
         ),
     log:
         f"{LOGS}/draw_figures/{{model}}.log",

@@ -25,7 +25,7 @@ class Experiment:
         The folder.
     stages, cost : str
         "module:name" below the folder of what it declares ("": nothing): its stages, and the cost
-        of each. Its section of the report is named in `experiments.report`.
+        of each. Its section of the report is named in `experiments.sections`.
     """
 
     name: str

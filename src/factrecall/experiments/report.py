@@ -1,4 +1,4 @@
-"""The report of a study: its sections in the order of the page, and the stages that make it."""
+"""The stages of the report: the figures of a model, and the page (see `sections`)."""
 
 from __future__ import annotations
 
@@ -6,19 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from factrecall.experiments.ablation.report import SECTION as ABLATION
-from factrecall.experiments.attribution.report import SECTION as ATTRIBUTION
-from factrecall.experiments.case_study.report import SECTION as CASE_STUDY
-from factrecall.experiments.circuits.report import SECTION as CIRCUITS
-from factrecall.experiments.gradient_similarity.report import SECTION as GRADIENTS
-from factrecall.experiments.grafting.report import SECTION as GRAFTING
-from factrecall.experiments.layer_ablation.report import SECTION as LAYER_ABLATION
-from factrecall.experiments.recall.examples import examples
-from factrecall.experiments.recall.report import SECTION as RECALL
-from factrecall.experiments.representations.report import SECTION as REPRESENTATIONS
-from factrecall.experiments.shared_parameters.report import SECTION as SHARED_PARAMETERS
-from factrecall.report.page import write_page
-from factrecall.report.timings import Timing
 from factrecall.runs import job_name, models
 from factrecall.runtime.job import Job
 from factrecall.runtime.stage import FIGURES as FIGURE_LIBRARIES
@@ -26,35 +13,18 @@ from factrecall.runtime.stage import Folder, Output, stage
 
 if TYPE_CHECKING:
     from factrecall.config.study import Study
-
-SECTIONS = (
-    RECALL,
-    SHARED_PARAMETERS,
-    ABLATION,
-    LAYER_ABLATION,
-    GRAFTING,
-    CIRCUITS,
-    CASE_STUDY,
-    REPRESENTATIONS,
-    GRADIENTS,
-    ATTRIBUTION,
-)
-
-FIGURES = tuple(figure.name for section in SECTIONS for figure in section.figures)
-SUFFIXES = (".png", ".svg", ".parquet")
+    from factrecall.report.timings import Timing
 
 
-def inputs(study: Study, model: str) -> list[str]:
-    """Return all files that the sections read of a model, below the results folder."""
-    files = (path for s in SECTIONS for path in s.request(study, model)["files"].values())
-    return list(dict.fromkeys(files))
+def _requests(study: Study, model: str) -> dict[str, Any]:
+    from factrecall.experiments.sections import SECTIONS
+
+    return {section.name: section.request(study, model) for section in SECTIONS}
 
 
 @stage(
     "draw-figures",
-    settings=lambda study, model: {
-        "sections": {section.name: section.request(study, model) for section in SECTIONS}
-    },
+    settings=lambda study, model: {"sections": _requests(study, model)},
     libraries=FIGURE_LIBRARIES,
     per=models,
 )
@@ -74,6 +44,8 @@ def draw_figures(
     sections
         What each section may read, and know of the configuration (see `Section.request`).
     """
+    from factrecall.experiments.sections import SECTIONS
+
     for section in SECTIONS:
         with section.explained():
             section.draw(section.measures(sections[section.name], results), out)
@@ -96,6 +68,10 @@ def write_report(job: Job, *, results: Folder, out: Output, study: Study) -> Non
     study
         What the configuration says.
     """
+    from factrecall.experiments.recall.examples import examples
+    from factrecall.experiments.sections import SECTIONS
+    from factrecall.report.page import write_page
+
     write_page(
         SECTIONS,
         study,
@@ -112,6 +88,7 @@ def write_report(job: Job, *, results: Folder, out: Output, study: Study) -> Non
 def timings(study: Study, folder: Path) -> Iterator[Timing]:
     """Yield the benchmarks that the workflow left, model by model; stages run by hand have none."""
     from factrecall.experiments.registry import stages
+    from factrecall.report.timings import Timing
 
     for model in (None, *study.models):
         for declared in stages().values():
@@ -128,5 +105,7 @@ def timings(study: Study, folder: Path) -> Iterator[Timing]:
 
 def _size(study: Study, model: str, results: Path) -> int:
     """Return the number of a model's parameters; 0 if it is not known."""
+    from factrecall.experiments.shared_parameters.report import SECTION as SHARED_PARAMETERS
+
     request = SHARED_PARAMETERS.request(study, model)
     return int(SHARED_PARAMETERS.measures(request, results).parameters)
