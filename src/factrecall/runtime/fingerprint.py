@@ -83,14 +83,24 @@ def _read(path: Path, function: str = "") -> tuple[str, tuple[str, ...], tuple[P
     tree = ast.parse(path.read_text(encoding="utf-8"))
     if function:
         tree.body = [s for s in tree.body if not _is_stage(s) or s.name == function]
-    for node in ast.walk(tree):
+    imports: list[str] = []
+    data: list[Path] = []
+    waiting: list[tuple[ast.AST, bool]] = [(tree, True)]
+    while waiting:  # once over the tree: this is most of what a start of the workflow does
+        node, runs = waiting.pop()
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             # Strings standing alone are documentation, of the module, a function or an attribute.
             node.body = [s for s in node.body if not _is_text(s)] or [ast.Pass()]
-        if _is_stage(node):
-            node.decorator_list = []
+            if _is_stage(node):
+                node.decorator_list = []
+        elif isinstance(node, ast.Constant):
+            data += _data(node, path.parent)
+        elif isinstance(node, ast.ImportFrom) and runs:
+            imports += _imports(node)
+        for child in ast.iter_child_nodes(node):
+            waiting.append((child, runs and not _is_for_type_checkers(child)))
     digest = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
-    return digest, tuple(_imports(tree)), tuple(_data(tree, path.parent))
+    return digest, tuple(imports), tuple(data)
 
 
 def _is_stage(node: ast.AST) -> TypeGuard[ast.FunctionDef]:
@@ -101,21 +111,16 @@ def _is_stage(node: ast.AST) -> TypeGuard[ast.FunctionDef]:
     )
 
 
-def _executed(node: ast.AST) -> Iterator[ast.AST]:
-    """Walk a tree without what only type checkers see."""
-    yield node
-    for child in ast.iter_child_nodes(node):
-        test = child.test if isinstance(child, ast.If) else None
-        if not (isinstance(test, ast.Name) and test.id == "TYPE_CHECKING"):
-            yield from _executed(child)
+def _is_for_type_checkers(node: ast.AST) -> bool:
+    test = node.test if isinstance(node, ast.If) else None
+    return isinstance(test, ast.Name) and test.id == "TYPE_CHECKING"
 
 
-def _data(tree: ast.Module, folder: Path) -> Iterator[Path]:
-    """Yield the package data a module names: a string that is a file beside it."""
-    for node in ast.walk(tree):
-        name = node.value if isinstance(node, ast.Constant) else None
-        if isinstance(name, str) and name.endswith(DATA_SUFFIXES) and (folder / name).is_file():
-            yield folder / name
+def _data(node: ast.Constant, folder: Path) -> Iterator[Path]:
+    """Yield the package data that a string names: a file beside its module."""
+    name = node.value
+    if isinstance(name, str) and name.endswith(DATA_SUFFIXES) and (folder / name).is_file():
+        yield folder / name
 
 
 def _is_text(statement: ast.stmt) -> bool:
@@ -123,12 +128,12 @@ def _is_text(statement: ast.stmt) -> bool:
     return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
 
-def _imports(tree: ast.Module) -> Iterator[str]:
-    for node in _executed(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE:
-            module = (node.module or "").partition(".")[2]
-            yield module
-            for alias in node.names:
-                name = f"{module}.{alias.name}".strip(".")
-                if _path(name).exists():
-                    yield name
+def _imports(node: ast.ImportFrom) -> Iterator[str]:
+    """Yield the modules of the package that may be meant by an import."""
+    package, _, module = (node.module or "").partition(".")
+    if package == PACKAGE:
+        yield module
+        for alias in node.names:
+            name = f"{module}.{alias.name}".strip(".")
+            if _path(name).exists():
+                yield name
