@@ -152,7 +152,7 @@ def test_what_an_experiment_says_and_costs_reruns_no_compute_stage(copy: Path) -
         ('    "graft-without-shared",', '    "another-name",', set()),
         ("per=grafts", "per=histories", set()),
         ('"thorough": int(seed) ==', '"thorough": int(seed) !=', set()),
-        ("write_sets(out, fitted_masks(masks)", "write_sets(out, dict(masks)", {"graft"}),
+        ("job.write(checks, trusted, CHECK)", "job.write(checks, trusted)", {"graft"}),
         ('"grafting without S"', '"else"', {"graft-without-shared"}),
         ("overlaps(masks).assign(", "overlaps(masks).assign(x=1, ", {"summarise-grafting"}),
     ],
@@ -163,7 +163,9 @@ def test_a_stage_depends_on_its_own_function_alone(
     stages = ("graft", "graft-without-shared", "summarise-grafting")
     path = copy / "experiments/grafting/stages.py"
     before = {name: code_fingerprint(*STARTS[name]) for name in stages}
-    path.write_text(path.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
     fingerprint._read.cache_clear()
     assert {n for n in stages if code_fingerprint(*STARTS[n]) != before[n]} == changed
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -74,8 +75,13 @@ def _collect(path: Path, seen: dict[Path, str], function: str = "") -> None:
     seen[path], imported, data = _read(path, function)
     for name in imported:
         _collect(_path(name), seen)
-    for file in data:
-        seen[file] = hashlib.sha256(file.read_bytes()).hexdigest()
+    waiting = list(data)
+    while waiting:
+        content = (file := waiting.pop()).read_bytes()
+        seen[file] = hashlib.sha256(content).hexdigest()
+        if file.suffix == ".j2":  # a template may take in others
+            names = re.findall(r"\"([^\"]+)\"", content.decode())
+            waiting += {other for name in names for other in _data(name, file.parent)} - {*seen}
 
 
 @cache
@@ -94,7 +100,7 @@ def _read(path: Path, function: str = "") -> tuple[str, tuple[str, ...], tuple[P
             if _is_stage(node):
                 node.decorator_list = []
         elif isinstance(node, ast.Constant):
-            data += _data(node, path.parent)
+            data += _data(node.value, path.parent)
         elif isinstance(node, ast.ImportFrom) and runs:
             imports += _imports(node)
         for child in ast.iter_child_nodes(node):
@@ -116,9 +122,8 @@ def _is_for_type_checkers(node: ast.AST) -> bool:
     return isinstance(test, ast.Name) and test.id == "TYPE_CHECKING"
 
 
-def _data(node: ast.Constant, folder: Path) -> Iterator[Path]:
+def _data(name: object, folder: Path) -> Iterator[Path]:
     """Yield the package data that a string names: a file beside its module."""
-    name = node.value
     if isinstance(name, str) and name.endswith(DATA_SUFFIXES) and (folder / name).is_file():
         yield folder / name
 
