@@ -203,3 +203,8 @@ def test_versions_are_those_installed() -> None:
     assert list(found) == ["no-such-library", "numpy", "torch"]
     assert found["no-such-library"] == "none"
     assert found["torch"][0].isdigit()
+
+
+def test_words_of_the_page_draw_no_figure_anew() -> None:
+    assert "report/page.html.j2" in closure("write-report")
+    assert "report/page.html.j2" not in closure("draw-figures")
