@@ -1,4 +1,7 @@
-"""The layers of figures: what seaborn draws on a panel, with the look of `style`."""
+"""The layers of figures: what seaborn draws on a panel, with the look of `style`.
+
+The module is long because it is a list: one small class for each kind of layer.
+"""
 
 from __future__ import annotations
 

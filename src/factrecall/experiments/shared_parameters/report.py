@@ -1,4 +1,8 @@
-"""Shared parameters in the report: how many two tasks share at every k, and in which tensors."""
+"""Shared parameters in the report: how many two tasks share at every k, and in which tensors.
+
+The module is long because a section is declared in one place: its figures, tables, claims and
+captions.
+"""
 
 from __future__ import annotations
 
