@@ -31,7 +31,13 @@ def ablate_layers(
     job: Job, *, base: Input, tuned: Input, seed: int, sets: Input, bio: Input, qa: Input,
     out: Output, tokens: int, study_seed: int,
 ) -> None:  # fmt: skip
-    """Evaluate a fine-tuned model with each layer's shared parameters reset to θpre, in turn."""
+    """Evaluate a fine-tuned model with each layer's shared parameters reset to θpre, in turn.
+
+    Parameters
+    ----------
+    out
+        the per-example table to write
+    """
     from factrecall.evaluation.exact_match import PER_EXAMPLE
     from factrecall.experiments.ablation.compute import evaluate_resets
     from factrecall.parameters.sets import ParameterSet
@@ -57,7 +63,15 @@ def ablate_layers(
 def summarise_layer_ablation(
     job: Job, *, evaluations: list[Evaluation], out: Output, study_seed: int
 ) -> None:
-    """Count what resetting each layer's shared parameters costs."""
+    """Count what resetting each layer's shared parameters costs.
+
+    Parameters
+    ----------
+    evaluations
+        the per-example table of a model, tuning and seed; give one for each
+    out
+        the table to write
+    """
     import pandas as pd
 
     from factrecall.evaluation.exact_match import PER_EXAMPLE
