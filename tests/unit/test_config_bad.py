@@ -145,6 +145,7 @@ CASES: dict[str, Case] = {
     "too few names": ([("facts/people", 400)], "facts.people = 400", "20 last names make 400", "first_names"),
     "years": ([("facts/pools/last_year", 1800)], "facts.pools.last_year = 1800", "before first_year (1900)", "swap"),
     "own people missing": ([("facts/individuals", "no.csv")], "facts.individuals = 'no.csv'", "no such file", "mend the path"),
+    "seed too large": ([("training/seeds", [2**31])], "training.seeds[0] = 2147483648", "at most", "whole number"),
     "own templates missing": ([("facts/templates", "no.yaml")], "facts.templates", "no such file", "remove the key"),
     "own people, few names": ([("facts/individuals", str(ROOT / "config.yaml")), ("facts/pretrain_people", 401)], "facts.pretrain_people", "unique names", "last_names"),
     "no folder": ([("models/m", {"source": "folder", "path": "/no/where"})], "models.m.path = '/no/where'", "no such folder", "save_pretrained"),

@@ -23,6 +23,7 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 Name = Annotated[str, Field(pattern=NAME)]
 Positive = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, le=10**9)]
 # Text is the only form of a path in YAML, and a list that of a tuple; all else is taken strictly.
 Location = Annotated[Path, Field(strict=False)]
 

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from factrecall.config.facts import Facts
 from factrecall.config.model import Model, Scratch
-from factrecall.config.section import ConfigIssue, ConfigSection, Name, Natural, Positive
+from factrecall.config.section import ConfigIssue, ConfigSection, Name, Positive, Seed
 from factrecall.config.training import TraceSettings, TrainingSettings
 from factrecall.config.yamlfile import merge
 from factrecall.experiments.circuits.settings import CircuitSettings
@@ -49,7 +49,7 @@ class Study(ConfigSection):
 
     name: Name
     """Name of the study and of its folder in `results/`."""
-    seed: Natural = 0
+    seed: Seed = 0
     """Seed of all draws except the order of examples: individuals, templates, first weights."""
     facts: Facts
     training: TrainingSettings

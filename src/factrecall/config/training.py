@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from factrecall.config.section import Amount, ConfigIssue, ConfigSection, Natural, Positive
+from factrecall.config.section import Amount, ConfigIssue, ConfigSection, Natural, Positive, Seed
 
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 Switch = Literal["auto", "always", "never"]
@@ -96,7 +96,7 @@ class Recipes(ConfigSection):
 class TrainingSettings(Recipes):
     """Settings of all fine-tunings; the recipes hold for every model."""
 
-    seeds: Annotated[list[Natural], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1)]
     """Seeds of the order of examples; every fine-tuning runs once with each."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """bfloat16 is autocast over float32 weights; auto is bfloat16 on a GPU, else float32. On a GPU,
