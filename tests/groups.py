@@ -9,6 +9,7 @@ leave cores idle fill them together; unit tests give way to the others, which ha
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -58,6 +59,8 @@ def main(names: list[str]) -> int:
     """Run groups side by side; return 1 if one fails."""
     if unknown := set(names) - set(GROUPS):
         sys.exit(f"there is no group {', '.join(unknown)}; there are {', '.join(GROUPS)}")
+    # A shell starts commands in the background deaf to Ctrl-C, which tests send.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     groups = [Group(name) for name in names or GROUPS]
     running = list(groups)
     while running:
