@@ -83,7 +83,7 @@ def test_interrupted_or_killed_a_run_goes_on_and_ends_with_the_same_bytes(folder
     assert state(folder) and not holders(folder) and not weights.exists()
 
     killed = start(folder)
-    wait_until(lambda: "going on" in (log.read_text() if log.exists() else ""))
+    wait_until(lambda: "resuming" in (log.read_text() if log.exists() else ""))
     killed.kill()
     killed.wait()
     assert holders(folder), "its job does not live on"

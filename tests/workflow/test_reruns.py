@@ -183,14 +183,15 @@ def edited(checkout: Path, name: str, old: str, new: str) -> Iterator[None]:
 
 EVERYTHING = {"make_facts", "pretrain", "fine_tune", *AFTER_TRAINING}
 TRACE = "src/factrecall/training/trace.py"
+CHECKS = "src/factrecall/experiments/grafting/mask_checks.py"
 
 
 @pytest.mark.parametrize(
     ("name", "old", "new", "rules"),
     [
-        (TRACE, '"""The cross-task', '# x\n"""What is the cross-task', set()),
+        (TRACE, '"""Cross-task gradient', '# x\n"""A cross-task gradient', set()),
         (TRACE, "READINGS: dict", "ADDED = 1\nREADINGS: dict", {"fine_tune", *AFTER_TRAINING}),
-        ("src/factrecall/experiments/grafting/mask_checks.py", "DRAWS = 3", "DRAWS = 4", GRAFTED),
+        (CHECKS, "DRAWS = 3", "DRAWS = 4", GRAFTED - {"graft_without_shared"}),
         ("src/factrecall/data/templates.yaml", "What is the", "Which is the", EVERYTHING),
         ("src/factrecall/report/style.py", '"#d55e00"', '"#d55e01"', set(REPORT)),
         (
@@ -327,4 +328,4 @@ def test_why_tells_the_first_jobs_and_what_changed(checkout: Path) -> None:
     (checkout / "change.yaml").write_text("shared: {k: 0.5}\n")
     mistake = why(checkout, "--configfile", PRESET, "change.yaml")
     assert mistake.returncode == 2 and "trace.top_fraction" in mistake.stdout
-    assert "Traceback" not in wrong.stdout + mistake.stderr
+    assert "Traceback" not in wrong.stdout + mistake.stdout
