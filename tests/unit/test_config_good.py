@@ -202,13 +202,13 @@ STUDIES = st.fixed_dictionaries(
                 "bio": RECIPE,
                 "stage": RECIPE,
                 "mix": RECIPE,
-                "seeds": st.lists(st.integers(0, 2**40), min_size=1, max_size=4, unique=True),
+                "seeds": st.lists(st.integers(0, 10**9), min_size=1, max_size=4, unique=True),
             },
             optional={"mode": MODE},
         ),
         "models": st.dictionaries(NAMES, HUB, min_size=1, max_size=2),
     },
-    optional={"seed": st.integers(0, 2**62), "compute": st.just({"threads": 2})},
+    optional={"seed": st.integers(0, 10**9), "compute": st.just({"threads": 2})},
 )
 
 

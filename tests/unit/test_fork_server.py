@@ -179,7 +179,8 @@ def test_a_signal_that_comes_before_the_command_can_handle_it_is_not_lost(stub: 
         stub.forked(client)
         client.send_signal(signal.SIGTERM)
         client.communicate(timeout=60)
-        assert client.returncode == 128 + signal.SIGTERM
+        # By its handler, or before it has one: to a shell both are the same.
+        assert client.returncode in (128 + signal.SIGTERM, -signal.SIGTERM)
 
 
 def test_sigusr1_is_passed_on_and_short_work_goes_on(stub: Server) -> None:

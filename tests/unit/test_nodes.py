@@ -239,8 +239,9 @@ def test_rows_and_restarts_give_the_logits_of_whole_passes(model: PreTrainedMode
     with IncrementalForward(model, layers, EarlyExit(texts, 64), 1e9) as asked:
         asked.right(0)
         with torch.no_grad():
-            for parameter in layers[1].parameters():
-                parameter.add_(torch.randn_like(parameter) * 0.1)
+            rng = torch.Generator().manual_seed(0)
+            for parameter in layers[1].parameters():  # so little that no answer changes
+                parameter.add_(torch.randn(parameter.shape, generator=rng) * 0.01)
         said.clear()
         asked.right(1)
         restarted, parts = list(said), len(asked.asked.answers.batches)

@@ -144,7 +144,7 @@ class Tensors(LazyMapping[str, torch.Tensor]):
         self._sums: dict[str, str] = self.metadata.pop("checksums")
         if sorted(file.keys()) != sorted(self._sums):
             raise ValueError("its tensors are not those that it was written with")
-        super().__init__(self._sums, self._read)
+        super().__init__(self._sums)
 
     def _read(self, name: str) -> torch.Tensor:
         try:

@@ -189,11 +189,11 @@ class _Wholes(LazyMapping[str, torch.Tensor]):
     """Tensors that are gathered in main memory when they are read."""
 
     def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        super().__init__(tensors, self._gather)
+        super().__init__(tensors)
         self._tensors = tensors
         self._places = {name: place for place, name in enumerate(tensors)}
 
-    def _gather(self, name: str) -> torch.Tensor:
+    def _read(self, name: str) -> torch.Tensor:
         # Others would wait in a communication that one process leaves.
         with signals.shield():
             _broadcast(self._places[name])

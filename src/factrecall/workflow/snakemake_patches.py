@@ -1,7 +1,7 @@
 """Patches of Snakemake 9.27 and its SLURM plugin 2.8.0, applied when the workflow is read.
 
 Two replace functions that can leave a workflow waiting for ever, one makes benchmarks count forked
-jobs. Each is left out where its function no longer exists. `tests/unit/test_mends.py` tests whether
+jobs. Each is left out where its function no longer exists. `tests/unit/test_snakemake_patches.py` tests whether
 the versions in the lock still need them.
 """
 
@@ -19,7 +19,8 @@ def remember_job_age() -> None:
 
     At each status check it asks how long the controller remembers finished jobs. A missing answer
     it takes for "not long enough" and turns to ``sacct``; where there is no accounting that fails,
-    and jobs whose status a check could not find out are not looked at again.
+    and jobs whose status a check could not find out are not looked at again. If no answer came yet,
+    it is taken for long enough: the plugin turned to ``squeue`` when it started, for good reasons.
     """
     plugin = sys.modules.get("snakemake_executor_plugin_slurm")
     ask = getattr(plugin, "get_min_job_age", None)
@@ -27,11 +28,11 @@ def remember_job_age() -> None:
         return
     known: list[int] = []
 
-    def remembered() -> int | None:
+    def remembered() -> int:
         age: int | None = ask()
         if age is not None:
             known[:] = [age]
-        return known[0] if known else None
+        return known[0] if known else sys.maxsize
 
     vars(plugin)["get_min_job_age"] = remembered
 

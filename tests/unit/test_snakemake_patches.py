@@ -1,4 +1,4 @@
-"""The mends of Snakemake and its SLURM plugin: what they replace is there, and is replaced well."""
+"""The patches of Snakemake and its SLURM plugin: what they replace is there."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def test_the_controllers_last_answer_is_remembered(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, PLUGIN, plugin)
     snakemake_patches.remember_job_age()
     asked = vars(plugin)["get_min_job_age"]
-    assert [asked() for _ in range(5)] == [None, 900, 900, 300, 300]
+    assert [asked() for _ in range(5)] == [sys.maxsize, 900, 900, 300, 300]
 
 
-def test_without_the_plugin_nothing_is_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_plugin_nothing_is_patched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, PLUGIN, raising=False)
     snakemake_patches.remember_job_age()
     assert PLUGIN not in sys.modules
