@@ -1,8 +1,8 @@
 """Patches of Snakemake 9.27 and its SLURM plugin 2.8.0, applied when the workflow is read.
 
 Two replace functions that can leave a workflow waiting for ever, one makes benchmarks count forked
-jobs. Each is left out where its function no longer exists. `tests/unit/test_snakemake_patches.py` tests whether
-the versions in the lock still need them.
+jobs. Each is left out where its function no longer exists; `tests/unit/test_snakemake_patches.py`
+tests whether the versions in the lock still need them.
 """
 
 from __future__ import annotations
