@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -41,6 +42,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     except FileNotFoundError:
         pytest.skip("there is no mount here")
     yield folder
+    gc.collect()  # tracebacks keep states open
     subprocess.run(["umount", str(folder)], check=True)
 
 

@@ -245,7 +245,7 @@ def test_rows_and_restarts_give_the_logits_of_whole_passes(model: PreTrainedMode
         said.clear()
         asked.right(1)
         restarted, parts = list(said), len(asked.asked.answers.batches)
-        asked._loss = 0  # nothing is cut anew in between
+        asked._wasted = 0  # nothing is cut anew in between
         said.clear()
         asked.right(0)
     handle.remove()
