@@ -75,8 +75,11 @@ def _means(table: pd.DataFrame, schema: Schema, bounded: Sequence[str], seed: in
     parts = []
     for split, side in table.groupby("split"):
         rng = generator(seed, "samples of people", str(split))
-        drawn = draw_people(side["individual"].nunique(), rng, DRAWS)
+        people = side["individual"].unique()
+        drawn = draw_people(len(people), rng, DRAWS)
         parts.append(
-            cell_means(side, keys, drawn, counted=counted, bounded=bounded, averaged=averaged)
+            cell_means(
+                side, keys, people, drawn, counted=counted, bounded=bounded, averaged=averaged
+            )
         )
     return pd.concat(parts)[list(schema)]

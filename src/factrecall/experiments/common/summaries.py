@@ -41,6 +41,7 @@ def with_difference(
 def cell_means(
     rows: pd.DataFrame,
     keys: Sequence[str],
+    people: Sequence[int] | np.ndarray,
     drawn: np.ndarray,
     *,
     counted: Sequence[str],
@@ -55,6 +56,8 @@ def cell_means(
         Observations, each of an ``individual``; those that are missing do not count.
     keys : sequence of str
         Columns that tell cells apart.
+    people : sequence of int
+        The individuals, in the order of the columns of `drawn`.
     drawn : ndarray, shape (draws, people)
         See `draw_people`.
     counted, bounded, averaged : sequence of str
@@ -63,7 +66,7 @@ def cell_means(
     keys = list(keys)
     cell = rows.groupby(keys, sort=False).ngroup().to_numpy()
     shape = (int(cell.max()) + 1, drawn.shape[1])
-    place = cell * shape[1] + pd.factorize(rows["individual"], sort=True)[0]
+    place = cell * shape[1] + pd.Index(people).get_indexer(rows["individual"])
     found = rows[keys].iloc[np.unique(cell, return_index=True)[1]].reset_index(drop=True)
     for column in (*counted, *averaged, *bounded):
         value = rows[column].to_numpy(dtype=float)

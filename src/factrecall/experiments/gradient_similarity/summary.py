@@ -22,7 +22,8 @@ def mean_cosines(facts: pd.DataFrame, seed: int) -> pd.DataFrame:
     for (model, tuning, split), rows in facts.groupby(["model", "tuning", "split"], sort=False):
         # The same draws of people for all that is compared, tunings among it.
         rng = generator(seed, "gradients", str(model), str(split))
-        drawn = draw_people(rows["individual"].nunique(), rng)
+        individuals = sorted(rows["individual"].unique())
+        drawn = draw_people(len(individuals), rng)
         whose = {"model": model, "tuning": tuning, "split": split}
         for number, part in (*rows.groupby("seed", sort=False), (TOGETHER, rows)):
             people = _with_differences(part).groupby([*cell, "individual"], sort=False)
@@ -31,7 +32,12 @@ def mean_cosines(facts: pd.DataFrame, seed: int) -> pd.DataFrame:
                 {name: wide.stack(future_stack=True) for name, wide in columns.items()}
             ).reset_index()
             means = cell_means(
-                by_person, [*cell, "kind"], drawn, counted=["facts"], bounded=["cosine"]
+                by_person,
+                [*cell, "kind"],
+                individuals,
+                drawn,
+                counted=["facts"],
+                bounded=["cosine"],
             )
             parts.append(means.assign(**whose, seed=number))
     table = pd.concat(parts, ignore_index=True)
