@@ -1,116 +1,122 @@
-"""Texts in shared rows: each is there once, alone in what it sees, and nothing could be shorter."""
+"""Rows of examples end to end: nothing lost, nothing seen that is another's."""
 
 from __future__ import annotations
-
-import copy
-from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from factrecall.evaluation.batching import Answers
-from factrecall.evaluation.prefix_sharing import Row, layout, pack
-from factrecall.models.forward import encode, logits_at
-from tests.conftest import Tiny
-
-TEXTS = st.lists(
-    st.lists(st.integers(0, 2), min_size=1, max_size=6).map(np.array), min_size=1, max_size=6
+from factrecall.training.batches import (
+    BLOCK,
+    FLEX,
+    IGNORED,
+    Example,
+    batch_loss,
+    block_mask,
+    first_fit,
+    pack,
+    packed,
+    padded,
+    positions,
+    scores_mask,
 )
+from tests.conftest import Tiny
+from tests.unit.test_training import mix_of
+
+LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=40)
 
 
-def tokens_of(row: Row, texts: list[np.ndarray]) -> int:
-    return row.shared + sum(len(texts[i]) - row.shared for i in row.texts)
+def example(length: int, number: int) -> Example:
+    tokens = np.arange(length) + 100 * number
+    targets = np.where(np.arange(length) % 3 == 1, tokens + 1, IGNORED)
+    return Example(tokens, targets, "bio", number)
 
 
-def fewest(texts: list[np.ndarray], own: list[int], most: int) -> int:
-    """Try every way to put texts into rows."""
-
-    def cost(group: tuple[int, ...]) -> int | None:
-        if len(group) == 1:
-            return len(texts[group[0]])
-        shared = min(own[i] for i in group)
-        heads = [texts[i][:shared].tolist() for i in group]
-        while shared and any(h[:shared] != heads[0][:shared] for h in heads):
-            shared -= 1
-        total = tokens_of(Row(group, shared), texts)
-        return total if shared and total <= most else None
-
-    def best(rest: tuple[int, ...]) -> int:
-        if not rest:
-            return 0
-        found = []
-        for size in range(len(rest)):
-            for others in combinations(rest[1:], size):
-                group = (rest[0], *others)
-                if (tokens := cost(group)) is not None:
-                    found.append(tokens + best(tuple(i for i in rest if i not in group)))
-        return min(found)
-
-    return best(tuple(range(len(texts))))
+@given(lengths=LENGTHS, capacity=st.integers(60, 200))
+def test_bins_hold_everything_once_and_none_overflows(lengths: list[int], capacity: int) -> None:
+    bins = first_fit(lengths, capacity)
+    assert sorted(i for one in bins for i in one) == list(range(len(lengths)))
+    assert all(sum(lengths[i] for i in one) <= capacity for one in bins)
+    # First fit leaves at most one bin half empty.
+    assert sum(2 * sum(lengths[i] for i in one) <= capacity for one in bins) <= 1
 
 
-@settings(max_examples=150)
-@given(texts=TEXTS, most=st.integers(4, 20) | st.just(1000), data=st.data())
-def test_rows_hold_every_text_once_in_the_fewest_tokens(
-    texts: list[np.ndarray], most: int, data: st.DataObject
+@given(lengths=LENGTHS, most=st.integers(16, 300), multiple=st.sampled_from([1, 8, 128]))
+def test_rows_hold_every_example_once_with_its_targets(
+    lengths: list[int], most: int, multiple: int
 ) -> None:
-    if alike := data.draw(st.booleans()):
-        own = [data.draw(st.integers(0, min(map(len, texts)) - 1))] * len(texts)
-    else:
-        own = [data.draw(st.integers(0, len(t) - 1)) for t in texts]
-    rows = pack(texts, own, most)
-    assert sorted(i for row in rows for i in row.texts) == list(range(len(texts)))
-    for row in rows:
-        if len(row.texts) == 1:
-            assert row.shared == 0
-            continue
-        assert 0 < row.shared <= min(own[i] for i in row.texts)
-        assert len({texts[i][: row.shared].tobytes() for i in row.texts}) == 1
-        assert tokens_of(row, texts) <= most
-    found = sum(tokens_of(row, texts) for row in rows)
-    # Rows are runs of the sorted texts: with few limits on what is shared, and none on a row's
-    # length, that loses nothing.
-    if alike and most == 1000:
-        assert found == fewest(texts, own, most)
-    assert found <= sum(map(len, texts))
+    examples = [example(length, i) for i, length in enumerate(lengths)]
+    batches = pack(examples, most, multiple)
+    assert sorted(e.individual for b in batches for e in b.members) == list(range(len(lengths)))
+    sizes = {batch.tokens.shape for batch in batches}
+    assert len(sizes) == 1  # kernels are compiled for a length
+    (rows, length) = sizes.pop()
+    assert rows == 1 and length % multiple == 0
+    assert length <= -(-max(most, *lengths) // multiple) * multiple
+    for batch in batches:
+        assert batch.starts is not None
+        tokens, at = batch.tokens[0].numpy(), 0
+        expected = []
+        for member in batch.members:
+            assert (tokens[at : at + len(member.tokens)] == member.tokens).all()
+            assert (batch.starts[at : at + len(member.tokens)] == at).all()
+            expected += [at + i for i in np.flatnonzero(member.targets != IGNORED)]
+            at += len(member.tokens)
+        assert batch.where.tolist() == expected
+        gold = np.concatenate([m.targets[m.targets != IGNORED] for m in batch.members])
+        assert batch.targets.tolist() == gold.tolist()
+        assert (batch.starts[at:] == at).all()  # fillers see fillers
 
 
-def test_a_token_attends_to_its_own_text_alone() -> None:
-    positions, attends = layout([Row((0, 1), 2), Row((2,), 0)], [4, 3, 2])
-    assert positions.tolist() == [[0, 1, 2, 3, 2], [0, 1, 0, 0, 0]]
-    assert attends.shape == (2, 1, 5, 5)
-    seen = [row.nonzero()[:, 0].tolist() for row in attends[0, 0]]
-    assert seen == [[0], [0, 1], [0, 1, 2], [0, 1, 2, 3], [0, 1, 4]]
-    # Of the padding nothing is asked, but a softmax over nothing would be no number.
-    assert attends.any(-1).all() and not attends[1, 0, :2, 2:].any()
+def test_a_short_batch_makes_a_short_row_and_lengths_are_few() -> None:
+    found = {
+        pack([example(40, i) for i in range(count)], 1600)[0].tokens.shape[1]
+        for count in range(1, 40)
+    }
+    assert min(found) == 100 and max(found) <= 1600 and len(found) <= 16
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_logits_are_those_of_each_text_alone(tiny: Tiny, dtype: torch.dtype) -> None:
-    model = copy.deepcopy(tiny.model).to(dtype).eval()
-    qa = tiny.facts.qa
-    spans = list(zip(qa["attribute_start"], qa["terminator_end"], strict=True))
-    texts = encode(tiny.tokenizer, list(qa["text"]), [[s] for s in spans])
-    answers = Answers.of(texts, 300)
-    assert sum(b.texts for b in answers.batches) == len(texts)
-    assert any(b.texts > len(b.tokens) for b in answers.batches)  # rows are shared
-    with torch.inference_mode():
-        for batch in answers.batches:
-            packed = batch.logits(model)
-            for number in set(batch.answer.tolist()):
-                text, span = texts[number], torch.from_numpy(batch.answer == number)
-                tokens = torch.from_numpy(text.tokens)[None]
-                where = torch.zeros_like(tokens, dtype=torch.bool)
-                first, last = text.answers[0]
-                where[0, first - 1 : last - 1] = True
-                # Attention adds the same terms in another order: some units in the last place.
-                torch.testing.assert_close(
-                    packed[span],
-                    logits_at(model, tokens, where),
-                    rtol=0,
-                    atol=1e-5 if dtype == torch.float32 else 1e-13,
-                )
-                assert batch.gold[span].tolist() == text.tokens[first:last].tolist()
+@given(lengths=LENGTHS)
+def test_a_token_sees_its_own_example_up_to_itself(lengths: list[int]) -> None:
+    examples = [example(length, i) for i, length in enumerate(lengths)]
+    length = -(-sum(lengths) // BLOCK) * BLOCK
+    batch = packed(examples, length)
+    assert batch.starts is not None
+    whose = np.repeat(np.arange(len(lengths) + 1), [*lengths, length - sum(lengths)])
+    expected = torch.from_numpy((whose[:, None] == whose) & np.tri(length, dtype=bool))
+    assert torch.equal(scores_mask(batch.starts, torch.float32)[0, 0] == 0, expected)
+    blocks = block_mask(batch.starts)
+    place = torch.arange(length)
+    seen = torch.vmap(torch.vmap(blocks.mask_mod, (None, None, None, 0)), (None, None, 0, None))(
+        torch.tensor(0), torch.tensor(0), place, place
+    )
+    assert torch.equal(seen, expected)
+    # A block that is passed over holds nothing that is seen.
+    count = length // BLOCK
+    some = expected.view(count, BLOCK, count, BLOCK).any(3).any(1)
+    dense = blocks.to_dense()[0, 0].bool()
+    assert (dense >= some).all() and (dense <= torch.ones(count, count).tril().bool()).all()
+    starting = [0, *np.cumsum(lengths)]
+    assert positions(batch.starts)[0, starting[:-1]].eq(0).all()
+
+
+@pytest.mark.parametrize("kind", ["sdpa", "eager", FLEX])
+def test_losses_in_a_row_are_those_of_each_example_alone(tiny: Tiny, kind: str) -> None:
+    model = tiny.model
+    examples = mix_of(tiny)[::7]
+    before = model.config._attn_implementation
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        alone = [batch_loss(model, padded([e]))[1] for e in examples]
+        try:
+            model.set_attn_implementation(kind)
+            for batch in pack(examples, 512, BLOCK):
+                _, found = batch_loss(model, batch)
+                parts = found.split([e.predicted for e in batch.members])
+                for member, losses in zip(batch.members, parts, strict=True):
+                    (place,) = (i for i, e in enumerate(examples) if e is member)
+                    # Attention sums in another order: some last bits of losses of size 6.
+                    torch.testing.assert_close(losses, alone[place], rtol=0, atol=5e-6)
+        finally:
+            model.set_attn_implementation(before)
