@@ -25,7 +25,7 @@ from factrecall.training.examples import training_set
 from factrecall.training.loop import train
 from factrecall.vocabulary import NODE_KINDS, NodeKind
 from tests.conftest import Tiny, recipe, scratch, tokenizer_for
-from tests.unit.test_compose import naive, weights_of
+from tests.unit.test_patched_weights import naive, weights_of
 
 
 @dataclass
