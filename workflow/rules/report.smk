@@ -1,4 +1,4 @@
-"""Figures and the report."""
+"""Figures, verdicts on all claims, and the report."""
 
 SUMMARIES = [
     file
@@ -29,9 +29,23 @@ use rule stage as draw_figures with:
         ),
 
 
+use rule stage as judge_claims with:
+    input:
+        results=[file for model in STUDY.models for file in results_of(model)],
+    output:
+        out=f"{TABLES}/claims.parquet",
+    log:
+        f"{LOGS}/judge_claims.log",
+    benchmark:
+        f"{BENCHMARKS}/judge_claims.tsv"
+    params:
+        **job("judge-claims", results=RESULTS),
+
+
 use rule stage as write_report with:
     input:
         facts=FACTS,
+        claims=rules.judge_claims.output.out,
         results=[file for model in STUDY.models for file in results_of(model)],
         figures=expand(rules.draw_figures.output, model=STUDY.models),
     output:

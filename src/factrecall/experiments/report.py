@@ -1,4 +1,4 @@
-"""The stages of the report: the figures of a model, and the page (see `sections`)."""
+"""The stages of the report: figures, verdicts on all claims, and the page (see `sections`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from factrecall.runs import job_name, models
 from factrecall.runtime.job import Job
 from factrecall.runtime.stage import FIGURES as FIGURE_LIBRARIES
-from factrecall.runtime.stage import Folder, Output, stage
+from factrecall.runtime.stage import TABLES, Folder, Output, stage
 
 if TYPE_CHECKING:
     from factrecall.config.study import Study
@@ -49,6 +49,38 @@ def draw_figures(
     for section in SECTIONS:
         with section.explained():
             section.draw(section.measures(sections[section.name], results), out)
+
+
+@stage(
+    "judge-claims",
+    settings=lambda study: {"sections": {m: _requests(study, m) for m in study.models}},
+    libraries=TABLES,
+)
+def judge_claims(
+    job: Job, *, results: Folder, out: Output, sections: dict[str, dict[str, dict[str, Any]]]
+) -> None:
+    """Judge all claims on all models.
+
+    Parameters
+    ----------
+    results
+        the study's results folder, with all tables
+    out
+        the table of claims to write
+    sections
+        By model: what each section may read, and know of the configuration.
+    """
+    import pandas as pd
+
+    from factrecall.experiments.sections import SECTIONS
+    from factrecall.report.ledger import CLAIMS
+
+    found = []
+    for requests in sections.values():
+        for section in SECTIONS:
+            with section.explained():
+                found += section.judged(section.measures(requests[section.name], results))
+    job.write(out, pd.DataFrame(found, columns=list(CLAIMS)), CLAIMS)
 
 
 @stage(

@@ -111,7 +111,8 @@ class Figure:
     layers : tuple of Layer
         What is drawn on each panel, in order.
     caption, alt : str or callable
-        Below the figure (a template, see `section.Text`), and for who cannot see it.
+        Below the figure (a template, see `section`), and for who cannot see it (default: the
+        caption's first sentence, and where the numbers are).
     x, y : Axis
         The axes of all panels.
     row, col : str, optional
@@ -145,7 +146,7 @@ class Figure:
     schema: Mapping[str, str]
     layers: tuple[Layer, ...]
     caption: str
-    alt: str | Callable[[Any], str]
+    alt: str | Callable[[Any], str] = ""
     x: Axis = field(default_factory=Axis)
     y: Axis = field(default_factory=Axis)
     row: str | None = None

@@ -10,32 +10,29 @@ figures and files are asked for by the workflow before anything is computed. An 
     SECTION = Section(
         name="ablation",                        # anchor of the page
         title="Ablation",
+        question="Is recall lost when S is reset?",
         read=Ablation,                          # from files and settings to the measures `m`
-        tables=("ablation", "ablation_intervals", "recall"),    # results/tables/<name>.parquet
-        settings=lambda study, model: {},       # of the configuration; plain values only
-        body=(
-            Text("<p>What S does ... {{ m.k }}</p>"),           # Jinja, `m` and `study` in scope
-            Caveats(tensors_cost_most),         # functions: m -> sentence, sentences or nothing
-            Figure("ablation", data=Ablation.accuracies, schema=..., layers=(Bars(...),), ...),
-            Table("Accuracy after the ablation ...", data=Ablation.accuracies, group="split",
-                  row="ablated", columns=(Column("", "accuracy"), ...)),
-        ),
-        claims=(Claim("S costs more ...", costs_more),),        # m -> Quantity
+        reads=("ablation",),                    # results/tables/<name>.parquet
+        figures=(Figure("ablation", data=Ablation.accuracies, schema=..., layers=(Bars(...),)),),
+        claims=(Claim(id="ablation.s", text=..., observe=..., bound=0.02, why=...),),
+        trust=(tensors_cost_most,),             # m -> sentence, sentences or nothing
+        method="<p>S is reset to ...</p>",      # Jinja, `m` and `study` in scope; folded away
     )
 
-All callables take the section's measures and nothing else. `body` is in the order of the page.
-A figure's caption and a `Text` are templates: values are escaped, the text itself is trusted.
+All callables take the section's measures and nothing else. The page shows the question, the
+figures, the verdicts on the claims, how far to trust them and, folded away, numbers and method. A
+figure's caption and the method are templates: values are escaped, the text itself is trusted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from factrecall.report.claims import Claim, Judged, Verdict, judge
+from factrecall.report.ledger import Claim, Judged, judge
 from factrecall.report.plots import Figure
 from factrecall.report.published import LLAMA, counterpart
 from factrecall.report.style import LABELS
@@ -58,7 +55,7 @@ class Source:
     model : str
         Its name in the study.
     files : mapping
-        Paths, by the names of `Section.tables` and the keys of `Section.files`.
+        Paths, by the names of `Section.reads` and the keys of `Section.files`.
     settings : mapping
         Of the section.
     published_model : str or None
@@ -80,6 +77,24 @@ class Source:
         """Return the files of a kind that each training run has, by tuning and seed."""
         parts = {tuple(key.split("/")): path for key, path in self.files.items()}
         return {(p[1], int(p[2])): path for p, path in parts.items() if p[0] == kind and p[2:]}
+
+    def per_run(self, kind: str) -> pd.DataFrame:
+        """Return the tables of a kind of all training runs, with columns tuning and seed.
+
+        Raises
+        ------
+        FactRecallError
+            When a file is missing or damaged.
+        """
+        import pandas as pd
+
+        if f"{kind}/" not in self._tables:
+            parts = [
+                read_table(path).assign(tuning=tuning, seed=seed)
+                for (tuning, seed), path in self.runs(kind).items()
+            ]
+            self._tables[f"{kind}/"] = pd.concat(parts, ignore_index=True)
+        return self._tables[f"{kind}/"]
 
     def rows(self, name: str) -> pd.DataFrame:
         """Read this model's rows of a table, in the order in which they are shown.
@@ -111,65 +126,30 @@ def in_order(table: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(by, key=place, kind="stable", ignore_index=True)
 
 
-@dataclass(frozen=True)
-class Text:
-    """A piece of prose, as HTML; a template with `m`, `study` and `scope` in scope."""
-
-    html: str
-    when: Callable[[Any], bool] = lambda m: True
-    scope: Mapping[str, Any] = field(default_factory=dict)
+Rule = Callable[[Any], "str | list[str] | None"]
 
 
-@dataclass(frozen=True, init=False)
-class Caveats:
-    """What a run's own numbers say against reading them as the paper does.
-
-    Each rule takes the measures and returns a sentence, several, or nothing.
-    """
-
-    rules: tuple[Callable[[Any], str | list[str] | None], ...]
-
-    def __init__(self, *rules: Callable[[Any], str | list[str] | None]) -> None:
-        object.__setattr__(self, "rules", rules)
-
-    def said(self, measures: Any) -> list[str]:
-        """Return the sentences that apply."""
-        found = (rule(measures) for rule in self.rules)
-        return [t for said in found if said for t in ([said] if isinstance(said, str) else said)]
-
-
-class Headline(NamedTuple):
-    """What the page begins with, of one model: the study's main result.
-
-    `claim` is the first half of a sentence that the verdict ends; `rule` says how it was judged.
-    """
-
-    text: str
-    claim: str
-    verdict: Verdict
-    evidence: str
-    caveats: list[str]
-    rule: str
-
-
-Part = Text | Caveats | Figure | Table
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Section:
     """A section of the report on one model; see the module for an example.
 
     Attributes
     ----------
-    name, title : str
-        Its anchor and its heading.
-    body : tuple
-        Texts, caveats, figures and tables, in the order of the page.
+    name, title, question : str
+        Its anchor, its heading, and the question that it answers.
+    figures : tuple of Figure
+        In the order of the page.
     claims : tuple of Claim, or callable
         Of one model; a callable takes the measures and returns them.
+    trust : tuple of callable
+        How far to trust what is shown: from the measures to a sentence, several, or nothing.
+    method : str
+        How it was measured; a template, folded away.
+    tables : tuple of Table
+        Shown among the numbers that are folded away, beside those of each figure.
     read : callable
         From the fields of `Source` to the measures; a subclass of `Source`.
-    tables : tuple of str
+    reads : tuple of str
         The study's tables that it reads, ``tables/<name>.parquet``.
     files : callable
         From study and model to further files: by key, the path below the results. Files of
@@ -177,27 +157,27 @@ class Section:
     settings : callable
         From study and model to plain values: all that it may know of the configuration.
     headline : callable, optional
-        Of the section with the main result: from its measures to what the page begins with.
+        Of the section whose first claim is the study's main result: from its measures to the
+        sentence with the numbers that the page begins with.
     """
 
     name: str
     title: str
-    body: tuple[Part, ...]
-    claims: tuple[Claim, ...] | Callable[[Any], list[Claim]] = ()
+    question: str
+    figures: tuple[Figure, ...] = ()
+    claims: tuple[Claim, ...] | Callable[[Any], Sequence[Claim]] = ()
+    trust: tuple[Rule, ...] = ()
+    method: str = ""
+    tables: tuple[Table, ...] = ()
     read: Callable[..., Any] = Source
-    tables: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
     files: Callable[[Study, str], Mapping[str, str]] = lambda study, model: {}
     settings: Callable[[Study, str], Mapping[str, Any]] = lambda study, model: {}
-    headline: Callable[[Any], Headline] | None = None
-
-    @property
-    def figures(self) -> tuple[Figure, ...]:
-        """The figures, in the order of the page."""
-        return tuple(part for part in self.body if isinstance(part, Figure))
+    headline: Callable[[Any], str] | None = None
 
     def request(self, study: Study, model: str) -> dict[str, Any]:
         """Return all that it may know of one model: `Source`'s fields, as plain values."""
-        tables = {name: f"tables/{name}.parquet" for name in self.tables}
+        tables = {name: f"tables/{name}.parquet" for name in self.reads}
         return {
             "model": model,
             "files": {**tables, **self.files(study, model)},
@@ -224,8 +204,13 @@ class Section:
 
     def judged(self, measures: Any) -> list[Judged]:
         """Hold its claims against a model's measures."""
-        rows = self.claims(measures) if callable(self.claims) else self.claims
-        return [judge(claim, self.title, measures) for claim in rows]
+        claims = self.claims(measures) if callable(self.claims) else self.claims
+        return [judge(claim, measures, model=measures.model, section=self.name) for claim in claims]
+
+    def cautions(self, measures: Any) -> list[str]:
+        """Return the sentences of `trust` that apply."""
+        found = (rule(measures) for rule in self.trust)
+        return [t for said in found if said for t in ([said] if isinstance(said, str) else said)]
 
     def draw(self, measures: Any, folder: Path) -> None:
         """Draw its figures into a folder."""
