@@ -16,8 +16,8 @@ Switch = Literal["auto", "always", "never"]
 class ExecutionSettings(ConfigSection):
     """How a training fits its device; `auto` takes the fastest that fits, on a CPU `adamw`.
 
-    All compute the same updates up to rounding, but for `adamw_8bit`, which is an approximation
-    that `auto` never chooses (docs/method.md). `cpu_offload` keeps weights, gradients and moments
+    Each update is the same up to rounding, which training amplifies; `adamw_8bit` is an
+    approximation that `auto` never chooses (docs/method.md). `cpu_offload` keeps weights, gradients and moments
     in main memory.
     """
 
