@@ -7,21 +7,19 @@ the browser to fetch anything. All text from the study is escaped by the templat
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from factrecall.report.claims import RULE, Judged
 from factrecall.report.deviations import deviations
+from factrecall.report.ledger import RULE, Judged, read_claims
 from factrecall.report.published import LLAMA, counterpart
 from factrecall.report.render import Shown, environment, show_section
-from factrecall.report.section import Headline, Section
+from factrecall.report.section import Section
 from factrecall.report.tables import View, count, flat, run_view
 from factrecall.report.timings import Timing, timing_view
-from factrecall.runtime.storage import write_text
+from factrecall.runtime.storage import read_table, write_text
 
 if TYPE_CHECKING:
     from factrecall.config.study import Study
@@ -29,13 +27,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Model:
-    """One model as the template shows it; `claims` are by section."""
+    """One model as the template shows it; its first section begins with the main claim."""
 
     name: str
-    headline: Headline
-    tally: str
-    claims: list[tuple[str, list[Judged]]]
+    headline: str
     counterpart: str
+    claims: list[Judged]
     sections: list[Shown]
 
 
@@ -59,7 +56,7 @@ def write_page(
     study : Study
         The configuration.
     results : Path
-        Its results folder, finished.
+        Its results folder, finished: with figures, and verdicts in ``tables/claims.parquet``.
     sizes : mapping of str to int
         Number of parameters of the models for which it is known.
     examples : mapping
@@ -79,12 +76,13 @@ def write_page(
     from markupsafe import Markup
 
     plain = study.model_dump(mode="json")
+    claims = read_claims(read_table(results / "tables/claims.parquet"))
     context = {
         "study": plain,
         "seeds": count(len(study.training.seeds), "seed"),
         "first_seed": study.training.seeds[0],
-        "models": [_model(sections, study, plain, name, results) for name in study.models],
-        "claims_rule": RULE,
+        "models": [_model(sections, study, plain, n, results, claims) for n in study.models],
+        "rule": RULE,
         "run": run_view(plain, sizes),
         "timings": timing_view(timings) if timings else None,
         "configuration": _yaml(plain),
@@ -99,37 +97,21 @@ def write_page(
 
 
 def _model(
-    sections: Sequence[Section], study: Study, plain: Mapping[str, Any], name: str, results: Path
+    sections: Sequence[Section],
+    study: Study,
+    plain: Mapping[str, Any],
+    name: str,
+    results: Path,
+    claims: Sequence[Judged],
 ) -> Model:
-    shown, claims, first = [], [], None
+    own = [claim for claim in claims if claim.model == name]
+    shown, headline = [], ""
     for section in sections:
         with section.explained():
             measures = section.measures(section.request(study, name), results)
-            shown.append(show_section(section, measures, results / "figures" / name, plain))
-            claims += section.judged(measures)
-            if section.headline is not None:
-                first = section.headline(measures)
-    if first is None:
-        raise ValueError("no section has a headline")
-    return Model(
-        name=name,
-        headline=first,
-        tally=_tally(claims),
-        claims=[(title, list(some)) for title, some in groupby(claims, lambda c: c.section)],
-        counterpart=counterpart(plain["models"][name]) or LLAMA,
-        sections=shown,
-    )
-
-
-def _tally(claims: Sequence[Judged]) -> str:
-    theirs = Counter(claim.verdict for claim in claims if not claim.is_extension)
-    own = Counter(claim.verdict for claim in claims if claim.is_extension)
-    return (
-        f"Of {theirs.total()} further claims of the paper on shared parameters, circuits and "
-        f"representations {theirs['holds']} hold, {theirs['does not hold']} do not, "
-        f"{theirs['inconclusive']} are inconclusive; of {own.total()} checks added here "
-        f"{own['holds']} hold."
-    )
+            shown.append(show_section(section, measures, own, results, plain))
+            headline = headline or (section.headline(measures) if section.headline else "")
+    return Model(name, headline, counterpart(plain["models"][name]) or LLAMA, own, shown)
 
 
 def _yaml(study: Mapping[str, Any]) -> str:

@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from functools import cache
+from html import unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from factrecall.report.ledger import VERDICTS, Judged, by_chance, tally
 from factrecall.report.plots import Figure
-from factrecall.report.section import Caveats, Section, Text
+from factrecall.report.scoreboard import Scale, described, written
+from factrecall.report.section import Section
+from factrecall.report.tables import MISSING, View
 from factrecall.runtime.errors import FactRecallError
+from factrecall.runtime.statistics import TOGETHER
+from factrecall.runtime.storage import read_table
 
 if TYPE_CHECKING:
+    import pandas as pd
     from jinja2 import Environment
+
+LONGEST = 40
+"""So many rows of a figure's data are shown; of longer tables the page names the file."""
 
 
 class Shown(NamedTuple):
-    """A section as the template shows it; `parts` are pairs of a kind and what is shown."""
+    """A section as the template shows it; `figures` have image, alt, caption, file and numbers."""
 
     name: str
     title: str
-    parts: list[tuple[str, Any]]
+    question: str
+    figures: list[dict[str, Any]]
+    claims: list[Judged]
+    trust: list[str]
+    tables: list[tuple[View, bool]]
+    method: str
 
 
 @cache
@@ -29,16 +45,27 @@ def environment() -> Environment:
     """Return the template engine: it escapes all values, and none may be missing."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    return Environment(
+    engine = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    engine.globals.update(
+        written=written, described=described, scale=Scale.of, tally=tally, by_chance=by_chance,
+        VERDICTS=VERDICTS,
+    )  # fmt: skip
+    return engine
 
 
-def show_section(section: Section, measures: Any, figures: Path, study: Mapping[str, Any]) -> Shown:
+def show_section(
+    section: Section,
+    measures: Any,
+    claims: Sequence[Judged],
+    results: Path,
+    study: Mapping[str, Any],
+) -> Shown:
     """Fill in a section's templates, and put its drawn figures and its tables in place.
 
     Parameters
@@ -47,8 +74,10 @@ def show_section(section: Section, measures: Any, figures: Path, study: Mapping[
         As declared.
     measures : Any
         Of one model.
-    figures : Path
-        The folder that the model's figures were drawn into.
+    claims : sequence of Judged
+        All of this model.
+    results : Path
+        The study's results folder, with the model's figures.
     study : mapping
         The resolved configuration.
     """
@@ -58,24 +87,89 @@ def show_section(section: Section, measures: Any, figures: Path, study: Mapping[
         names = {"m": measures, "study": study, **scope}
         return Markup(environment().from_string(text).render(**names))
 
-    parts: list[tuple[str, Any]] = []
-    for part in section.body:
-        if isinstance(part, Text):
-            if part.when(measures):
-                parts.append(("text", fill(part.html, part.scope)))
-        elif isinstance(part, Caveats):
-            parts.append(("caveats", part.said(measures)))
-        elif isinstance(part, Figure):
-            if not part.when(measures):
-                continue
-            alt = part.alt(measures) if callable(part.alt) else part.alt
-            image = (data_uri(figures / f"{part.name}.svg"), alt)
-            parts.append(("figure", {"image": image, "caption": fill(part.caption, part.scope)}))
-        else:
-            view = part.view(measures)
-            if any(rows for _, rows in view.groups):
-                parts.append(("table", {"view": view, "wide": part.wide}))
-    return Shown(section.name, section.title, parts)
+    figures = []
+    for figure in section.figures:
+        if figure.when(measures):
+            file = f"figures/{measures.model}/{figure.name}"
+            caption = fill(figure.caption, figure.scope)
+            alt = figure.alt(measures) if callable(figure.alt) else figure.alt
+            title = first_sentence(caption)
+            figures.append({
+                "image": data_uri(results / f"{file}.svg"),
+                "alt": alt or f"Figure: {title} Its data are below, under Numbers.",
+                "caption": caption,
+                "title": title,
+                "file": f"{file}.parquet",
+                "numbers": numbers(figure, read_table(results / f"{file}.parquet"), title),
+            })  # fmt: skip
+    tables = [(table.view(measures), table.wide) for table in section.tables]
+    return Shown(
+        section.name,
+        section.title,
+        section.question,
+        figures,
+        [claim for claim in claims if claim.section == section.name],
+        section.cautions(measures),
+        [(view, wide) for view, wide in tables if any(rows for _, rows in view.groups)],
+        fill(section.method, {}),
+    )
+
+
+def first_sentence(caption: str) -> str:
+    """Return the first sentence of a caption, without markup: what a figure shows."""
+    return re.split(r"(?<=[.?!])\s", unescape(re.sub(r"<[^>]*>", "", caption)).strip())[0]
+
+
+def numbers(figure: Figure, data: pd.DataFrame, title: str) -> View | None:
+    """Return a figure's data as a table: means over seeds, Stage-tuned and Mix-tuned side by side.
+
+    None where it has more than `LONGEST` rows, or no numbers.
+    """
+    values = [column for column, kind in figure.schema.items() if kind.startswith("float")]
+    keys = [column for column in figure.schema if column not in (*values, "seed")]
+    if "seed" in data and (data["seed"] == TOGETHER).any():
+        data = data[data["seed"] == TOGETHER]
+    if not keys or not values or data.empty:
+        return None
+    means = data.groupby(keys, sort=False, dropna=False)[values].mean()
+    across = "tuning" if "tuning" in keys[1:] or (keys[0] == "tuning" and keys[1:]) else None
+    names = {c: f"{_words(c)} (%)" if c in _shares(figure) else _words(c) for c in values}
+    head = list(names.values())
+    if across is not None:
+        means = means.unstack(across, sort=False)
+        head = [
+            figure.label(across, value) + ("" if len(values) == 1 else f", {names[column]}")
+            for column, value in means.columns
+        ]
+    if len(means) > LONGEST:
+        return None
+    rows = [key for key in keys if key != across]
+    shares = [(c if across is None else c[0]) in _shares(figure) for c in means.columns]
+    groups: dict[str | None, list[list[str]]] = {}
+    for key, line in zip(means.index, means.to_numpy(), strict=True):
+        parts = key if isinstance(key, tuple) else (key,)
+        labels = [" ".join((figure.label(c, v) or str(v)).split())
+                  for c, v in zip(rows, parts, strict=True)]  # fmt: skip
+        cells = [_number(v, share) for v, share in zip(line, shares, strict=True)]
+        group = labels.pop(0) if len(labels) > 1 else None
+        groups.setdefault(group, []).append([*labels, *cells])
+    first = rows[1:] if len(rows) > 1 else rows
+    return View(f"{title} Means over seeds.", [*map(_words, first), *head], list(groups.items()))
+
+
+def _shares(figure: Figure) -> set[str]:
+    return {*figure.x.percent, *figure.y.percent}
+
+
+def _words(column: str) -> str:
+    return column.replace("_", " ")
+
+
+def _number(value: float, is_share: bool) -> str:
+    if value != value:
+        return MISSING
+    text = f"{100 * value:.1f}" if is_share else f"{value:.3g}"
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def data_uri(path: Path) -> str:
