@@ -81,7 +81,9 @@ class Synthetic:
         """Write the report and return it."""
         versions = {"torch": "0.0", "numpy": SCRIPT}
         job = SimpleNamespace(provenance={"versions": versions, "lock": "c0ffee", "settings": {}})
-        write_report.__wrapped__(job, results=self.results, out=out, study=self.study)  # type: ignore[attr-defined]
+        write_report.__wrapped__(  # type: ignore[attr-defined]
+            job, results=self.results, out=out, captions=out.parent / "captions", study=self.study
+        )
         return out.read_text(encoding="utf-8")
 
 

@@ -6,6 +6,7 @@ SUMMARIES = [
     if stage.name.startswith("summarise-")
     for file in getattr(rules, stage.rule).output
 ]
+CAPTIONS = f"{RESULTS}/captions"
 
 
 use rule stage as draw_figures with:
@@ -15,8 +16,19 @@ use rule stage as draw_figures with:
         expand(
             f"{RESULTS}/figures/{{{{model}}}}/{{figure}}{{suffix}}",
             figure=sections.FIGURES,
-            suffix=sections.SUFFIXES,
+            suffix=[s for s in sections.SUFFIXES if s != ".svg"],
         ),
+        [
+            report(
+                f"{RESULTS}/figures/{{model}}/{figure.name}.svg",
+                caption=Path(f"{CAPTIONS}/{figure.name}.rst").absolute(),
+                category=section.title,
+                subcategory="{model}",
+                labels={"figure": figure.name.replace("_", " "), "model": "{model}"},
+            )
+            for section in sections.SECTIONS
+            for figure in section.figures
+        ],
     log:
         f"{LOGS}/draw_figures/{{model}}.log",
     benchmark:
@@ -47,12 +59,13 @@ use rule stage as write_report with:
         facts=FACTS,
         claims=rules.judge_claims.output.out,
         results=[file for model in STUDY.models for file in results_of(model)],
-        figures=expand(rules.draw_figures.output, model=STUDY.models),
+        figures=expand([*map(str, rules.draw_figures.output)], model=STUDY.models),
     output:
-        out=f"{RESULTS}/report.html",
+        expand(f"{CAPTIONS}/{{figure}}.rst", figure=sections.FIGURES),
+        out=report(f"{RESULTS}/report.html", category="Report"),
     log:
         f"{LOGS}/write_report.log",
     benchmark:
         f"{BENCHMARKS}/write_report.tsv"
     params:
-        **job("write-report", results=RESULTS),
+        **job("write-report", results=RESULTS, captions=CAPTIONS),

@@ -88,8 +88,8 @@ def judge_claims(
     settings=lambda study: {"study": study.model_copy(update={"compute": None})},
     libraries=("jinja2", *FIGURE_LIBRARIES),
 )
-def write_report(job: Job, *, results: Folder, out: Output, study: Study) -> None:
-    """Write the report of a study.
+def write_report(job: Job, *, results: Folder, out: Output, captions: Output, study: Study) -> None:
+    """Write the report of a study, and the captions of its figures for that of Snakemake.
 
     Parameters
     ----------
@@ -97,11 +97,14 @@ def write_report(job: Job, *, results: Folder, out: Output, study: Study) -> Non
         the study's results folder, with all tables and figures
     out
         the HTML file to write
+    captions
+        the folder to write a caption of each figure to
     study
         What the configuration says.
     """
     from factrecall.experiments.recall.examples import examples
     from factrecall.experiments.sections import SECTIONS
+    from factrecall.report.captions import write_captions
     from factrecall.report.page import write_page
 
     write_page(
@@ -115,6 +118,7 @@ def write_report(job: Job, *, results: Folder, out: Output, study: Study) -> Non
         provenance={name: value for name, value in job.provenance.items() if name != "settings"},
         out=out,
     )
+    write_captions(SECTIONS, study, results=results, out=captions)
 
 
 def timings(study: Study, folder: Path) -> Iterator[Timing]:
