@@ -27,7 +27,7 @@ def test_it_has_every_figure_with_caption_category_and_labels(
     assert done.returncode == 0, done.stdout[-4000:]
     html = (checkout / "snakemake.html").read_text(encoding="utf-8")
     shown, categories = (
-        json.loads(re.findall(rf"^ *var {name} = (.*);$", html, re.M)[0])
+        json.loads(re.findall(rf'<script id="{name}">\s*var {name} = (.*);\n', html)[0])
         for name in ("results", "categories")
     )
     page = words((checkout / PAGE).read_text(encoding="utf-8"))
