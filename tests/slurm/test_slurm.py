@@ -21,7 +21,7 @@ from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import write_study
 
 GPU_RULES = (
-    *("pretrain", "fine_tune", "recall", "ablate", "ablate_layers", "graft", "intervene"),
+    *("pretrain", "fine_tune", "recall", "ablate", "transplant_shared", "graft", "intervene"),
     *("attention_case_study", "capture", "probe", "gradient_similarity"),
 )
 GPU_RULES_KILLED = ("pretrain", "fine_tune", "ablate", "graft")
@@ -180,7 +180,7 @@ def test_light_rules_stay_here(story: Story) -> None:
         "fine_tune",
         "recall_recall",
         "shared_ablate_select_shared",
-        "ablate_layers",
+        "transplant_shared",
         "graft",
         "graft_without_shared",
         "intervene",

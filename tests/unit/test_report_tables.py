@@ -21,7 +21,6 @@ from factrecall.data.files import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS
 from factrecall.data.tables import make_bio, make_qa
 from factrecall.data.templates import load_templates
 from factrecall.evaluation.exact_match import PER_EXAMPLE, SUMMARY
-from factrecall.experiments.layer_ablation.stages import ALL, LAYER_ABLATION
 from factrecall.experiments.recall.measures import AVERAGE, Recall
 from factrecall.experiments.recall.report import comparison_view, recall_view
 from factrecall.experiments.report import draw_figures, timings, write_report
@@ -33,10 +32,9 @@ from factrecall.report.tables import count, flat, percent, points
 from factrecall.report.timings import Timing, duration, summarise
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.safetensors_writer import write_tensors
-from factrecall.runtime.statistics import TOGETHER
 from factrecall.runtime.storage import write_table
 from factrecall.training.training_log import HISTORY
-from factrecall.vocabulary import RELATIONS, SPLITS
+from factrecall.vocabulary import RELATIONS
 from tests.unit.test_report_case_study import write_case
 from tests.unit.test_report_circuits import write_circuit_tables, write_sweep
 from tests.unit.test_report_representations import write_representation_tables
@@ -116,26 +114,10 @@ def build(
         stem.parent.mkdir(parents=True)
         shutil.copy(sweep["sweep_steps"], f"{stem}.parquet")
         shutil.copy(sweep["sweep_questions"], f"{stem}.questions.parquet")
-    write_layer_ablation(folder / "tables/layer_ablation.parquet", models)
     for write in (write_parameter_tables, write_circuit_tables, write_representation_tables):
         write(folder / "tables", models)
     write_table(folder / "tables/recall.parquet", pd.concat(rows), SUMMARY)
     return Synthetic(_study(SCRIPT if hostile else "synthetic", models), folder)
-
-
-def write_layer_ablation(path: Path, models: tuple[str, ...]) -> None:
-    """Make ablations of single layers that cost less than that of all."""
-    rows = [
-        (model, tuning, seed, split, layer, ablated, lost, lost - 0.01, lost + 0.01)
-        for model in models
-        for tuning in ("stage", "mix")
-        for seed in (TOGETHER, *SEEDS)
-        for split in SPLITS
-        for layer in (ALL, -1, 0, 1)
-        for ablated in ("shared", "random")
-        for lost in [0.3 if layer == ALL else 0.05]
-    ]
-    write_table(path, pd.DataFrame(rows, columns=list(LAYER_ABLATION)), LAYER_ABLATION)
 
 
 def _people(count: int, *, hostile: bool) -> pd.DataFrame:

@@ -22,9 +22,8 @@ SHARED = {
     "select_shared": 8,
     "summarise_shared": 1,
     "ablate": 8,
+    "transplant_shared": 8,
     "summarise_ablation": 1,
-    "ablate_layers": 8,
-    "summarise_layer_ablation": 1,
     "graft_without_shared": 16,
     "summarise_grafting": 1,
     "gradient_similarity": 8,
@@ -38,9 +37,10 @@ TUNED = {**SHARED, **CIRCUITS, "graft": 16, "capture": 8, "probe": 8}
 """Jobs of what depends on the fine-tuned models."""
 
 HALF_OF_TUNED = {name: max(1, jobs // 2) for name, jobs in TUNED.items()} | {
-    "attention_case_study": 2
+    "attention_case_study": 2,
+    "transplant_shared": 8,
 }
-"""Of one history alone; the case study compares the two."""
+"""Of one history alone; the case study and transplants take both."""
 
 GRAFTED = {"graft", "graft_without_shared", "summarise_grafting", *CIRCUITS, "draw_figures"}
 GRAFTED |= {"gradient_similarity", "summarise_representations", "write_report"}
@@ -57,6 +57,10 @@ def test_a_finished_study_has_nothing_left_to_do(checkout: Path) -> None:
     [
         ({"shared": {"k": 0.02}}, SHARED | REPORT),
         ({"shared": {"influence": "signed"}}, SHARED | REPORT),
+        (
+            {"ablation": {"draws": 3}},
+            {"ablate": 8, "transplant_shared": 8, "summarise_ablation": 1} | REPORT,
+        ),
         (
             {"grafting": {"alphas": [0.05, 0.1, 0.2]}},
             {"graft": 16, "graft_without_shared": 16, "summarise_grafting": 1}
@@ -135,12 +139,14 @@ def test_a_finished_study_has_nothing_left_to_do(checkout: Path) -> None:
                 "summarise_recall": 1,
             }
             | {name: jobs for name, jobs in HALF_OF_TUNED.items() if name != "attention_case_study"}
+            | {"transplant_shared": 4}
             | REPORT,
         ),
     ],
     ids=[
         "k",
         "influence",
+        "draws of an ablation",
         "one more alpha",
         "nodes a step",
         "random draws",

@@ -10,7 +10,8 @@ import pytest
 
 from factrecall.config.study import Study
 from factrecall.evaluation.exact_match import PER_EXAMPLE, SUMMARY
-from factrecall.experiments.ablation.compute import ABLATED, ABLATION
+from factrecall.experiments.ablation.compute import ABLATION, SETS
+from factrecall.experiments.ablation.resets import RESETS
 from factrecall.experiments.circuits.continuity import CONTINUITY
 from factrecall.experiments.circuits.summary import HEADS, INTERVENTIONS, SWEEPS
 from factrecall.experiments.grafting.grafter import GRAFTING, OUTCOMES
@@ -91,9 +92,19 @@ def test_shared_tables_have_every_row(results: Path, study: Study) -> None:
     assert (curve["ratio"] == curve["size"] / curve["k"]).all()
 
     ablation = read_table(results / "tables/ablation.parquet", ABLATION)
-    keys = ["model", "tuning", "seed", "ablated", "split", "relation"]
-    expected = itertools.product(models, tunings, seeds, ABLATED, SPLITS, RELATIONS)
-    assert sorted(ablation[keys].itertuples(index=False, name=None)) == sorted(expected)
+    keys = ["model", "tuning", "seed", "ablated", "influence", "draw", "split", "relation"]
+    assert not ablation.duplicated(keys).any()
+    for _, rows in ablation.groupby(["model", "tuning", "seed"]):
+        names = set(rows["ablated"])
+        transplanted = {n for n in names if "_into_" in n}
+        assert set(RESETS) < names and len(transplanted) == 2
+        assert set(rows["influence"]) == {"", *INFLUENCES}
+        whole = rows[rows["ablated"].isin([n for n, r in RESETS.items() if r.everything])]
+        assert set(whole["split"]) == set(SPLITS) and (rows.groupby(keys[3:7]).size() == 6).all()
+        assert set(rows.loc[rows["ablated"] == "random", "draw"]) == {*range(study.ablation.draws)}
+    sets = read_table(results / "tables/ablation_sets.parquet", SETS)
+    random = sets[sets["ablated"].isin(["random", "random_same_rows", "mix_into_stage_random"])]
+    assert len(random) and (random["shared"] == 0).all()
     recall = read_table(results / "tables/recall.parquet", SUMMARY)
     same = ["model", "tuning", "seed", "split", "relation"]
     both = ablation[ablation["ablated"] == "none"].merge(recall, on=same)

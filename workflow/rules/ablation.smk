@@ -1,15 +1,29 @@
-"""Ablation: recall with shared parameters reset to θpre, all at once or layer by layer."""
+"""Ablation: recall with shared parameters, or others beside them, reset to θpre."""
+
+ABLATED = f"{RESULTS}/ablation/{{model}}/{{tuning}}/seed{{seed}}"
+
+
+def donor(pattern, tunings=lambda donor: [donor]):
+    """Return a function to the files of the other fine-tuning of the same seed."""
+
+    def files(wildcards):
+        (other,) = set(COMPARED) - {wildcards.tuning}
+        return [pattern.replace("{tuning}", tuning) for tuning in tunings(other)]
+
+    return files
 
 
 use rule model_stage as ablate with:
     input:
         base=BASE,
         tuned=TUNED,
+        traces=rules.select_shared.input.traces,
         sets=SETS,
         bio=BIO,
         qa=QA,
     output:
-        out=f"{RESULTS}/ablation/{{model}}/{{tuning}}/seed{{seed}}.parquet",
+        out=f"{ABLATED}.parquet",
+        members=f"{ABLATED}.members.parquet",
     log:
         f"{LOGS}/ablate/{RUN}.log",
     benchmark:
@@ -20,41 +34,42 @@ use rule model_stage as ablate with:
         **job("ablate"),
 
 
+use rule model_stage as transplant_shared with:
+    input:
+        donor=donor(TUNED),
+        tuned=TUNED,
+        traces=donor(TRACE, PHASES.get),
+        sets=donor(SETS),
+        bio=BIO,
+        qa=QA,
+    output:
+        out=f"{ABLATED}.transplant.parquet",
+        members=f"{ABLATED}.transplant.members.parquet",
+    log:
+        f"{LOGS}/transplant_shared/{RUN}.log",
+    benchmark:
+        f"{BENCHMARKS}/transplant_shared/{RUN}.tsv"
+    wildcard_constraints:
+        tuning="|".join(COMPARED),
+    resources:
+        **needs("transplant-shared"),
+    params:
+        **job("transplant-shared"),
+
+
 use rule stage as summarise_ablation with:
     input:
         table=each(HISTORIES, rules.ablate.output.out),
+        members=each(HISTORIES, rules.ablate.output.members),
+        transplanted=each(HISTORIES, rules.transplant_shared.output.out),
+        transplanted_members=each(HISTORIES, rules.transplant_shared.output.members),
     output:
         out=f"{TABLES}/ablation.parquet",
-        intervals=f"{TABLES}/ablation_intervals.parquet",
+        people=f"{TABLES}/ablation_people.parquet",
+        sets=f"{TABLES}/ablation_sets.parquet",
     log:
         f"{LOGS}/summarise_ablation.log",
     benchmark:
         f"{BENCHMARKS}/summarise_ablation.tsv"
     params:
         **job("summarise-ablation", evaluations=HISTORIES),
-
-
-use rule ablate as ablate_layers with:
-    output:
-        out=f"{RESULTS}/layer_ablation/{{model}}/{{tuning}}/seed{{seed}}.parquet",
-    log:
-        f"{LOGS}/ablate_layers/{RUN}.log",
-    benchmark:
-        f"{BENCHMARKS}/ablate_layers/{RUN}.tsv"
-    resources:
-        **needs("ablate-layers"),
-    params:
-        **job("ablate-layers"),
-
-
-use rule stage as summarise_layer_ablation with:
-    input:
-        table=each(HISTORIES, rules.ablate_layers.output.out),
-    output:
-        out=f"{TABLES}/layer_ablation.parquet",
-    log:
-        f"{LOGS}/summarise_layer_ablation.log",
-    benchmark:
-        f"{BENCHMARKS}/summarise_layer_ablation.tsv"
-    params:
-        **job("summarise-layer-ablation", evaluations=HISTORIES),

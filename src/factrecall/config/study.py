@@ -21,6 +21,7 @@ from factrecall.config.model import Model, Scratch
 from factrecall.config.section import ConfigIssue, ConfigSection, Name, Positive, Seed
 from factrecall.config.training import TraceSettings, TrainingSettings
 from factrecall.config.yamlfile import merge
+from factrecall.experiments.ablation.settings import AblationSettings
 from factrecall.experiments.circuits.settings import CircuitSettings
 from factrecall.experiments.grafting.settings import GraftingSettings
 from factrecall.experiments.recall.settings import RecallSettings
@@ -57,6 +58,7 @@ class Study(ConfigSection):
     """Models, by names of your choice, which become names of folders."""
     trace: TraceSettings = TraceSettings()
     shared: SharedSettings = SharedSettings()
+    ablation: AblationSettings = AblationSettings()
     grafting: GraftingSettings = GraftingSettings()
     circuits: CircuitSettings = CircuitSettings()
     representations: RepresentationSettings = RepresentationSettings()

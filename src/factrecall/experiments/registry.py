@@ -42,7 +42,7 @@ EXPERIMENTS = (
     Experiment("recall"),
     Experiment("shared_parameters"),
     Experiment("ablation"),
-    Experiment("layer_ablation"),
+    Experiment("layer_ablation", stages="", cost=""),
     Experiment("grafting"),
     Experiment("circuits"),
     Experiment("case_study"),

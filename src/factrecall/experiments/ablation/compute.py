@@ -1,12 +1,12 @@
 """Ablation: what a model recalls with its shared parameters reset to θpre (paper, section 3.1).
 
-As many others are reset for comparison: random ones, random ones of the same tensors, and those
-that fine-tuning moved most (docs/method.md). All are evaluated on the same questions.
+`resets` lists what is reset in turn. The first five are evaluated on all facts, the others on the
+questions of some people; differences are always between the same questions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,117 +14,151 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from factrecall.data.files import BIO_COLUMNS, QA_COLUMNS
-from factrecall.evaluation.exact_match import PER_EXAMPLE, SUMMARY, Evaluator, summarise
+from factrecall.evaluation.exact_match import PER_EXAMPLE, SUMMARY, Evaluator
+from factrecall.experiments.ablation.resets import NONE, Ablation, Context
 from factrecall.experiments.common.model_pair import open_pair
-from factrecall.parameters.sets import ParameterSet, read_set
+from factrecall.experiments.shared_parameters.compute import Rankings, read_rankings
 from factrecall.runs import RUN
 from factrecall.runtime.progress import progress
+from factrecall.runtime.safetensors_writer import open_tensors
 from factrecall.runtime.seeds import generator
-from factrecall.runtime.statistics import paired_interval
-from factrecall.vocabulary import SPLITS
+from factrecall.runtime.storage import Schema
+from factrecall.vocabulary import SIDES
 
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Callable
 
     from factrecall.parameters.patched_weights import PatchedWeights
+    from factrecall.parameters.sets import ParameterSet
     from factrecall.runtime.job import Job
 
-NONE = "none"
-CONTROLS = ("random", "random_by_tensor", "most_moved")
-ABLATED = (NONE, "shared", *CONTROLS)
-"""What is reset to θpre: nothing, S, or as many others."""
+LABELS = {"ablated": "string", "influence": "string", "draw": "int32"}
+"""What was reset, the influence that S is ranked by ("" where nothing was), and which draw."""
 
-PER_ABLATION = {"ablated": "string", **PER_EXAMPLE}
+PER_ABLATION = {**LABELS, **PER_EXAMPLE}
 """Columns of one model's table: one row an ablation, split, individual and relation."""
 
-ABLATION = {**RUN, "ablated": "string", **SUMMARY, "drop": "float64"}
-"""Columns of ``tables/ablation.parquet``; `drop` is the accuracy lost to the ablation."""
+MEMBERS = {**LABELS, "tensor": "string", **dict.fromkeys(("size", "members", "shared"), "int64")}
+"""Columns of one model's table of sets: one row an ablation and tensor with members.
 
-INTERVALS = {
-    **dict.fromkeys(("model", "tuning", "split", "ablated", "against"), "string"),
-    **dict.fromkeys(("difference", "low", "high"), "float64"),
-}
-"""Columns of ``tables/ablation_intervals.parquet``.
-
-`difference` is the accuracy with `against` ablated minus that with `ablated`, the mean over seeds;
-`low` and `high` bound its 95 % bootstrap interval over individuals.
+`size` counts the tensor's parameters, `members` those reset, `shared` those of them that are in S.
 """
 
+ABLATION = {
+    **RUN,
+    **LABELS,
+    **{n: t for n, t in SUMMARY.items() if n not in RUN},
+    "drop": "float64",
+}
+"""Columns of ``tables/ablation.parquet``; `drop` is the accuracy lost, on the same questions."""
 
-def ablated_sets(
-    shared: ParameterSet, weights: PatchedWeights, rng: np.random.Generator
-) -> dict[str, ParameterSet]:
-    """Return what each ablation resets, as many as `shared` has (or as moved at all).
+PEOPLE = {
+    **RUN, **LABELS, "split": "string",
+    **dict.fromkeys(("individual", "n", "correct"), "int32"), "drop": "float64",
+}  # fmt: skip
+"""Columns of ``tables/ablation_people.parquet``: the same by individual, relations together."""
 
-    `weights` is inside its block; `rng` draws the random sets.
+SETS = {**RUN, **MEMBERS}
+"""Columns of ``tables/ablation_sets.parquet``."""
+
+
+def context_of(traces: list[Path], sets: Path, weights: PatchedWeights) -> Context:
+    """Return what the ablations of a training history are chosen from.
+
+    `traces` and `sets` are its own; `sets` says which influence S was selected by, and k.
     """
-    everything = ~ParameterSet.empty(shared.space)
-    return {
-        NONE: ParameterSet.empty(shared.space),
-        "shared": shared,
-        "random": everything.sample(len(shared), rng),
-        "random_by_tensor": everything.sample_by_tensor(shared.counts(), rng),
-        "most_moved": weights.largest_change(len(shared)),
-    }
+    said = open_tensors(sets, ("k", "influence")).metadata
+    rankings: Rankings = read_rankings(traces)
+    return Context(rankings, int(said["k"]), str(said["influence"]), weights)
 
 
 def evaluate_resets(
     job: Job,
     pair: tuple[Path, Path],
     facts: tuple[Path, Path],
-    sets: Path,
+    choose: Callable[[PatchedWeights], Iterable[Ablation]],
+    *,
+    individuals: int | None,
     max_eval_tokens: int,
-    choose: Callable[
-        [ParameterSet, PatchedWeights], Iterable[tuple[Mapping[str, Any], ParameterSet]]
-    ],
-) -> pd.DataFrame:
-    """Evaluate a fine-tuned model with each of several sets reset to θpre, one after the other.
+    study_seed: int,
+    seed: int,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Evaluate a fine-tuned model with each of several sets reset, one after the other.
 
-    `pair` are the model before and after fine-tuning, `facts` the tables of biographies and
-    questions. `choose` takes S and the weights, inside their block, and returns sets with the
-    labels of their rows. Columns are those labels and ``PER_EXAMPLE``.
+    Parameters
+    ----------
+    job
+        Reads the tables, and has the device.
+    pair
+        The model that what is reset is taken from, and the fine-tuned model.
+    facts
+        The tables of biographies and questions.
+    choose : callable
+        Given the weights, inside their block, what is reset in turn.
+    individuals : int, optional
+        People of each side whose questions are evaluated where not everything is.
+    study_seed, seed : int
+        Random sets depend on both, the people on the study's alone.
+
+    Returns
+    -------
+    examples, sets : DataFrame
+        Columns ``PER_ABLATION`` and ``MEMBERS``.
     """
     tokenizer, model, composition = open_pair(*pair, job.device)
     bio, qa = job.read(facts[0], BIO_COLUMNS), job.read(facts[1], QA_COLUMNS)
-    evaluator = Evaluator.of(tokenizer, bio, qa, max_eval_tokens, job.device)
-    shared, texts = read_set(sets, "S", composition.space), len(evaluator.texts)
-    parts = []
+    some = qa[qa["individual"].isin(drawn_people(qa, individuals, study_seed))]
+    evaluators = {
+        everything: Evaluator.of(tokenizer, *tables, max_eval_tokens, job.device)
+        for everything, tables in ((True, (bio, qa)), (False, (bio.iloc[:0], some)))
+    }
+    examples, sets = [], []
     with composition as weights:
-        chosen = list(choose(shared, weights))
-        with progress(len(chosen) * texts, "ablation", "text") as watch:
-            for number, (labels, members) in enumerate(chosen):
+        chosen = list(choose(weights))
+        texts = sum(len(evaluators[one.everything].texts) for one in chosen)
+        with progress(texts, "ablation", "text") as watch:
+            done = 0
+            for one in chosen:
+                labels = {name: getattr(one, name) for name in LABELS}
+                rng = generator(study_seed, "ablation", seed, *labels.values())
+                members = one.members(one.context, rng)
                 weights.set(~members)
-                seen = partial(lambda before, done: watch(before + done), number * texts)
-                parts.append(evaluator.evaluate(model, seen).assign(**labels))
-    return pd.concat(parts)
+                evaluator = evaluators[one.everything]
+                seen = partial(lambda before, now: watch(before + now), done)
+                examples.append(evaluator.evaluate(model, seen).assign(**labels))
+                sets.append(_by_tensor(members, one.context.shared).assign(**labels))
+                done += len(evaluator.texts)
+    return pd.concat(examples), pd.concat(sets)
 
 
-def ablation_table(everything: pd.DataFrame) -> pd.DataFrame:
-    """Return accuracies and what each ablation costs; columns ``ABLATION``."""
-    keys = ["model", "tuning", "seed", "ablated"]
-    counted = pd.concat(
-        summarise(rows, str(model), str(tuning), int(s)).assign(ablated=ablated)
-        for (model, tuning, s, ablated), rows in everything.groupby(keys, sort=False)
-    )
-    same = ["model", "tuning", "seed", "split", "relation"]
-    whole = counted[counted["ablated"] == NONE].set_index(same)["accuracy"]
-    before = whole.reindex(pd.MultiIndex.from_frame(counted[same])).to_numpy()
-    counted["drop"] = before - counted["accuracy"].to_numpy()
-    return counted
+def drawn_people(qa: pd.DataFrame, individuals: int | None, study_seed: int) -> list[int]:
+    """Draw so many people of each side; the same for every model, tuning and seed."""
+    found: list[int] = []
+    for side in SIDES:
+        people = qa.loc[qa["split"] == side, "individual"].unique()
+        rng = generator(study_seed, "ablation", "people", side)
+        found += rng.permutation(people)[:individuals].tolist()
+    return found
 
 
-def ablation_intervals(examples: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Compare every ablation with none, and S with every control; columns ``INTERVALS``."""
-    pairs = [(name, NONE) for name in ABLATED if name != NONE]
-    pairs += [("shared", control) for control in CONTROLS]
-    rows = []
-    for (model, tuning), part in examples.groupby(["model", "tuning"], sort=False):
-        for split in SPLITS:
-            outcome = part[part["split"] == split].pivot(
-                index=["seed", "individual", "relation"], columns="ablated", values="correct"
-            )
-            for ablated, against in pairs:
-                lost = outcome[against].astype(int) - outcome[ablated].astype(int)
-                rng = generator(seed, "ablation", str(model), str(tuning), split, ablated, against)
-                rows.append((model, tuning, split, ablated, against, *paired_interval(lost, rng)))
-    return pd.DataFrame(rows, columns=list(INTERVALS))
+def _by_tensor(members: ParameterSet, shared: ParameterSet) -> pd.DataFrame:
+    counts, both, size = members.counts(), (members & shared).counts(), members.space.size_of
+    rows = [(name, size[name], count, both[name]) for name, count in counts.items() if count]
+    return pd.DataFrame(rows, columns=["tensor", "size", "members", "shared"])
+
+
+def with_before(examples: pd.DataFrame) -> pd.DataFrame:
+    """Add the column `before`: whether the same model was right with nothing reset."""
+    keys = [*RUN, "split", "individual", "relation"]
+    whole = examples.loc[examples["ablated"] == NONE, [*keys, "correct"]]
+    return examples.merge(whole.rename(columns={"correct": "before"}), on=keys, validate="m:1")
+
+
+def summarise_by(column: str, examples: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+    """Count right answers of every ablation by split and a column (see `with_before`)."""
+    keys: list[Any] = [*RUN, *LABELS, "split", column]
+    groups = examples.groupby(keys, sort=False)
+    table = groups.agg(n=("correct", "size"), correct=("correct", "sum"), before=("before", "sum"))
+    table = table.reset_index()
+    drop = (table["before"] - table["correct"]) / table["n"]
+    return table.assign(accuracy=table["correct"] / table["n"], drop=drop)[list(schema)]
