@@ -17,8 +17,8 @@ class ExecutionSettings(ConfigSection):
     """How a training fits its device; `auto` takes the fastest that fits, on a CPU `adamw`.
 
     Each update is the same up to rounding, which training amplifies; `adamw_8bit` is an
-    approximation that `auto` never chooses (docs/method.md). `cpu_offload` keeps weights, gradients and moments
-    in main memory.
+    approximation that `auto` never chooses (docs/method.md). `cpu_offload` keeps weights, gradients
+    and moments in main memory.
     """
 
     optimiser: Literal["auto", "adamw", "adamw_8bit", "cpu_offload"] = "auto"
