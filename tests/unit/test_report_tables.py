@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,11 +21,8 @@ from factrecall.data.files import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS
 from factrecall.data.tables import make_bio, make_qa
 from factrecall.data.templates import load_templates
 from factrecall.evaluation.exact_match import PER_EXAMPLE, SUMMARY
-from factrecall.experiments.recall.measures import AVERAGE, Recall
-from factrecall.experiments.recall.report import comparison_view, recall_view
 from factrecall.experiments.report import draw_figures, timings, write_report
-from factrecall.experiments.sections import SECTIONS, inputs
-from factrecall.experiments.shared_parameters.top_tensors import read_gatherings
+from factrecall.experiments.sections import inputs
 from factrecall.report.deviations import CONDITIONS, deviations
 from factrecall.report.published import LLAMA, PYTHIA, counterpart, published
 from factrecall.report.tables import count, flat, percent, points
@@ -232,66 +229,6 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
     return made
 
 
-def recall(*rows: tuple[str, int, str, str, int, int], path: str = "recall.parquet") -> Recall:
-    """Return measures of a table of (tuning, seed, split, relation, n, correct)."""
-    columns = ["tuning", "seed", "split", "relation", "n", "correct"]
-    frame = pd.DataFrame(rows, columns=columns).assign(model="m")
-    measures = Recall("m", {"recall": Path(path)}, {"seed": 0}, LLAMA)
-    measures._tables["recall"] = frame.assign(accuracy=frame["correct"] / frame["n"])
-    return measures
-
-
-# --- measures ---------------------------------------------------------------------------------
-
-
-def test_accuracy_is_right_answers_over_all_answers() -> None:
-    table = recall(("mix", 0, "bio", "job", 10, 1), ("mix", 0, "bio", "employer", 30, 30))
-    assert table.by_seed()["accuracy"].tolist() == [31 / 40]
-
-
-def test_by_relation_puts_the_average_first_and_the_papers_behind() -> None:
-    measures = recall(
-        ("mix", 0, "qa_out", "job", 10, 2),
-        ("mix", 1, "qa_out", "job", 10, 4),
-        ("mix", 0, "qa_out", "employer", 10, 6),
-        ("mix", 1, "qa_out", "employer", 10, 10),
-        ("mix", 0, "bio", "employer", 10, 0),
-    )
-    means = measures.by_relation()
-    here = means[means["source"] == "here"]
-    assert here["relation"].tolist() == [AVERAGE, "job", "employer"]
-    assert here["accuracy"].tolist() == pytest.approx([0.55, 0.3, 0.8])
-    assert len(means) == 3 + 2 * 7
-    unknown = replace(measures, published_model=None)
-    assert set(unknown.by_relation()["source"]) == {"here"}
-
-
-def test_recall_is_in_the_order_shown_and_of_one_model(synthetic: Synthetic) -> None:
-    section = SECTIONS[0]
-    request = section.request(synthetic.study, "tiny")
-    table = section.measures(request, synthetic.results).table
-    assert table["tuning"].drop_duplicates().tolist() == list(RECALL)
-
-
-def test_recall_refuses_what_it_does_not_know(tmp_path: Path) -> None:
-    with pytest.raises(FactRecallError, match="no such file"):
-        _ = Recall("m", {"recall": tmp_path / "recall.parquet"}).table
-    with pytest.raises(FactRecallError, match="'magic', which is none of base"):
-        _ = recall(("magic", 0, "bio", "job", 1, 1)).table
-    with pytest.raises(FactRecallError, match="no row on model 'm'"):
-        _ = recall().table
-
-
-def test_a_missing_column_is_named() -> None:
-    rows = recall(("mix", 0, "bio", "job", 1, 1))
-    rows._tables["recall"] = rows._tables["recall"].drop(columns="split")
-    with (
-        pytest.raises(FactRecallError, match=r"section 'Recall' of the report(?s:.*)'split'"),
-        SECTIONS[0].explained(),
-    ):
-        rows.by_seed()
-
-
 # --- published numbers ------------------------------------------------------------------------
 
 
@@ -331,28 +268,6 @@ def test_numbers_are_written_for_readers() -> None:
     assert flat({"a": {"b": 1}, "c": "x"}) == [["a.b", "1"], ["c", "x"]]
 
 
-def test_recall_table_shows_each_seed_of_the_repeated_tunings() -> None:
-    table = recall_view(
-        recall(
-            ("mix", 3, "bio", "job", 10, 2),
-            ("mix", 4, "bio", "job", 10, 4),
-            ("majority", 0, "bio", "job", 10, 1),
-        )
-    )
-    assert table.head == ["Tuning", "mean", "s.d.", "seed\u00a03", "seed\u00a04"]
-    assert table.groups[0][1] == [
-        ["Mix-tuned", "30.0", "14.1", "20.0", "40.0"],
-        ["Majority vote", "10.0", "\u2013", "\u2013", "\u2013"],
-    ]
-
-
-def test_comparison_sets_ours_beside_theirs() -> None:
-    rows = recall(("mix", 0, "qa_out", "job", 10, 2), ("mix", 1, "qa_out", "job", 10, 4))
-    table = comparison_view(rows)
-    mix = next(row for row in table.groups[0][1] if row[0] == "Mix-tuned")
-    assert mix[1:] == ["\u2013", "97.4", "\u2013", "98.4", "30.0 ± 14.1", "74.7"]
-
-
 def test_timings_are_found_and_condensed_over_seeds(synthetic: Synthetic, tmp_path: Path) -> None:
     folder = synthetic.results / "benchmarks"
     shown = {run for run in ("make_facts", "graft/tiny/mix-seed0-in",
@@ -379,19 +294,6 @@ def test_inputs_are_all_that_sections_read(synthetic: Synthetic) -> None:
     files = inputs(synthetic.study, "tiny")
     assert len(files) == len(set(files))
     assert all((synthetic.results / file).exists() for file in files)
-
-
-def test_gatherings_by_hand(synthetic: Synthetic, tmp_path: Path) -> None:
-    trace = synthetic.results / "traces/tiny/bio/seed0.safetensors"
-    n, (bio, out) = read_gatherings(trace, "absolute")
-    # 550..749: 50 in the embedding (0..599), 150 in the first MLP (600..799), none in the second.
-    assert n == 1000
-    assert (bio.task, out.task, bio.gradients, bio.top) == ("BIO_in", "BIO_out", 123, 200)
-    assert bio.kinds == [("layers.*.mlp.weight", 0.75, 0.4), ("embed.weight", 0.25, 0.6)]
-    with pytest.raises(FactRecallError, match="no such file"):
-        read_gatherings(tmp_path / "absent.safetensors", "absolute")
-    with pytest.raises(FactRecallError, match="no readable gradient trace"):
-        read_gatherings(trace, "unheard-of")
 
 
 _RECIPE = {"updates": 300, "learning_rate": 0.003, "questions_per_example": "one"}

@@ -97,33 +97,36 @@ def test_curves_and_places_count_the_sets(seed: int) -> None:
     assert where["kind"].tolist() == ["a", "a", "head"] * 3
 
 
-def test_chance_and_null_are_what_permuting_gives() -> None:
+def test_chance_and_null_are_what_permuting_the_questions_gives() -> None:
     found = rankings(3, 30)
-    n, k = SPACE.size, 20
-    row = overlap_curves(found, k).query("influence == 'absolute' and k == @k").set_index("set")
-    rng = generator(0, "permute")
+    k = 20
+    rows = overlap_curves(found, k).query("influence == 'absolute' and k == @k").set_index("set")
+    tops = {task: found.index[task, "absolute"][:k].astype(np.int64) for task in TASKS}
+    one, two = set(tops["BIO_in"].tolist()), set(tops["BIO_out"].tolist())
+    assert one & two and len(one | two) > k  # neither the same nor independent
+    statements = {"S_I": one, "S_II": two, "S": one | two}
     ends = np.cumsum(SPACE.sizes)
-    totals = {name: {"chance": 0.0, "null": 0.0} for name in ("S_I", "S_II", "S")}
-    draws = 4000
+    counts = np.bincount(np.searchsorted(ends, tops["QA_in"], side="right"), minlength=3)
+    rng, draws = generator(0, "permute"), 4000
+    totals = {(name, kind): 0.0 for name in statements for kind in ("chance", "null")}
     for _ in range(draws):
-        for kind in ("chance", "null"):
-            tops = {}
-            for task in TASKS:
-                top = found.index[task, "absolute"][:k].astype(np.int64)
-                if kind == "chance":  # of full length, as the line of chance takes it
-                    tops[task] = set(rng.permutation(n)[:k].tolist())
-                    continue
-                counts = np.bincount(np.searchsorted(ends, top, side="right"), minlength=3)
-                tops[task] = set()
-                for end, size, count in zip(ends, SPACE.sizes, counts, strict=True):
-                    tops[task] |= set((end - size + rng.permutation(size)[:count]).tolist())
-            one = {n_: tops[bio] & tops[qa] for n_, (bio, qa) in PAIRS.items()}
-            one["S"] = one["S_I"] | one["S_II"]
-            for name, members in one.items():
-                totals[name][kind] += len(members) / k / draws
-    for name, means in totals.items():
-        for kind, mean in means.items():
-            assert row.loc[name, kind] == pytest.approx(mean, abs=0.01)  # 4 standard errors
+        anywhere = set(rng.permutation(SPACE.size)[: len(tops["QA_in"])].tolist())
+        inside: set[int] = set()
+        for end, size, count in zip(ends, SPACE.sizes, counts, strict=True):
+            inside |= set((end - size + rng.permutation(size)[:count]).tolist())
+        for name, members in statements.items():
+            for kind, asked in (("chance", anywhere), ("null", inside)):
+                totals[name, kind] += len(members & asked) / k / draws
+    for (name, kind), mean in totals.items():
+        assert rows.loc[name, kind] == pytest.approx(mean, abs=0.01)  # 4 standard errors
+
+
+def test_statements_ranked_alike_are_not_counted_twice() -> None:
+    found = rankings(3, 30)
+    index = dict(found.index) | {("BIO_out", i): found.index["BIO_in", i] for i in INFLUENCES}
+    rows = overlap_curves(Rankings(SPACE, 30, index), 20).set_index("set")
+    for column in ("ratio", "null", "chance"):
+        assert rows.loc["S", column].tolist() == rows.loc["S_I", column].tolist()
 
 
 def test_a_log_grid_has_its_ends_and_k() -> None:

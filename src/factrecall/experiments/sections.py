@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from factrecall.experiments.recall.report import SECTION as RECALL
+from factrecall.experiments.shared_parameters.report import SECTION as SHARED_PARAMETERS
 from factrecall.report.section import Section
 
 if TYPE_CHECKING:
     from factrecall.config.study import Study
 
-SECTIONS: tuple[Section, ...] = ()
+SECTIONS: tuple[Section, ...] = (
+    RECALL,
+    SHARED_PARAMETERS,
+)
 """Each experiment is imported above and named here."""
 
 FIGURES = tuple(figure.name for section in SECTIONS for figure in section.figures)

@@ -7,7 +7,7 @@ first of its kind: nobody is picked for the answers.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,8 +29,7 @@ class Piece(NamedTuple):
     kind: str
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(NamedTuple):
     """A question about a person, and whether each model answered it rightly."""
 
     relation: str
@@ -38,20 +37,10 @@ class Asked:
     right: list[bool]
 
 
-@dataclass(frozen=True)
-class Person:
-    """One example person.
+class Person(NamedTuple):
+    """An example person: what models were trained on, the biography's sentences, the questions.
 
-    Attributes
-    ----------
-    name, standing : str
-        Who it is, and what the models were trained on.
-    biography : list of list of Piece
-        Its sentences.
-    asked : list of Asked
-        Its questions, in the order of relations.
-    stored : list of int
-        By model, how many of the biography's attributes are completed rightly.
+    `stored` is how many of the biography's attributes each model completes rightly.
     """
 
     name: str
@@ -62,15 +51,7 @@ class Person:
 
 
 def examples(study: Study, results: Path) -> dict[str, Any]:
-    """Return what the page shows of people, and how many there are.
-
-    Parameters
-    ----------
-    study : Study
-        The configuration.
-    results : Path
-        Its results folder, finished.
-    """
+    """Return what the page shows of people of a finished study, and how many there are."""
     from factrecall.data.files import FactFiles
 
     names = ("individuals", "bio", "qa")
@@ -102,77 +83,30 @@ def choose_people(
 ) -> list[Person]:
     """Choose and describe the example people.
 
-    Parameters
-    ----------
-    individuals, bio, qa : DataFrame
-        The facts.
-    traced : collection of int
-        The individuals whose gradients were recorded.
-    answers : mapping of str to Path
-        Tables of recall per example, by the label under which they are shown.
-
-    Raises
-    ------
-    FactRecallError
-        When a table of recall is missing or damaged.
+    `answers` has tables of recall per example, by the label under which they are shown.
     """
-    keys = ["individual", "split", "relation"]
-    right = [read_table(path).set_index(keys)["correct"] for path in answers.values()]
+    right = []
+    for path in answers.values():
+        table = read_table(path)
+        formats = table["split"].str.partition("_")[0]
+        right.append(table.set_index(["individual", formats, "relation"])["correct"].sort_index())
     people = individuals.assign(traced=individuals["individual"].isin(list(traced)))
-    chosen = [
-        (rows.iloc[0], side, is_traced)
-        for side in SIDES
-        for is_traced in (True, False)
-        if not (rows := people[(people["split"] == side) & (people["traced"] == is_traced)]).empty
-    ]
-    return [
-        _describe(
-            str(row["name"]),
-            _standing(side, is_traced),
-            bio[bio["individual"] == row["individual"]],
-            qa[qa["individual"] == row["individual"]],
-            [_of(correct, int(row["individual"])) for correct in right],
-        )
-        for row, side, is_traced in chosen
-    ]
-
-
-def _standing(side: str, traced: bool) -> str:
-    questions = "questions trained on" if side == "in" else "questions never seen"
-    return f"{questions}; {'gradients traced' if traced else 'not traced'}"
-
-
-def _of(correct: pd.Series, individual: int) -> dict[tuple[str, str], bool]:
-    """Return one individual's answers: by format ("bio" or "qa") and relation."""
-    rows = correct[correct.index.get_level_values("individual") == individual]
-    return {
-        (split.partition("_")[0], relation): bool(value)
-        for (_, split, relation), value in rows.items()
-    }
-
-
-def _describe(
-    name: str,
-    standing: str,
-    bio: pd.DataFrame,
-    qa: pd.DataFrame,
-    right: list[dict[tuple[str, str], bool]],
-) -> Person:
-    questions = qa.set_index("relation")
-    return Person(
-        name=name,
-        standing=standing,
-        biography=[_pieces(row) for _, row in bio.iterrows()],
-        asked=[
-            Asked(
-                RELATION_LABELS[relation],
-                _pieces(questions.loc[relation]),
-                [answers.get(("qa", relation), False) for answers in right],
-            )
-            for relation in RELATIONS
-        ],
-        stored=[sum(a.get(("bio", relation), False) for relation in RELATIONS) for a in right],
-    )
+    found = []
+    for side, is_traced in product(SIDES, (True, False)):
+        rows = people[(people["split"] == side) & (people["traced"] == is_traced)]
+        for individual, name in rows[["individual", "name"]].head(1).itertuples(index=False):
+            questions = qa[qa["individual"] == individual].set_index("relation").loc[[*RELATIONS]]
+            own = [answers.loc[individual] for answers in right]
+            asked = [
+                Asked(RELATION_LABELS[str(r)], _pieces(q), [bool(a["qa", r]) for a in own])
+                for r, q in questions.iterrows()
+            ]
+            biography = [_pieces(row) for _, row in bio[bio["individual"] == individual].iterrows()]
+            trained = "trained on" if side == "in" else "never seen"
+            standing = f"questions {trained}; {'gradients' if is_traced else 'not'} traced"
+            stored = [int(answers["bio"].sum()) for answers in own]
+            found.append(Person(str(name), standing, biography, asked, stored))
+    return found
 
 
 def _pieces(row: pd.Series) -> list[Piece]:

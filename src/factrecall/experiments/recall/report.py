@@ -2,143 +2,233 @@
 
 from __future__ import annotations
 
-from itertools import product
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from factrecall.experiments.recall.measures import AVERAGE, HEADLINE_RULE, LOSS_POINTS, Recall
-from factrecall.report.claims import listed, with_sign
+from factrecall.report.ledger import Claim
 from factrecall.report.marks import Bars, Heat, Lines, Reference
+from factrecall.report.observations import minus, mix_minus_stage, observe, where
 from factrecall.report.plots import Axis, Figure, Panel
-from factrecall.report.published import LLAMA, PUBLISHED, published
-from factrecall.report.section import Caveats, Headline, Section, Text
-from factrecall.report.style import RELATION_LABELS, SPLIT_LABELS, TUNING_LABELS
-from factrecall.report.tables import MISSING, NO_BREAK, Table, View, count, percent, points
-from factrecall.vocabulary import TUNINGS
+from factrecall.report.published import published
+from factrecall.report.section import Section, Source
+from factrecall.report.style import RELATION_LABELS, TUNING_LABELS
+from factrecall.report.tables import percent
+from factrecall.vocabulary import COMPARED, RELATIONS, TUNINGS
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from factrecall.config.study import Study
 
-FORGETTING = 0.05
-"""Recall of biographies that the second stage may cost before it counts as forgetting."""
+AVERAGE = "average"
+HALF = len(RELATIONS) // 2
+POINTS = 0.02
+LOSS_POINTS = 150
+"""How many points a line of losses has at most; each is a mean over a block of updates."""
 
 _COLUMNS = ("All\nsix", "Birth\ndate", "Birth\ncity", "Univer-\nsity", "Job", "Em-\nployer",
             "Blood\ntype")  # fmt: skip
 
 
+class Recall(Source):
+    """One model's recall and its training; accuracies are shares of the answers."""
+
+    def by_seed(self) -> pd.DataFrame:
+        """Return the accuracy over all relations: columns tuning, seed, split, accuracy."""
+        return _pooled(self.rows("recall"), ["tuning", "seed", "split"])
+
+    def by_relation(self) -> pd.DataFrame:
+        """Return accuracy on QA out by relation, the paper's too: source, tuning, relation.
+
+        The average over all comes first.
+        """
+        import pandas as pd
+
+        rows = where(self.rows("recall"), split="qa_out")
+        every = pd.concat([rows.assign(relation=AVERAGE), rows])
+        seeds = _pooled(every, ["tuning", "relation", "seed"])
+        means = seeds.groupby(["tuning", "relation"], sort=False)["accuracy"].mean().reset_index()
+        paper = [
+            ("paper", tuning, relation, self.published(tuning, "qa_out", relation))
+            for tuning in COMPARED
+            for relation in (AVERAGE, *RELATIONS)
+        ]
+        theirs = pd.DataFrame(paper, columns=["source", *means]).dropna()
+        whole = theirs.groupby("tuning")["relation"].transform("size") > 1
+        return pd.concat([means.assign(source="here"), theirs[whole]])
+
+    def published(self, tuning: str, split: str, relation: str = AVERAGE) -> float:
+        """Return the accuracy that the paper has for its model, as a share; NaN: none."""
+        wanted = None if relation == AVERAGE else relation
+        value = published(self.published_model or "", tuning, split, wanted)
+        return math.nan if value is None else value / 100
+
+    def mean(self, tuning: str, split: str) -> float:
+        """Return the mean over seeds; NaN where there is none."""
+        return float(where(self.by_seed(), tuning=tuning, split=split)["accuracy"].mean())
+
+    def losses(self) -> pd.DataFrame:
+        """Return losses by kind, a mean a block of updates; `progress`: the share of them done."""
+        every = self.per_run("history").rename(columns={"loss_bio": "bio", "loss_qa": "qa"})
+        rows = every.melt(["tuning", "seed", "update"], ["bio", "qa"], "kind", "loss")
+        rows["updates"] = rows.groupby(["tuning", "seed"])["update"].transform("max") + 1
+        block = rows["update"] // -(-rows["updates"] // LOSS_POINTS)
+        keys = ["tuning", "seed", "kind", "updates", block.rename("block")]
+        means = rows.groupby(keys, sort=False)[["update", "loss"]].mean().reset_index()
+        return means.eval("progress = (update + 0.5) / updates").dropna(subset="loss")
+
+    def falls(self) -> pd.DataFrame:
+        """Return how much less each person's second half of the biography is recalled (QA out)."""
+        rows = where(self.per_run("answers"), split="qa_out")
+        sign = rows["relation"].isin(RELATIONS[:HALF]) * 2 - 1
+        rows = rows.assign(fall=sign * rows["correct"] / HALF)
+        return rows.groupby(["tuning", "seed", "individual"])["fall"].sum().reset_index()
+
+    def published_fall(self, tuning: str) -> float:
+        """Return the same of the paper's numbers."""
+        values = [self.published(tuning, "qa_out", relation) for relation in RELATIONS]
+        return (sum(values[:HALF]) - sum(values[HALF:])) / HALF
+
+
+def _pooled(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    sums = rows.groupby(keys, sort=False)[["correct", "n"]].sum().reset_index()
+    sums["accuracy"] = sums["correct"] / sums["n"]
+    return sums[[*keys, "accuracy"]]
+
+
+# --- claims -----------------------------------------------------------------------------------
+
+
+def _accuracy(m: Recall, tuning: str, split: str) -> pd.DataFrame:
+    return observe(m.per_run("answers"), "correct", tuning=tuning, split=split)
+
+
+def _both(split: str) -> Callable[[Recall], Mapping[str, pd.DataFrame]]:
+    return lambda m: {TUNING_LABELS[t]: _accuracy(m, t, split) for t in COMPARED}
+
+
+def _least(split: str) -> Callable[[Recall], float]:
+    return lambda m: min(m.published(tuning, split) for tuning in COMPARED)
+
+
+def _fall(tuning: str) -> Callable[[Recall], pd.DataFrame]:
+    return lambda m: observe(m.falls(), "fall", tuning=tuning)
+
+
+def _claim(name: str, text: str, source: str, observe: Any, published: Any, **more: Any) -> Claim:
+    why = "The same study moved by 2 points on a CPU of another make."
+    more = {"bound": POINTS, "why": why, **more}
+    return Claim(
+        id=f"recall.{name}", text=text, source=source, observe=observe, published=published, **more
+    )
+
+
+_STORED, _FALLS = "v1, section 2.2 and appendix A.3", "short paper, section 3 and figure 1"
+_LEAST = "The least that the paper has for any of its models."
+
+CLAIMS = (
+    _claim(
+        "mix-recalls-more",
+        "Mix-tuned models answer more of the questions they never saw than Stage-tuned ones.",
+        "v1, section 2.2 and figure 1",
+        lambda m: mix_minus_stage(m.per_run("answers"), "correct", split="qa_out"),
+        lambda m: m.published("mix", "qa_out") - m.published("stage", "qa_out"),
+        compares_tunings=True,
+    ),
+    _claim(
+        "biographies-stored",
+        "Both store the biographies: they continue nearly all of them rightly.",
+        _STORED, _both("bio"), _least("bio"), bound=0.887, why=_LEAST,
+    ),
+    _claim(
+        "questions-learnt",
+        "Both answer nearly all questions that they were trained on.",
+        _STORED, _both("qa_in"), _least("qa_in"), bound=0.981, why=_LEAST,
+    ),
+    _claim(
+        "nothing-forgotten",
+        "The second stage of two-stage training forgets less than 2 points of the biographies.",
+        "short paper, section 2.2 and figure 5",
+        lambda m: minus(_accuracy(m, "bio", "bio"), _accuracy(m, "stage", "bio")),
+        lambda m: m.published("bio", "bio") - m.published("stage", "bio"),
+        comparison="less",
+    ),
+    _claim(
+        "no-answers-without-questions",
+        "BIO-tuned models, which were trained on no question, answer almost none.",
+        "short paper, figure 5",
+        lambda m: _accuracy(m, "bio", "qa_out"),
+        lambda m: m.published("bio", "qa_out"),
+        comparison="less", bound=0.028, why="What the majority vote answers in the paper.",
+    ),
+    _claim(
+        "stage-falls",
+        "Stage-tuned models recall less of the last three sentences of a biography than of the "
+        "first three.",
+        _FALLS, _fall("stage"), lambda m: m.published_fall("stage"),
+    ),
+    _claim(
+        "mix-does-not-fall",
+        "Mix-tuned models recall as much of the last three sentences as of the first three.",
+        _FALLS, _fall("mix"), lambda m: m.published_fall("mix"), comparison="less",
+        quote="robust along the whole biography, though its own figure falls, too",
+    ),
+    _claim(
+        "stage-falls-more",
+        "Recall falls more along the biography in Stage-tuned models than in Mix-tuned ones.",
+        _FALLS,
+        lambda m: minus(_fall("stage")(m), _fall("mix")(m)),
+        lambda m: m.published_fall("stage") - m.published_fall("mix"),
+        compares_tunings=True,
+    ),
+)  # fmt: skip
+
+# --- how far to trust them --------------------------------------------------------------------
+
+
 def second_stage_forgets(m: Recall) -> str | None:
     """Say where Stage-tuned models lose biographies, as the paper's do not."""
     before, after = m.mean("bio", "bio"), m.mean("stage", "bio")
-    if not before - after > FORGETTING:
-        return None
-    return (
-        f"The second stage also forgets: it takes recall of biographies from {with_sign(before)} "
-        f"to {with_sign(after)} (in the paper from 98.7 % to 97.2 % for Llama). Part of the "
-        "difference between the tunings is therefore loss of facts, which the paper rules out for "
-        "its models."
+    said = (
+        f"The second stage takes recall of biographies from {percent(before)} % to "
+        f"{percent(after)} %: part of Mix-tuned models’ lead is that they forget less."
     )
+    return said if before - after > POINTS else None
 
 
 def answers_without_questions(m: Recall) -> str | None:
     """Say where BIO-tuned models answer questions, which they never trained on."""
-    bio, stage = m.mean("bio", "qa_out"), m.mean("stage", "qa_out")
-    if not bio > m.mean("majority", "qa_out") + FORGETTING:
-        return None
+    bio, stage, chance = (m.mean(t, "qa_out") for t in ("bio", "stage", "majority"))
+    said = (
+        f"BIO-tuned models answer {percent(bio)} % of the unseen questions before they are trained "
+        f"on any, Stage-tuned ones {percent(stage)} %: the model before fine-tuning has met "
+        "questions about other people."
+    )
+    return said if bio > chance + POINTS else None
+
+
+def little_can_fall(m: Recall) -> str | None:
+    """Say where recall falls more in Mix-tuned models, the reverse of the paper."""
+    mix, stage = (float(where(m.falls(), tuning=t)["fall"].mean()) for t in ("mix", "stage"))
+    said = (
+        f"Along the biography recall falls by {percent(mix)} points in Mix-tuned models and "
+        f"{percent(stage)} in Stage-tuned ones, the reverse of the paper. Stage-tuned models "
+        f"recall {percent(m.mean('stage', 'qa_out'))} % at all, so that little can fall."
+    )
+    return said if mix > stage else None
+
+
+# --- figures ----------------------------------------------------------------------------------
+
+
+def headline(m: Recall) -> str:
+    """Return the main result with its numbers."""
+    mix, stage, chance = (percent(m.mean(t, "qa_out")) for t in ("mix", "stage", "majority"))
     return (
-        f"The BIO-tuned model answers {with_sign(bio)} of the unseen questions with no question of "
-        f"the study trained on, {'more' if bio > stage else 'fewer'} than the Stage-tuned one (in "
-        "the paper 0.2 %). The model it starts from has met questions, about other people."
+        f"Mix-tuned models answer {mix} % of the questions they never saw, Stage-tuned ones "
+        f"{stage} %; always giving the most frequent answer, {chance} %."
     )
-
-
-CAVEATS = Caveats(second_stage_forgets, answers_without_questions)
-
-
-def headline(m: Recall) -> Headline:
-    """Return what the page begins with."""
-    from factrecall.runtime.statistics import DRAWS
-
-    found, chance = m.headline, m.mean("majority", "qa_out")
-    guess = "" if chance != chance else f"; the most frequent answer gives {with_sign(chance)}"
-    return Headline(
-        f"Mix-tuned models recall {with_sign(found.mix)} of the facts whose question they never "
-        f"saw, Stage-tuned ones {with_sign(found.stage)} "
-        f"({count(len(found.differences), 'seed')}{guess}).",
-        "The paper’s claim that mixed training recalls more",
-        found.verdict,
-        f"Difference {points(found.mix - found.stage)} points, 95 % interval {points(found.low)} "
-        f"to {points(found.high)} over {found.people:,} people; by seed "
-        f"{listed(found.differences, points)}.",
-        CAVEATS.said(m),
-        f"{HEADLINE_RULE} The interval comes from {DRAWS:,} bootstrap samples of people with all "
-        "their answers; it says how far other people would move the difference, while the "
-        "differences by seed say how far another training run would.",
-    )
-
-
-def recall_view(m: Recall) -> View:
-    """Return accuracy by split and tuning: mean, spread and, of several, every seed."""
-    found = m.by_seed()
-    several = found.groupby("tuning")["seed"].transform("nunique") > 1
-    seeds = sorted(found.loc[several, "seed"].unique())
-    groups: list[tuple[str | None, list[list[str]]]] = []
-    for split, title in SPLIT_LABELS.items():
-        rows = []
-        for tuning, own in found[found["split"] == split].groupby("tuning", sort=False):
-            accuracy = own.set_index("seed")["accuracy"].reindex(seeds)
-            own_mean = [percent(own["accuracy"].mean()), percent(own["accuracy"].std())]
-            rows.append([TUNING_LABELS[str(tuning)], *own_mean, *map(percent, accuracy)])
-        groups.append((title, rows))
-    return View(
-        "Answers exactly right, in per cent, over all relations; s.d. is the sample standard "
-        "deviation over seeds.",
-        ["Tuning", "mean", "s.d.", *(f"seed{NO_BREAK}{seed}" for seed in seeds)],
-        groups,
-    )
-
-
-def comparison_view(m: Recall) -> View:
-    """Return this study's accuracies beside those of the paper's model."""
-    found = m.by_seed().groupby(["tuning", "split"])["accuracy"].agg(["mean", "std"])
-    rows = []
-    for tuning, label in TUNING_LABELS.items():
-        cells = []
-        for split in SPLIT_LABELS:
-            here, theirs = MISSING, published(m.paper, tuning, split)
-            if (tuning, split) in found.index:
-                mean, sd = map(percent, found.loc[(tuning, split)])
-                here = mean if sd == MISSING else f"{mean} ± {sd}"
-            cells += [here, MISSING if theirs is None else f"{theirs:.1f}"]
-        rows.append([label, *cells])
-    names = [label.partition(":")[0] for label in SPLIT_LABELS.values()]
-    head = [f"{name}, {side}" for name, side in product(names, ("here", "paper"))]
-    caption = "Answers exactly right, in per cent; here: mean ± s.d. over seeds."
-    return View(caption, ["Tuning", *head], [(None, rows)])
-
-
-def _sources(m: Recall) -> str:
-    return "; ".join(sorted({r.source for r in PUBLISHED if r.model == m.paper and not r.relation}))
-
-
-def _relations_alt(m: Recall) -> str:
-    lines = []
-    for (source, tuning), rows in m.by_relation().groupby(["source", "tuning"], sort=False):
-        values = ", ".join(
-            f"{RELATION_LABELS.get(r.relation, r.relation)} {percent(r.accuracy)}"
-            for r in rows.itertuples()
-        )
-        where = "the paper" if source == "paper" else "this study"
-        lines.append(f"{TUNING_LABELS[tuning]} ({where}): {values}")
-    return f"Heat map of QA out in per cent. {'. '.join(lines)}."
-
-
-def _losses_alt(m: Recall) -> str:
-    last = m.losses().groupby(["tuning", "kind", "seed"], sort=False).last()
-    final = last.groupby(["tuning", "kind"], sort=False)["loss"].mean()
-    names = {"bio": "biographies", "qa": "questions"}
-    values = (f"{TUNING_LABELS[t]}, {names[k]}: {loss:.3g}" for (t, k), loss in final.items())
-    return f"Loss curves. Mean loss at the end of training: {'; '.join(values)}."
 
 
 def _chance(panel: Panel) -> float:
@@ -152,33 +242,26 @@ def _number_of_updates(panel: Panel) -> None:
         panel.legend[f"{label} ({updates:,} updates)"] = panel.legend.pop(label)
 
 
-def _set_average_apart(panel: Panel) -> None:
-    panel.axes.axvline(1, color="white", linewidth=5)
-
-
 def _files(study: Study, model: str) -> dict[str, str]:
-    runs = [(t, s, f"models/{model}/{t}/seed{s}") for t in TUNINGS for s in study.training.seeds]
-    kinds = {"history": "history", "answers": "recall"}
     return {
-        f"{key}/{tuning}/{seed}": f"{path}.{suffix}.parquet"
-        for key, suffix in kinds.items()
-        for tuning, seed, path in runs
+        f"{key}/{tuning}/{seed}": f"models/{model}/{tuning}/seed{seed}.{suffix}.parquet"
+        for key, suffix in (("history", "history"), ("answers", "recall"))
+        for tuning in TUNINGS
+        for seed in study.training.seeds
     }
-
-
-def _per_tuning(rows: pd.DataFrame) -> int:
-    return int(rows["tuning"].nunique())
 
 
 SECTION = Section(
     name="recall",
     title="Recall",
+    question="Do models recall facts whose question they were never trained on?",
     read=Recall,
-    tables=("recall",),
+    reads=("recall",),
     files=_files,
-    settings=lambda study, model: {"seed": study.seed},
     headline=headline,
-    body=(
+    claims=CLAIMS,
+    trust=(second_stage_forgets, answers_without_questions, little_can_fall),
+    figures=(
         Figure(
             "recall",
             data=Recall.by_seed,
@@ -189,31 +272,12 @@ SECTION = Section(
                 Bars("accuracy", "tuning"),
                 Reference(_chance, "chance", "majority vote", axis="x"),
             ),
-            height=lambda rows: 0.28 * _per_tuning(rows) + 0.38,
+            height=lambda rows: 0.28 * rows["tuning"].nunique() + 0.38,
             x=Axis("answers exactly right (%)", percent=("accuracy",), limits=(0, 118),
                    ticks=range(0, 101, 20), grid=True),
             legend_columns=3,
-            alt="Bars of accuracy by split and tuning; the table below holds the numbers.",
-            caption="<b>How much is recalled.</b> Bars and numbers are means over seeds, points "
-            "are seeds, the thin line spans the lowest to the highest seed. The dashed line is "
-            "chance: always giving the most frequent training answer of a relation. BIO: the "
-            "biography is continued, everybody’s was trained on. QA in: questions that were "
-            "trained on. QA out: questions that never were, about people whose biography was; only "
-            "this tells recall from rote memory.",
-        ),
-        Table("", data=recall_view),
-        Text(
-            "<h4>The paper’s numbers</h4><p>The paper fine-tuned {{ m.paper }} on 10,000 people, "
-            "with three seeds. A model of another size, trained on other people, will not reach "
-            "the same heights: compare the order of the rows and the distance between Stage-tuned "
-            "and Mix-tuned, not the values.</p>"
-        ),
-        Table("", data=comparison_view),
-        Text(
-            '<p class="small">Paper: arXiv 2505.16178. Read from {{ sources(m) }}. The short paper '
-            "is a later text of the same title, on Llama alone. A dash: not published, or not "
-            "measured.</p><h4>By relation</h4>",
-            scope={"sources": _sources},
+            caption="<b>How much is recalled.</b> Bars are means over seeds. The dashed line is "
+            "chance: always giving the most frequent training answer of a relation.",
         ),
         Figure(
             "recall_by_relation",
@@ -228,21 +292,14 @@ SECTION = Section(
             },
             titles=lambda key, m: "This study" if key["source"] == "here"
             else f"The paper: {m.published_model}",
-            height=lambda rows: 0.26 * _per_tuning(rows) + 0.35,
+            height=lambda rows: 0.26 * rows["tuning"].nunique() + 0.35,
             x=Axis(percent=("accuracy",)),
             share_y=False,
-            annotate=_set_average_apart,
-            alt=_relations_alt,
-            caption="<b>Which facts are recalled.</b> QA out in per cent, mean over seeds; darker "
-            "is better. Relations stand in the order of the biography, so that a row that fades to "
-            "the right loses facts stated late. Majority vote is chance, which differs by "
-            "relation: a blood type is guessed more easily than a birth date."
-            "{% if m.paper == llama %} The paper’s two rows (short paper, figure 1) are of a much "
-            "larger pre-trained model."
-            "{% endif %}",
-            scope={"llama": LLAMA},
+            annotate=lambda panel: panel.axes.axvline(1, color="white", linewidth=5),
+            caption="<b>Which facts are recalled.</b> QA out in per cent, mean over seeds. "
+            "Relations stand in the order of the biography. Majority vote is chance, which differs "
+            "by relation.",
         ),
-        Text("<h4>Training</h4>"),
         Figure(
             "loss",
             data=Recall.losses,
@@ -257,13 +314,16 @@ SECTION = Section(
             y=Axis("nats per token (log)", scale="log", write="{:g}".format, grid=True),
             share_y=False,
             annotate=_number_of_updates,
-            alt=_losses_alt,
-            caption="<b>How the losses fall.</b> One line a seed; each point is the mean over a "
-            f"block of updates, at most {LOSS_POINTS} blocks a run. Runs differ in length, so that "
-            "the axis is the share done. Stage-tuned models see no biographies and BIO-tuned "
-            "models no questions, hence no such line. Pre-trained is the model before fine-tuning, "
-            "which learns from other people. A model that guessed evenly among a thousand tokens "
-            "would stand at 6.9.",
+            caption="<b>How the losses fall.</b> One line a seed, each point a mean over a block "
+            "of updates. Stage-tuned models see no biographies in their second stage, BIO-tuned "
+            "ones no questions.",
         ),
     ),
+    method="<p>An answer is right if every token of it is the most probable one. BIO: the "
+    "biography is continued; everybody’s was trained on. QA in: questions that were trained on. QA "
+    "out: questions that never were, about people whose biography was.</p><p>A claim’s "
+    "observations are each person’s accuracy in each training run; Mix-tuned and Stage-tuned "
+    "models of the same seed are paired. Along the biography relations change with their place, so "
+    "that a fall may be due to either: a blood type is guessed more easily than a birth "
+    "date.</p>",
 )  # fmt: skip

@@ -1,7 +1,6 @@
-"""Shared parameters: those moved both by statements and by questions (paper, section 3.1).
+"""Shared parameters: those that both tasks rank highly by summed gradients (paper, section 3.1).
 
-Rankings are read one at a time. Memory of a selection: at most 32 bytes a kept parameter, whatever
-the number of tasks and influences.
+Memory of a selection: at most 32 bytes a kept parameter, whatever the number of influences.
 """
 
 from __future__ import annotations
@@ -43,8 +42,8 @@ OVERLAP_CURVE = {
 """Columns of a curve; `selected` marks shared.k and the influence that S is ranked by; `ratio`,
 `chance` and `null` are shares of k.
 
-`chance` is the overlap of random rankings of all parameters; `null` that of these rankings permuted
-within each tensor, which keeps how much of each tensor is moved. Both are exact expectations.
+`chance` and `null` are exact expectations if the members of the QA top were drawn anew: from all
+parameters, or within each tensor, which keeps how many each tensor has. BIO tops stay as they are.
 """
 
 SHARED = {**RUN, **OVERLAP_CURVE}
@@ -127,54 +126,41 @@ def overlap_curves(rankings: Rankings, k: int) -> pd.DataFrame:
     Columns are those of `OVERLAP_CURVE` but `selected`.
     """
     ks = log_grid(rankings.keep, k)
-    share = ks / rankings.space.size
-    chance = {"S_I": share, "S_II": share, "S": share * (2 - share)}
     parts = []
     for influence in INFLUENCES:
-        found, shares = _found(rankings, influence, ks)
-        null = _nulls(rankings.space, shares)
+        found, bio, asked = _tops(rankings, influence, ks)
         for name, size in found.items():
-            row = {"influence": influence, "set": name, "chance": chance[name]}
-            curve = {"k": ks, "size": size, "ratio": size / ks, "null": null[name] / ks}
-            parts.append(pd.DataFrame(row | curve))
+            chance = bio[name].sum(1) * asked.sum(1) / rankings.space.size
+            null = (bio[name] * asked / np.array(rankings.space.sizes)).sum(1)
+            row = {"influence": influence, "set": name, "k": ks, "size": size, "ratio": size / ks}
+            parts.append(pd.DataFrame(row | {"chance": chance / ks, "null": null / ks}))
     return pd.concat(parts, ignore_index=True)
 
 
-def _found(
+def _tops(
     rankings: Rankings, influence: str, ks: np.ndarray
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return the sizes of all sets and, for `_nulls`, each task's share of each tensor, by k."""
-    size = np.array(rankings.space.sizes, dtype=float)
-    shares: dict[str, np.ndarray] = {}
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray]:
+    """Return the sizes of all sets by k, and what BIO and QA tops have of each tensor.
 
-    def ranked(task: str) -> Ranked:
-        found = by_index(rankings.index[task, influence])
-        shares[task] = _tops_by_tensor(found, rankings.space, ks) / size
-        return found
+    The BIO top of S is the union of both.
+    """
 
-    (_, qa), (_, _) = PAIRS.values()
-    asked = ranked(qa)
-    entry = {name: entries(asked, ranked(bio)) for name, (bio, _) in PAIRS.items()}
-    found = {name: sizes(one, ks) for name, one in entry.items()}
+    def by_tensor(ranked: Ranked, entry: np.ndarray) -> np.ndarray:
+        cuts = pairwise(rankings.space.cuts(ranked.at))
+        return np.stack([sizes(entry[a:b], ks) for a, b in cuts], axis=1)
+
+    ((_, qa), _) = PAIRS.values()
+    tops = {name: by_index(rankings.index[bio, influence]) for name, (bio, _) in PAIRS.items()}
+    bio = {name: by_tensor(ranked, ranked.rank) for name, ranked in tops.items()}
+    one, other = tops.values()
+    bio["S"] = bio["S_I"] + bio["S_II"] - by_tensor(one, entries(one, other))
+    del one, other
+    asked = by_index(rankings.index[qa, influence])
+    entry = {name: entries(asked, tops.pop(name)) for name in PAIRS}
+    found = {name: sizes(ranks, ks) for name, ranks in entry.items()}
     # What is in one of the sets is in S from the smaller of its two entry ranks on.
-    return {**found, "S": sizes(np.minimum(*entry.values()), ks)}, shares
-
-
-def _nulls(space: ParameterSpace, shares: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Expect the overlap of tops whose members are drawn anew within each tensor."""
-    size = np.array(space.sizes, dtype=float)
-    one, two, asked = (shares[task] for task in TASKS)
-    return {
-        "S_I": (one * asked) @ size,
-        "S_II": (two * asked) @ size,
-        "S": ((one + two - one * two) * asked) @ size,
-    }
-
-
-def _tops_by_tensor(ranked: Ranked, space: ParameterSpace, ks: np.ndarray) -> np.ndarray:
-    """Count the top k of each tensor, for every k; shape (ks, tensors)."""
-    found = [sizes(ranked.rank[a:b], ks) for a, b in pairwise(space.cuts(ranked.at))]
-    return np.stack(found, axis=1)
+    found["S"] = sizes(np.minimum(*entry.values()), ks)
+    return found, bio, by_tensor(asked, asked.rank)
 
 
 def shared_sets(rankings: Rankings, influence: str, k: int) -> dict[str, ParameterSet]:
