@@ -167,14 +167,15 @@ class Estimates:
         for number, ((hue, style), rows) in enumerate(_pairs(panel.rows, keys, hues, styles)):
             colour, look = colours[hues.index(hue)], _look(styles, style, few)
             rows = rows.dropna(subset=[self.y]).sort_values(self.x)
-            if not few or self.connect:
+            if (not few or self.connect) and len(rows) > 1:
                 panel.axes.fill_between(
                     rows[self.x], rows[self.low], rows[self.high],
                     color=colour, alpha=0.15, linewidth=0,
                 )  # fmt: skip
                 panel.axes.plot(rows[self.x], rows[self.y], color=colour, linewidth=1.2, **look)
                 continue
-            x = rows[self.x] + 0.7 * ((number + 0.5) / every - 0.5)
+            # Beside each other; a single place among lines stays where it is.
+            x = rows[self.x] + (0 if self.connect else 0.7 * ((number + 0.5) / every - 0.5))
             panel.axes.vlines(x, rows[self.low], rows[self.high], color=colour, linewidth=1.1)
             panel.axes.plot(x, rows[self.y], color=colour, **{**look, "linestyle": ""})
         blank = {"linestyle": ""} if few and not self.connect else {}

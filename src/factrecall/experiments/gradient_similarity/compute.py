@@ -31,7 +31,7 @@ from factrecall.experiments.gradient_similarity.sampled_parameters import (
     Products,
     SampledParameters,
 )
-from factrecall.experiments.gradient_similarity.tables import KINDS
+from factrecall.experiments.gradient_similarity.tables import KINDS, MOST
 from factrecall.experiments.grafting.grafted_model import looked_at_mask
 from factrecall.models.forward import encode
 from factrecall.models.loading import load_model, load_tokenizer
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pairs:
-    """The statements and questions of one split, and their answers, in the order of `rows`.
+    """The statements and questions of some people, and their answers, in the order of `rows`.
 
     These have the columns individual and relation, a row a fact.
     """
@@ -152,6 +152,30 @@ def _means(values: np.ndarray, among: np.ndarray) -> np.ndarray:
     return ratio(np.where(known, values, 0.0).sum(1), known.sum(1))
 
 
+def compared_people(
+    people: pd.DataFrame,
+    gradients: GradientSimilaritySettings,
+    trace: TraceSettings,
+    study_seed: int,
+) -> Iterator[tuple[str, bool, list[int]]]:
+    """Yield the people whose facts are compared: their split, whether they were traced, and who.
+
+    Each group of people has at most `MOST`.
+    """
+    traced = traced_individuals(people, trace, study_seed)
+    for split in dict.fromkeys(traced.values()):
+        own = [person for person, side in traced.items() if side == split]
+        others = people.loc[people["split"] == split, "individual"]
+        others = others[~others.isin(own)].to_numpy()
+        drawn = generator(study_seed, "gradients of people not traced", split).choice(
+            others, min(len(others), gradients.untraced), replace=False
+        )
+        for is_traced, chosen in ((True, own[: gradients.individuals]), (False, drawn.tolist())):
+            for group in np.array_split(np.sort(chosen), -(-len(chosen) // MOST) or 1):
+                if len(group):
+                    yield split, is_traced, group.tolist()
+
+
 def gradient_table(
     gradients: GradientSimilaritySettings,
     trace: TraceSettings,
@@ -164,19 +188,19 @@ def gradient_table(
     facts: FactFiles,
     device: torch.device,
 ) -> pd.DataFrame:
-    """Compare the gradients of traced people's statements and questions; columns ``GRADIENTS``.
+    """Compare the gradients of people's statements and questions; columns ``GRADIENTS``.
 
-    The first of the `moments` is a model folder, the others follow in order. Memory: weights, their
-    gradient and, of every fact of a split, twice the sampled parameters.
+    The first of the `moments` is a model folder, the others follow in order; at the last one,
+    people who were not traced are compared as well. Memory: weights, their gradient and, of every
+    fact of `MOST` people, twice the sampled parameters.
     """
     people, bio, qa = facts.read()
-    traced = traced_individuals(people, trace, study_seed)
     tokenizer = load_tokenizer(moments[0].weights)
     model = load_model(moments[0].weights, device)
-    pairs = {}
-    for split in dict.fromkeys(traced.values()):
-        chosen = [person for person, side in traced.items() if side == split]
-        pairs[split] = Pairs.of(bio, qa, chosen[: gradients.individuals], tokenizer)
+    pairs = [
+        (split, traced, Pairs.of(bio, qa, chosen, tokenizer))
+        for split, traced, chosen in compared_people(people, gradients, trace, study_seed)
+    ]
     space = ParameterSpace.of(model)
     sampled = SampledParameters(
         compared_sets(
@@ -188,21 +212,22 @@ def gradient_table(
     )
     tables = []
     # Once for all: fresh memory costs about as much as what is done in it.
-    most = max(len(found.rows) for found in pairs.values())
+    most = max(len(found.rows) for _, _, found in pairs)
     rows = torch.empty(2, most, sampled.count, device=device)
-    total = 2 * len(moments) * sum(len(found.rows) for found in pairs.values())
+    asked = [
+        (moment, [pair for pair in pairs if pair[1] or moment is moments[-1]]) for moment in moments
+    ]
+    total = 2 * sum(len(found.rows) for _, part in asked for _, _, found in part)
     with progress(total, "gradients", "gradient") as watch:
         done = count(1)
-        for moment in moments:
+        for moment, part in asked:
             load_weights(model, moment.weights)
-            for split, found in pairs.items():
-                statements, questions = rows[:, : len(found.rows)]
-                for part, texts in zip(
-                    (statements, questions), (found.statements, found.questions), strict=True
-                ):
-                    for _ in write_gradients(part, model, texts, sampled):
+            for split, traced, found in part:
+                sides = rows[:, : len(found.rows)]
+                for side, texts in zip(sides, (found.statements, found.questions), strict=True):
+                    for _ in write_gradients(side, model, texts, sampled):
                         watch(next(done))
-                products = sampled.products(statements, questions)
-                table = found.cosines(products, sampled.groups())
-                tables.append(table.assign(phase=moment.phase, share=moment.share, split=split))
+                table = found.cosines(sampled.products(*sides), sampled.groups())
+                labels = {"phase": moment.phase, "share": moment.share, "split": split}
+                tables.append(table.assign(**labels, traced=traced))
     return pd.concat(tables)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 KINDS = ("matched", "person", "relation")
 
+MOST = 5
+"""So many people at most are compared with each other: memory does not grow with their number."""
+
 GRADIENTS = {
     "phase": "string",
     "share": "float64",
     "split": "string",
+    "traced": "bool",
     "individual": "int32",
     **dict.fromkeys(("relation", "group", "kind"), "string"),
     "cosine": "float64",
@@ -15,10 +19,12 @@ GRADIENTS = {
 """Columns of one training history's table: a row a moment, fact, group of parameters and kind.
 
 - `phase`, `share`: the tuning, and which part of it is over
+- `traced`: whether the person's gradients selected S; those who were not traced are compared at the
+  end of training only
 - `group`: "all"; "S"; "gamma" (the chosen mask); "random" (as many of each tensor as S has, from
   anywhere); "rest" (in neither S nor γ); "layer 0" and so on; "embeddings" (all outside the layers)
 - `kind`: whose question the fact's statement is compared with. "matched": its own. "person": those
-  on the same relation of the other people of its split whose attribute is another, the mean.
+  on the same relation of the other people of its group whose attribute is another, the mean.
   "relation": those on the other relations of its person, the mean.
 - `cosine`: NaN where a gradient is zero or no question is left
 """
@@ -26,20 +32,16 @@ GRADIENTS = {
 GRADIENT_SUMMARY = {
     "model": "string",
     "tuning": "string",
-    "seed": "int32",
     "phase": "string",
     "share": "float64",
-    **dict.fromkeys(("split", "group", "kind"), "string"),
+    "split": "string",
+    "traced": "bool",
+    **dict.fromkeys(("group", "kind"), "string"),
     **dict.fromkeys(("cosine", "low", "high"), "float64"),
     "facts": "int32",
 }
-"""Columns of ``tables/gradients.parquet``.
+"""Columns of ``tables/gradients.parquet``: as in ``GRADIENTS``, over all seeds.
 
-- `kind`: as in ``GRADIENTS``, or "matched - person" or "matched - relation" for the mean difference
-  within facts
-- `group`: as in ``GRADIENTS``, or "S - random" or "S - rest" for the mean difference within facts
 - `cosine`: the mean of the people's means, over the `facts` that have one
-- `low`, `high`: its 95 % percentile bootstrap interval over people. People are few: over five of
-  them it is rough, and narrower than it should be. NaN where a sample of people may have none.
-- `seed`: -1 for all together, where a person's facts of all seeds are drawn together
+- `low`, `high`: its 95 % interval over people and seeds (`runtime.intervals`)
 """

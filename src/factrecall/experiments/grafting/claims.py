@@ -2,177 +2,196 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from factrecall.experiments.grafting.measures import KEYS, Grafting, share_of
-from factrecall.report.claims import (
-    NAMES,
-    Claim,
-    Quantity,
-    by_seed_difference,
-    compared,
-    listed,
-    of_all,
-    with_sign,
-)
-from factrecall.report.published import published_graft
+from factrecall.experiments.grafting.mask_choice import WHOLE
+from factrecall.experiments.grafting.measures import KEYS, Grafting
+from factrecall.report.ledger import Claim
+from factrecall.report.observations import minus, mix_minus_stage, observe, where
+from factrecall.report.published import LLAMA, MASK_CHECKS, graft_source, published_graft
 from factrecall.report.style import SPLIT_NAMES
-from factrecall.report.tables import MISSING, NO_BREAK
+from factrecall.runtime.intervals import ratio_observations
+from factrecall.vocabulary import COMPARED
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SOMETHING = 0.5
-"""A mask that recovers less says nothing about where recall is."""
+MOVES = "Accuracies of one study move by up to 2 points on a processor of another make."
+PART = "A hundredth of a mask: less would change nothing that follows from it."
+PRINTED = "The paper's own number."
 
 
-def _of(rows: pd.DataFrame, split: str) -> pd.DataFrame:
-    return rows[rows["split"] == split]
+def needed(m: Grafting, split: str) -> pd.DataFrame:
+    """Return the α needed by tuning and seed: all parameters where no mask is enough."""
+    masks = where(m.masks, split=split)
+    # Where there is nothing to recover, nothing can be said of how many it takes.
+    masks = masks[masks["recovery"].notna()]
+    return masks.assign(value=masks["alpha"].where(masks["chosen"].astype(bool), 1.0))
 
 
-def _fewer(split: str, m: Grafting) -> Quantity:
-    masks = _of(m.masks, split)
-    # Where no mask is enough, all parameters are: they recover everything. Where there is nothing
-    # to recover, nothing can be said of how many it takes.
-    needed = masks["alpha"].where(masks["chosen"].astype(bool), 1.0)
-    masks = masks.assign(needed=needed.where(masks["recovery"].notna()))
-    found = {seed: -d for seed, d in by_seed_difference(masks, "needed").items()}
-    return Quantity(found, _sizes(m, masks))
+def fewer(split: str, m: Grafting) -> pd.DataFrame:
+    """Observe how many fewer parameters Mix-tuned models need, of the larger of both numbers."""
+    sides = needed(m, split).pivot(index="seed", columns="tuning", values="value")
+    sides = sides.reindex(columns=list(COMPARED)).dropna()
+    value = (sides["stage"] - sides["mix"]) / sides.max(axis=1)
+    return value.rename("value").reset_index()
 
 
-def _more_in_s(split: str, m: Grafting) -> Quantity:
-    rows = _of(m.chosen, split)
-    return compared(
-        rows, "shared_fraction", after=_at_one_size(m, rows, lambda t, share: with_sign(share))
-    )
+def too_coarse(split: str, paper: float, m: Grafting) -> str | None:
+    """Say where the sizes tried around the masks needed are further apart than the paper's two."""
+    tried = sorted({*m.fitted()["alpha"], 1.0})
+    factors = {tried[0]: math.inf} | {large: large / small for small, large in pairwise(tried)}
+    ours = max((factors[alpha] for alpha in needed(m, split)["value"]), default=0.0)
+    if ours <= paper:
+        return None
+    step = "the smallest tried" if ours == math.inf else f"{ours:.2f} times the next smaller tried"
+    return f"a mask needed is {step}; those of the paper's two models differ {paper:.2f} times"
 
 
-def _adds_more(split: str, m: Grafting) -> Quantity:
-    return compared(_of(m.chosen, split), "gain", unit="points")
+def enriched(split: str, m: Grafting) -> pd.DataFrame:
+    """Observe by how much the share of S in masks exceeds that in all that may be grafted.
+
+    All are of one size, the largest that was chosen in any training.
+    """
+    rows = where(m.fitted(), split=split, alpha=where(m.chosen, split=split)["alpha"].max())
+    every = where(m.rows("grafting"), method=WHOLE, with_shared=True).set_index(KEYS)
+    rows = rows.set_index(KEYS)
+    excess = rows["shared_fraction"] - every["shared_fraction"]
+    return mix_minus_stage(excess.rename("value").reset_index(), "value", split=split)
 
 
-def _enriched(split: str, m: Grafting) -> Quantity:
-    """Hold the share in S against that of all that may be grafted, for S is larger itself."""
-    rows = _of(m.chosen, split).join(m.share_of_all(), on=KEYS)
-    rows = rows.assign(times=share_of(rows["shared_fraction"], rows["base"]))
-    found = by_seed_difference(rows, "times")
-    means = rows.groupby("tuning")[["times", "base"]].mean()
-    sides = [
-        f"{NAMES[t]} {means['times'][t]:.2f} times" for t in ("mix", "stage") if t in means.index
-    ]
-    said = f"{', '.join(sides)}; difference by seed {listed(found, _signed)}."
-    if not found:
-        return Quantity()
-    same = _at_one_size(m, rows, lambda t, share: f"{share / means['base'][t]:.2f} times")
-    return Quantity(found, said + same)
+def gain(split: str, tuning: str, m: Grafting) -> pd.DataFrame:
+    """Observe what S adds to the accuracy of the chosen mask."""
+    return minus(m.right(split, tuning), m.right(split, tuning, with_shared=False))
 
 
-def _signed(number: float) -> str:
-    return f"{number:+.2f}".replace("-", "\N{MINUS SIGN}")
+def held_out(tuning: str, m: Grafting) -> dict[str, pd.DataFrame]:
+    """Observe which share of what fine-tuning added is back for people not fitted to."""
+    found = {}
+    for split, name in SPLIT_NAMES.items():
+        sides = (m.right(split, tuning, fitted=False), m.whole(split, tuning))
+        found[name] = ratio_observations(*(minus(side, m.before(split)) for side in sides))
+    return found
 
 
-def _finds_recall(split: str, m: Grafting) -> Quantity:
-    rows = _of(m.others_of_masks(), split)
-    rows = rows[rows["fitted"] >= SOMETHING].dropna(subset=["recovery"])
-    # As much as of the people fitted to is all that finding recall could bring back.
-    wanted = m.recovery * rows["fitted"].clip(upper=1)
-    rows = rows.assign(margin=rows["recovery"] - wanted)
-    sides = rows.pivot(index="seed", columns="tuning", values="margin")
-    found = {int(str(seed)): of_all(margins) for seed, margins in sides.iterrows()}
-    means = rows.groupby("tuning", sort=False)[["recovery", "fitted", "nothing"]].mean()
-    said = "; ".join(
-        f"{NAMES[str(t)]} {with_sign(row['recovery'])} (of people fitted to "
-        f"{with_sign(row['fitted'])}), with nothing grafted {with_sign(row['nothing'])}"
-        for t, row in means.iterrows()
-    )
-    return Quantity(found, f"Of their recall: {said}.")
+def checked(m: Grafting, check: str) -> dict[str, pd.DataFrame]:
+    """Observe a check of Mix-tuned models' masks: of all pairs of sizes the least."""
+    rows = m.checks if check == "inclusion" else m.checked()
+    by_seed = where(rows, check=check, tuning="mix").groupby(["seed", "split"])["value"]
+    least = (by_seed.min() if check == "inclusion" else by_seed.mean()).reset_index()
+    return {name: observe(least, "value", split=split) for split, name in SPLIT_NAMES.items()}
 
 
-def _at_one_size(m: Grafting, chosen: pd.DataFrame, write: Callable[[str, float], str]) -> str:
-    """Compare the share in S at one α where the chosen masks differ in size, which moves it."""
-    if chosen["alpha"].nunique() < 2 or chosen["tuning"].nunique() < 2:
-        return ""
-    alpha = float(chosen["alpha"].max())
-    rows = m.fitted()
-    rows = rows[rows["with_shared"].astype(bool) & (rows["split"] == chosen["split"].iloc[0])]
-    means = rows[rows["alpha"] == alpha].groupby("tuning")["shared_fraction"].mean()
-    sides = [f"{NAMES[t]} {write(t, float(means[t]))}" for t in ("mix", "stage")]
-    return (
-        f" The masks differ in size; at α = {100 * alpha:g}{NO_BREAK}% both have: "
-        f"{', '.join(sides)}."
-    )
-
-
-def _sizes(m: Grafting, masks: pd.DataFrame) -> str:
-    said = []
-    known = m.known(0)
-    known = known[known["split"].isin(masks["split"])]
-    for tuning in ("mix", "stage"):
-        rows = masks[masks["tuning"] == tuning].sort_values("seed")
-        sizes = [_size(*pair) for pair in zip(rows["needed"], rows["chosen"], strict=True)]
-        whole = known[known["tuning"] == tuning]["whole"].mean()
-        recall = "" if whole != whole else f" (to recall {with_sign(float(whole))})"
-        said.append(f"{NAMES[tuning]} {', '.join(sizes)}{recall}")
-    return f"α by seed: {'; '.join(said)}."
-
-
-def _size(needed: float, chosen: bool) -> str:
-    if needed != needed:
-        return MISSING
-    return f"{100 * needed:g}{NO_BREAK}%" if chosen else "none enough"
-
-
-def _published(split: str, value: str, m: Grafting) -> str:
-    values = []
-    for tuning in ("mix", "stage"):
-        row = published_graft(m.paper, tuning, split)
-        if row is None:
-            return ""
-        values.append(row.accuracy - row.without if value == "gain" else getattr(row, value))
-    unit = "points" if value == "gain" else "%"
-    mix, stage = (f"{number:g}" if value == "alpha" else f"{number:.1f}" for number in values)
-    return f"{NAMES['mix']} {mix}{NO_BREAK}{unit}, {NAMES['stage']} {stage}{NO_BREAK}{unit}"
-
-
-def _claims(split: str, name: str) -> list[Claim]:
+def _of_split(m: Grafting, split: str, name: str, source: str) -> list[Claim]:
+    """Return the claims of the paper's table of masks, and a check, on one split."""
+    stage, mix = (published_graft(m.paper, tuning, split) for tuning in COMPARED)
+    assert stage is not None and mix is not None
+    less, more = sorted((stage.alpha, mix.alpha))
+    adds, stage_adds = (row.accuracy - row.without for row in (mix, stage))
+    left = mix.recovery_without / 100
     return [
         Claim(
-            f"Mix-tuned models need fewer grafted parameters than Stage-tuned ones ({name}).",
-            partial(_fewer, split),
-            partial(_published, split, "alpha"),
+            id=f"grafting.mix-needs-fewer-{split}",
+            text=f"Mix-tuned models need fewer grafted parameters than Stage-tuned ones ({name}).",
+            observe=partial(fewer, split), bound=0.1, unit="%", compares_tunings=True,
+            why="A tenth of the larger number; the paper's differ by a quarter or more.",
+            source=source, published=(stage.alpha - mix.alpha) / more,
+            unmeasurable=partial(too_coarse, split, more / less),
         ),
         Claim(
-            f"More of a Mix-tuned model's chosen mask is in S ({name}).",
-            partial(_more_in_s, split),
-            partial(_published, split, "shared_fraction"),
+            id=f"grafting.mix-mask-in-s-{split}",
+            text=f"More of a Mix-tuned model's chosen mask is in S ({name}).",
+            observe=lambda m: mix_minus_stage(m.chosen, "shared_fraction", split=split),
+            bound=0.01, why=PART, source=source, compares_tunings=True,
+            published=(mix.shared_fraction - stage.shared_fraction) / 100,
         ),
         Claim(
-            f"S adds more to the accuracy of a Mix-tuned model's mask ({name}).",
-            partial(_adds_more, split),
-            partial(_published, split, "gain"),
+            id=f"grafting.mix-mask-enriched-{split}",
+            text="At one size of masks and allowing for the size of S, more of a Mix-tuned model's "
+            f"mask is in S ({name}).",
+            observe=partial(enriched, split), bound=0.01, why=PART, compares_tunings=True,
         ),
         Claim(
-            "S is more frequent in a Mix-tuned model's chosen mask even for the size of S: its "
-            "share of the mask, over its share of all that may be grafted, is larger "
-            f"({name}).",
-            partial(_enriched, split),
-            is_extension=True,
+            id=f"grafting.s-adds-more-in-mix-{split}",
+            text=f"S adds more to the accuracy of a Mix-tuned model's mask ({name}).",
+            observe=lambda m: minus(gain(split, "mix", m), gain(split, "stage", m)),
+            bound=0.02, why=MOVES, source=source, compares_tunings=True,
+            published=(adds - stage_adds) / 100,
         ),
-    ]
+        Claim(
+            id=f"grafting.s-adds-in-mix-{split}",
+            text=f"S adds to the accuracy of a Mix-tuned model's mask ({name}).",
+            observe=partial(gain, split, "mix"),
+            bound=0.02, why=MOVES, source=source, published=adds / 100,
+        ),
+        Claim(
+            id=f"grafting.little-without-s-{split}",
+            text="Without S a Mix-tuned model's mask recovers next to nothing of its recall: no "
+            f"more than the paper's, give or take 2 points ({name}).",
+            observe=lambda m: ratio_observations(
+                m.right(split, "mix", with_shared=False), m.whole(split, "mix")
+            ),
+            comparison="less", bound=left + 0.02, why=f"{PRINTED} {MOVES}",
+            source=source, published=left,
+        ),
+    ]  # fmt: skip
 
 
 def claims(m: Grafting) -> list[Claim]:
     """Return the claims on grafting."""
-    finds = [
+    limit, least = (0.005, 0.927) if m.paper == LLAMA else (0.007, 0.932)
+    tried = [alpha for alpha in m.fitted()["alpha"] if alpha <= limit]
+    runs, nested = (MASK_CHECKS[check] / 100 for check in ("overlap_runs", "inclusion"))
+    source = f"v1, section 3.2 and {graft_source(m.paper).removeprefix('v1, ')}"
+    return [
         Claim(
-            "A mask finds where recall is: the share it recovers of the recall of people it was "
-            f"not fitted to is at least {100 * m.recovery:g} % of the share it recovers of those "
-            f"it was fitted to, or of 100 % where that is more ({name}).",
-            partial(_finds_recall, split),
-            is_extension=True,
-        )
-        for split, name in SPLIT_NAMES.items()
-    ]
-    return [c for split, name in SPLIT_NAMES.items() for c in _claims(split, name)] + finds
+            id="grafting.few-recover",
+            text=f"{100 * limit:g} % of the parameters recover {100 * least:g} % of recall.",
+            observe=lambda m: {
+                f"{tuning.title()}-tuned, {name}": ratio_observations(
+                    m.right(split, tuning, alpha=max(tried)), m.whole(split, tuning)
+                )
+                for tuning in COMPARED for split, name in SPLIT_NAMES.items()
+            },
+            bound=least, why=PRINTED, source=source, published=least,
+            unmeasurable=lambda m: None if tried else "no mask as small was tried",
+        ),
+        *(c for split, name in SPLIT_NAMES.items() for c in _of_split(m, split, name, source)),
+        Claim(
+            id="grafting.better-than-random",
+            text="Fitted masks answer more than random ones of their size (Mix-tuned).",
+            observe=lambda m: {
+                SPLIT_NAMES[split]: minus(
+                    observe(m.masks, "accuracy", tuning="mix", split=split),
+                    checked(m, "random")[SPLIT_NAMES[split]],
+                )
+                for split in SPLIT_NAMES
+            },
+            bound=0.02, why=MOVES, source="v1, appendix A.5.2, figure 12", published=0.9717,
+        ),
+        Claim(
+            id="grafting.masks-recur",
+            text="A mask is found again with another order of questions (Mix-tuned).",
+            observe=lambda m: checked(m, "overlap_runs"), bound=runs, why=PRINTED, published=runs,
+            source="v1, appendix A.5.2, figure 11",
+        ),
+        Claim(
+            id="grafting.masks-nest",
+            text="Smaller masks lie in larger ones, of all sizes tried (Mix-tuned).",
+            observe=lambda m: checked(m, "inclusion"), bound=nested, why=PRINTED,
+            source="v1, appendix A.5.2, figure 12", published=nested,
+        ),
+        *(
+            Claim(
+                id=f"grafting.finds-recall-{tuning}",
+                text=f"A {tuning.title()}-tuned model's mask finds where recall is: it brings back "
+                "what fine-tuning added for people it was not fitted to.",
+                observe=partial(held_out, tuning), bound=m.recovery,
+                why="What a chosen mask recovers at least for the people it was fitted to.",
+            )
+            for tuning in COMPARED
+        ),
+    ]  # fmt: skip

@@ -27,8 +27,9 @@ CHECK = {"check": "string", "alpha": "float64", "other": "float64", "value": "fl
 
 - ``fine_tuned``, ``pre_trained``: accuracy of θtask and θpre (other: 0 on the people the masks
   are fitted to, 1 on the others; α is missing)
-- ``others``: accuracy of θ(γ) on the people it was not fitted to
-- ``kept``, ``gained``: share right of the answers that θtask has right, and of those it has wrong
+- ``held_out_people``: accuracy of θ(γ) on the people it was not fitted to
+- ``retained``, ``newly_correct``: share right of the answers that θtask has right, and of those
+  that it has wrong
 - ``inclusion``: |γ(α) ∩ γ(other α)|/|γ(α)|, α below the other
 - ``random``: accuracy of a random mask (other: number of the draw)
 - ``overlap_runs``: overlap with the mask of another order of questions
@@ -76,9 +77,9 @@ def _answers(grafter: Grafter, found: pd.DataFrame) -> Iterator[Row]:
     for (alpha, inside), rows in fitted.groupby(["alpha", "fitted"], sort=False):
         right = rows["correct"].to_numpy()
         if not inside:
-            yield "others", float(alpha), np.nan, float(right.mean())
+            yield "held_out_people", float(alpha), np.nan, float(right.mean())
             continue
-        for name, part in (("kept", right[known]), ("gained", right[~known])):
+        for name, part in (("retained", right[known]), ("newly_correct", right[~known])):
             if len(part):
                 yield name, float(alpha), np.nan, float(part.mean())
 

@@ -176,8 +176,9 @@ def summarise_representations(
     accuracies, differences = summarise_probes(probed, study_seed)
     job.write(probes, accuracies, PROBES)
     job.write(consistency, differences, CONSISTENCY)
+    compared = [Evaluation(r.model, r.tuning, r.seed, r.gradients) for r in runs]
+    job.write(gradients, mean_cosines(read_runs(compared, GRADIENTS)), GRADIENT_SUMMARY)
     for out, name, means, one, every in (
-        (gradients, "gradients", mean_cosines, GRADIENTS, GRADIENT_SUMMARY),
         (attribution, "attribution", attribution_means, answers.ATTRIBUTION,
          answers.ATTRIBUTION_SUMMARY),
         (patching, "patching", patching_means, answers.PATCHING, answers.PATCHING_SUMMARY),
