@@ -16,24 +16,28 @@ from torch.nn import functional
 from factrecall.config.training import TraceSettings
 from factrecall.data.files import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS
 from factrecall.data.traced import traced_individuals
-from factrecall.experiments.common.summaries import read_runs
-from factrecall.experiments.gradient_similarity.compute import Pairs, compared_sets
+from factrecall.experiments.gradient_similarity.compute import (
+    Pairs,
+    compared_people,
+    compared_sets,
+)
 from factrecall.experiments.gradient_similarity.sampled_parameters import (
     Products,
     SampledParameters,
 )
 from factrecall.experiments.gradient_similarity.settings import GradientSimilaritySettings
 from factrecall.experiments.gradient_similarity.stages import Moment, gradient_similarity
-from factrecall.experiments.gradient_similarity.summary import (
-    mean_cosines,
+from factrecall.experiments.gradient_similarity.summary import mean_cosines
+from factrecall.experiments.gradient_similarity.tables import (
+    GRADIENT_SUMMARY,
+    GRADIENTS,
+    MOST,
 )
-from factrecall.experiments.gradient_similarity.tables import GRADIENT_SUMMARY, GRADIENTS
 from factrecall.experiments.grafting.grafter import OUTCOMES
 from factrecall.models.loading import save_model
 from factrecall.models.scratch import build_model
 from factrecall.parameters.sets import ParameterSet, write_sets
 from factrecall.parameters.space import ParameterSpace
-from factrecall.runs import Evaluation
 from factrecall.runtime.checkpoint import Checkpoint
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.job import Job
@@ -187,7 +191,7 @@ def masks_of(tiny: Tiny) -> dict[str, np.ndarray]:
 
 
 def test_cosines_are_those_of_a_naive_twin(tiny: Tiny, folder: Path) -> None:
-    found = run(folder, GradientSimilaritySettings(individuals=2))
+    found = run(folder, GradientSimilaritySettings(individuals=2, untraced=2))
     traced = traced_individuals(tiny.facts.individuals, TRACE, 0)
     models = [tiny.model, moved(tiny, 2), moved(tiny, 1)]
     keys = ["group", "kind", "individual", "relation"]
@@ -196,7 +200,10 @@ def test_cosines_are_those_of_a_naive_twin(tiny: Tiny, folder: Path) -> None:
         for split in ("in", "out"):
             people = [person for person, side in traced.items() if side == split][:2]
             part = found[
-                (found["phase"] == phase) & (found["share"] == share) & (found["split"] == split)
+                (found["phase"] == phase)
+                & (found["share"] == share)
+                & (found["split"] == split)
+                & found["traced"]
             ]
             cosines = part.set_index(keys)["cosine"]
             expected = pd.Series(naive_cosines(model, tiny, people, masks_of(tiny)))
@@ -205,11 +212,12 @@ def test_cosines_are_those_of_a_naive_twin(tiny: Tiny, folder: Path) -> None:
             np.testing.assert_allclose(cosines, expected.reindex(cosines.index), atol=2e-5)
             assert cosines.abs().max() <= 1 + 1e-6
             rows += len(part)
-    assert rows == len(found) and list(found["group"].unique()) == GROUPS
+    assert rows == found["traced"].sum() and list(found["group"].unique()) == GROUPS
 
 
 def test_all_traced_people_are_compared_by_null(folder: Path) -> None:
     found = run(folder, GradientSimilaritySettings(individuals=None), MOMENTS[:1])
+    found = found[found["traced"]]
     assert found.groupby("split")["individual"].nunique().to_dict() == {"in": 3, "out": 3}
 
 
@@ -225,7 +233,7 @@ def test_equal_texts_have_equal_gradients(tiny: Tiny, folder: Path) -> None:
     for column in ("attribute_start", "attribute_end", "terminator_end"):
         qa[column] = (qa[column] + before).astype("int32")
     write_table(folder / "qa", qa[list(QA_COLUMNS)], QA_COLUMNS)
-    found = run(folder, GradientSimilaritySettings(individuals=2), MOMENTS[:1])
+    found = run(folder, GradientSimilaritySettings(individuals=2, untraced=2), MOMENTS[:1])
     matched = found[found["kind"] == "matched"]
     np.testing.assert_allclose(matched["cosine"], 1.0, atol=1e-5)
     assert found[found["kind"] == "relation"]["cosine"].max() < 0.999
@@ -233,7 +241,7 @@ def test_equal_texts_have_equal_gradients(tiny: Tiny, folder: Path) -> None:
 
 def test_an_empty_group_has_no_cosine(tiny: Tiny, folder: Path) -> None:
     write_sets(folder / "sets", {"S": ParameterSet.empty(ParameterSpace.of(tiny.model))})
-    found = run(folder, GradientSimilaritySettings(individuals=2), MOMENTS[:1])
+    found = run(folder, GradientSimilaritySettings(individuals=2, untraced=2), MOMENTS[:1])
     missing = found["cosine"].isna()
     empty = found["group"].isin(["S", "random"])
     assert missing[empty].all() and not missing[~empty & (found["kind"] == "matched")].any()
@@ -357,18 +365,24 @@ def test_drawn_coordinates_estimate_without_bias(tiny: Tiny) -> None:
 
 
 def test_as_many_as_there_are_is_exact(folder: Path) -> None:
-    exact = run(folder, GradientSimilaritySettings(individuals=2), MOMENTS[:1])
+    exact = run(folder, GradientSimilaritySettings(individuals=2, untraced=2), MOMENTS[:1])
     assert run(
-        folder, GradientSimilaritySettings(individuals=2, sampled_parameters=10**9), MOMENTS[:1]
+        folder,
+        GradientSimilaritySettings(individuals=2, untraced=2, sampled_parameters=10**9),
+        MOMENTS[:1],
     ).equals(exact)
     drawn = run(
-        folder, GradientSimilaritySettings(individuals=2, sampled_parameters=500), MOMENTS[:1]
+        folder,
+        GradientSimilaritySettings(individuals=2, untraced=2, sampled_parameters=500),
+        MOMENTS[:1],
     )
     assert not drawn["cosine"].equals(exact["cosine"])
     error = (drawn["cosine"] - exact["cosine"])[exact["group"] == "all"]
     assert error.abs().mean() < 0.2
     assert run(
-        folder, GradientSimilaritySettings(individuals=2, sampled_parameters=500), MOMENTS[:1]
+        folder,
+        GradientSimilaritySettings(individuals=2, untraced=2, sampled_parameters=500),
+        MOMENTS[:1],
     ).equals(drawn)
 
 
@@ -389,116 +403,50 @@ def test_weights_of_another_model_are_told(tiny: Tiny, folder: Path) -> None:
     other = build_model(scratch(tiny.architecture, hidden_size=16), tokenizer, 1)
     save_model(folder / "tuned", other, tokenizer)
     with pytest.raises(FactRecallError, match="different parameter spaces"):
-        run(folder, GradientSimilaritySettings(individuals=2))
+        run(folder, GradientSimilaritySettings(individuals=2, untraced=2))
 
 
 # --- all histories together -------------------------------------------------------------------
 
 
-MADE_UP = ["all", "layer 2", "layer 10", "S", "random", "rest"]
-
-
-def made_up(cosine: np.ndarray, people: list[int], relations: int = 2) -> pd.DataFrame:
-    """Return a table of one history: cosines by moment, person, relation, group and kind."""
-    kinds = ("matched", "person", "relation")
-    moments = [("bio", 0.0), ("bio", 1.0), ("stage", 1.0)]
+def test_means_are_those_of_people_with_intervals_over_people_and_seeds() -> None:
+    rng = np.random.default_rng(0)
+    cosines = rng.uniform(-1, 1, (2, 4, 3))  # seeds, people, relations
+    cosines[0, 1, 0] = np.nan
     rows = [
-        (*moments[m], "in", person, RELATIONS[r], group, kind, cosine[m, p, r, g, k])
-        for m in range(len(moments))
-        for g, group in enumerate(MADE_UP)
-        for k, kind in enumerate(kinds)
-        for p, person in enumerate(people)
-        for r in range(relations)
+        ("m", "mix", seed, "mix", 1.0, "out", False, person, RELATIONS[r], "all", "matched", value)
+        for (seed, person, r), value in np.ndenumerate(cosines)
     ]
-    return pd.DataFrame(rows, columns=list(GRADIENTS))
+    table = pd.DataFrame(rows, columns=["model", "tuning", "seed", *GRADIENTS])
+    other = table.assign(traced=True, cosine=np.nan)
+    found = mean_cosines(pd.concat([table, other])).set_index("traced")
+    assert list(found.reset_index()[list(GRADIENT_SUMMARY)].columns) == list(GRADIENT_SUMMARY)
+    people = np.nanmean(cosines, axis=2)
+    one = found.loc[False]
+    assert one["cosine"] == pytest.approx(people.mean()) and one["facts"] == 23
+    assert one["low"] < one["cosine"] < one["high"]
+    assert np.isnan(found.loc[True, "cosine"]) and found.loc[True, "facts"] == 0
 
 
-@pytest.fixture
-def cosines() -> np.ndarray:
-    return np.random.default_rng(0).uniform(-1, 1, (2, 3, 4, 2, 6, 3))  # the first are seeds
+def test_people_who_were_not_traced_are_compared_at_the_end(tiny: Tiny, folder: Path) -> None:
+    found = run(folder, GradientSimilaritySettings(individuals=2, untraced=2, sampled_parameters=9))
+    traced = traced_individuals(tiny.facts.individuals, TRACE, 0)
+    own, others = found[found["traced"]], found[~found["traced"]]
+    assert set(own["individual"]) <= set(traced) and not set(others["individual"]) & set(traced)
+    assert others[["phase", "share"]].drop_duplicates().to_numpy().tolist() == [["stage", 1.0]]
+    assert own["phase"].nunique() == 2
+    assert found.groupby(["split", "traced"])["individual"].nunique().tolist() == [2] * 4
 
 
-def summary(cosines: np.ndarray, folder: Path) -> pd.DataFrame:
-    runs = []
-    for seed, values in enumerate(cosines):
-        table = folder / f"{seed}.parquet"
-        write_table(table, made_up(values, [3, 1, 9, 4]), GRADIENTS)
-        runs.append(Evaluation("m", "stage", seed, table))
-    out = folder / "out.parquet"
-    write_table(out, mean_cosines(read_runs(runs, GRADIENTS), 1), GRADIENT_SUMMARY)
-    return read_table(out, GRADIENT_SUMMARY)
-
-
-def test_means_and_differences(cosines: np.ndarray, tmp_path: Path) -> None:
-    found = summary(cosines, tmp_path)
-    assert list(found["seed"].unique()) == [0, 1, -1]
-    assert list(found["group"].unique()) == [*MADE_UP, "S - random", "S - rest"]
-    assert found[["phase", "share"]].drop_duplicates().to_numpy().tolist() == [
-        ["bio", 0.0], ["bio", 1.0], ["stage", 1.0],
-    ]  # fmt: skip
-    rows = found.set_index(["seed", "phase", "share", "group", "kind"])
-    assert len(rows) == 3 * 3 * 8 * 5 and rows.index.is_unique
-    for seed, part in ((0, cosines[:1]), (1, cosines[1:]), (-1, cosines)):
-        means = part[:, 2, :, :, 1].mean((0, 1, 2))
-        row = rows.xs((seed, "stage", 1.0, "layer 2"), level=["seed", "phase", "share", "group"])
-        expected = [*means, means[0] - means[1], means[0] - means[2]]
-        kinds = ["matched", "person", "relation", "matched - person", "matched - relation"]
-        np.testing.assert_allclose(row.loc[kinds, "cosine"], expected, atol=1e-12)
-        assert (row["facts"] == 8 * len(part)).all()
-    assert ((found["low"] <= found["cosine"]) & (found["cosine"] <= found["high"])).all()
-
-
-def test_s_is_paired_with_other_groups(cosines: np.ndarray) -> None:
-    # S is ahead of random by as much in every fact, whatever else differs.
-    cosines[..., 4, :] = cosines[..., 3, :] - [0.3, 0.1, 0.0]
-    cosines[0, 2, 1, 0, 5] = np.nan  # one fact has no cosine over the rest
-    tables = [
-        made_up(part, [3, 1, 9, 4]).assign(model="m", tuning="mix", seed=seed)
-        for seed, part in enumerate(cosines)
+def test_people_are_compared_in_groups_of_few(tiny: Tiny) -> None:
+    settings = GradientSimilaritySettings(individuals=None, untraced=10**6)
+    people = tiny.facts.individuals
+    groups = list(compared_people(people, settings, TRACE, 0))
+    assert all(0 < len(group) <= MOST for _, _, group in groups)
+    for split in ("in", "out"):
+        side = [person for s, _, group in groups if s == split for person in group]
+        assert sorted(side) == sorted(people.loc[people["split"] == split, "individual"])
+    again = GradientSimilaritySettings(individuals=None, untraced=2)
+    assert [g for _, traced, g in compared_people(people, again, TRACE, 0) if traced] == [
+        g for _, traced, g in groups if traced
     ]
-    keys = ["seed", "phase", "share", "group", "kind"]
-    rows = mean_cosines(pd.concat(tables), 1).set_index(keys)
-    kinds = ["matched", "person", "relation", "matched - person", "matched - relation"]
-    for seed in (0, 1, -1):
-        ahead = rows.loc[[(seed, "stage", 1.0, "S - random", kind) for kind in kinds]]
-        for column in ("cosine", "low", "high"):
-            np.testing.assert_allclose(ahead[column], [0.3, 0.1, 0.0, 0.2, 0.3], atol=1e-12)
-    s, rest = cosines[0, 2, :, :, 3], cosines[0, 2, :, :, 5]
-    by_person = np.nanmean((s - rest)[..., 0] - (s - rest)[..., 1], axis=1)
-    found = rows.loc[(0, "stage", 1.0, "S - rest", "matched - person")]
-    assert found["cosine"] == pytest.approx(by_person.mean()) and found["facts"] == 7
-    drawn = np.random.default_rng(3).integers(0, 4, (40_000, 4))
-    expected = np.quantile(by_person[drawn].mean(1), [0.025, 0.975])
-    np.testing.assert_allclose(found[["low", "high"]].astype(float), expected, atol=0.03)
-
-
-def test_tunings_have_common_draws(cosines: np.ndarray) -> None:
-    table = made_up(cosines[0], [3, 1, 9, 4]).assign(model="m", seed=0)
-    both = pd.concat([table.assign(tuning=tuning) for tuning in ("stage", "mix")])
-    stage, mix = (
-        part.drop(columns="tuning").reset_index(drop=True)
-        for _, part in mean_cosines(both, 1).groupby("tuning")
-    )
-    pd.testing.assert_frame_equal(stage, mix)
-
-
-def test_intervals_are_those_of_people_drawn_anew(cosines: np.ndarray, tmp_path: Path) -> None:
-    rows = summary(cosines, tmp_path).set_index(["seed", "phase", "share", "group", "kind"])
-    low, high = rows.loc[(-1, "bio", 1.0, "all", "person"), ["low", "high"]]
-    people = cosines[:, 1, :, :, 0, 1].mean((0, 2))
-    drawn = np.random.default_rng(3).integers(0, 4, (40_000, 4))
-    expected = np.quantile(people[drawn].mean(1), [0.025, 0.975])
-    np.testing.assert_allclose([low, high], expected, atol=0.03)
-
-
-def test_what_has_no_cosine_is_left_out(cosines: np.ndarray) -> None:
-    cosines[0, :, 1, :, 0] = np.nan  # one person
-    cosines[0, :, :, :, 1] = np.nan  # a group of nothing
-    rows = mean_cosines(
-        made_up(cosines[0], [3, 1, 9, 4]).assign(model="m", tuning="mix", seed=0), 1
-    ).set_index(["seed", "phase", "share", "group", "kind"])
-    some = rows.loc[(0, "stage", 1.0, "all", "matched")]
-    kept = cosines[0, 2, [0, 2, 3], :, 0, 0]
-    assert some["cosine"] == pytest.approx(kept.mean()) and some["facts"] == 6
-    none = rows.loc[(0, "stage", 1.0, "layer 2", "matched")]
-    assert none[["cosine", "low", "high"]].isna().all() and none["facts"] == 0

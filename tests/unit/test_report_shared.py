@@ -12,9 +12,9 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
+from factrecall.experiments.grafting.caveats import masks_learn_answers, smallest_was_enough
 
 from factrecall.experiments.ablation.compute import ABLATED, ABLATION, CONTROLS, INTERVALS, NONE
-from factrecall.experiments.grafting.caveats import masks_learn_answers, smallest_was_enough
 from factrecall.experiments.grafting.grafter import GRAFTING
 from factrecall.experiments.grafting.mask_checks import CHECKS
 from factrecall.experiments.grafting.mask_choice import MOVEMENT, WHOLE

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from factrecall.experiments.gradient_similarity.report import SECTION as GRADIENT_SIMILARITY
+from factrecall.experiments.grafting.report import SECTION as GRAFTING
 from factrecall.experiments.recall.report import SECTION as RECALL
 from factrecall.experiments.shared_parameters.report import SECTION as SHARED_PARAMETERS
 from factrecall.report.section import Section
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 SECTIONS: tuple[Section, ...] = (
     RECALL,
     SHARED_PARAMETERS,
+    GRAFTING,
+    GRADIENT_SIMILARITY,
 )
 """Each experiment is imported above and named here."""
 

@@ -17,7 +17,7 @@ def similarity_cost(context: JobContext) -> JobCost:
     traced = (trace.in_distribution, trace.out_of_distribution)
     sides = [min(side, settings.individuals or side) for side in traced]
     others = [
-        min(people - side, settings.untraced)
+        min(max(people - side, 0), settings.untraced)
         for people, side in zip(study.facts.sides, traced, strict=True)
     ]
     moments = 1 + (trace.checkpoints + 1) * (2 if context.job.tuning == "stage" else 1)

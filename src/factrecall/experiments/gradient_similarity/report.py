@@ -47,7 +47,7 @@ class Gradients(Source):
     def ends(self) -> pd.DataFrame:
         """The facts at the end of training; `above` is the cosine above that of other people."""
         facts = self.per_run("facts")
-        rows = where(facts[facts["phase"] == facts["tuning"]], split=SPLIT, share=1.0)
+        rows = where(facts[facts["phase"] != "bio"], split=SPLIT, share=1.0)
         wide = rows.pivot(index=KEYS, columns="kind", values="cosine")
         return wide.assign(above=wide["matched"] - wide["person"]).reset_index()
 
