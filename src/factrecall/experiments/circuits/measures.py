@@ -215,7 +215,8 @@ class Circuits(Source):
 
     def learnt(self) -> float:
         """Return the share of QA out that masks gained over the fine-tuned Mix-tuned model."""
-        rows = _where(self.rows("grafting_checks"), check="newly_correct", split="out", tuning="mix")
+        rows = _where(self.rows("grafting_checks"), check="newly_correct", split="out")
+        rows = _where(rows, tuning="mix")
         masks = self.masks()
         if masks.empty:
             return float("nan")
