@@ -6,13 +6,12 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
-from html import unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from factrecall.report.ledger import VERDICTS, Judged, by_chance, tally
 from factrecall.report.plots import Figure
-from factrecall.report.scoreboard import Scale, described, written
+from factrecall.report.scoreboard import Scale, written
 from factrecall.report.section import Section
 from factrecall.report.tables import MISSING, View
 from factrecall.runtime.errors import FactRecallError
@@ -30,9 +29,7 @@ LONGEST = 40
 class Shown(NamedTuple):
     """A section as the template shows it; `figures` have image, alt, caption, file and numbers."""
 
-    name: str
-    title: str
-    question: str
+    section: Section
     figures: list[dict[str, Any]]
     claims: list[Judged]
     trust: list[str]
@@ -53,7 +50,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     engine.globals.update(
-        written=written, described=described, scale=Scale.of, tally=tally, by_chance=by_chance,
+        written=written, scale=Scale.of, tally=tally, by_chance=by_chance,
         VERDICTS=VERDICTS,
     )  # fmt: skip
     return engine
@@ -83,17 +80,16 @@ def show_section(
     """
     from markupsafe import Markup
 
-    def fill(text: str, scope: Mapping[str, Any]) -> Markup:
-        names = {"m": measures, "study": study, **scope}
-        return Markup(environment().from_string(text).render(**names))
+    def fill(text: str, **scope: Any) -> Markup:
+        return Markup(environment().from_string(text).render(m=measures, study=study, **scope))
 
     figures = []
     for figure in section.figures:
         if figure.when(measures):
             file = f"figures/{measures.model}/{figure.name}"
-            caption = fill(figure.caption, figure.scope)
-            alt = figure.alt(measures) if callable(figure.alt) else figure.alt
+            caption = fill(figure.caption, **figure.scope)
             title = first_sentence(caption)
+            alt = figure.alt(measures) if callable(figure.alt) else figure.alt
             figures.append({
                 "image": data_uri(results / f"{file}.svg"),
                 "alt": alt or f"Figure: {title} Its data are below, under Numbers.",
@@ -104,20 +100,20 @@ def show_section(
             })  # fmt: skip
     tables = [(table.view(measures), table.wide) for table in section.tables]
     return Shown(
-        section.name,
-        section.title,
-        section.question,
+        section,
         figures,
         [claim for claim in claims if claim.section == section.name],
         section.cautions(measures),
         [(view, wide) for view, wide in tables if any(rows for _, rows in view.groups)],
-        fill(section.method, {}),
+        fill(section.method),
     )
 
 
 def first_sentence(caption: str) -> str:
     """Return the first sentence of a caption, without markup: what a figure shows."""
-    return re.split(r"(?<=[.?!])\s", unescape(re.sub(r"<[^>]*>", "", caption)).strip())[0]
+    from markupsafe import Markup
+
+    return re.split(r"(?<=[.?!])\s", Markup(caption).striptags())[0]
 
 
 def numbers(figure: Figure, data: pd.DataFrame, title: str) -> View | None:
@@ -132,33 +128,27 @@ def numbers(figure: Figure, data: pd.DataFrame, title: str) -> View | None:
     if not keys or not values or data.empty:
         return None
     means = data.groupby(keys, sort=False, dropna=False)[values].mean()
-    across = "tuning" if "tuning" in keys[1:] or (keys[0] == "tuning" and keys[1:]) else None
-    names = {c: f"{_words(c)} (%)" if c in _shares(figure) else _words(c) for c in values}
-    head = list(names.values())
-    if across is not None:
-        means = means.unstack(across, sort=False)
-        head = [
-            figure.label(across, value) + ("" if len(values) == 1 else f", {names[column]}")
-            for column, value in means.columns
+    shares = {*figure.x.percent, *figure.y.percent}
+    columns = [(value, _words(value) + " (%)" * (value in shares)) for value in values]
+    if "tuning" in keys and keys[1:]:
+        keys.remove("tuning")
+        means = means.unstack("tuning", sort=False)
+        columns = [
+            (value, figure.label("tuning", tuning) + f", {_words(value)}" * (len(values) > 1))
+            for value, tuning in means.columns
         ]
     if len(means) > LONGEST:
         return None
-    rows = [key for key in keys if key != across]
-    shares = [(c if across is None else c[0]) in _shares(figure) for c in means.columns]
     groups: dict[str | None, list[list[str]]] = {}
     for key, line in zip(means.index, means.to_numpy(), strict=True):
-        parts = key if isinstance(key, tuple) else (key,)
-        labels = [" ".join((figure.label(c, v) or str(v)).split())
-                  for c, v in zip(rows, parts, strict=True)]  # fmt: skip
-        cells = [_number(v, share) for v, share in zip(line, shares, strict=True)]
-        group = labels.pop(0) if len(labels) > 1 else None
+        parts = zip(keys, key if isinstance(key, tuple) else (key,), strict=True)
+        labels = [" ".join((figure.label(c, v) or str(v)).split()) for c, v in parts]
+        group = labels.pop(0) if keys[1:] else None
+        cells = [_number(v, c in shares) for v, (c, _) in zip(line, columns, strict=True)]
         groups.setdefault(group, []).append([*labels, *cells])
-    first = rows[1:] if len(rows) > 1 else rows
-    return View(f"{title} Means over seeds.", [*map(_words, first), *head], list(groups.items()))
-
-
-def _shares(figure: Figure) -> set[str]:
-    return {*figure.x.percent, *figure.y.percent}
+    first = [_words(key) for key in keys[1:] or keys]
+    return View(f"{title} Means over seeds.", [*first, *(h for _, h in columns)],
+                list(groups.items()))  # fmt: skip
 
 
 def _words(column: str) -> str:
