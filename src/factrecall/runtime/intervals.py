@@ -159,7 +159,8 @@ def widths(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def t_quantile(freedom: np.ndarray) -> np.ndarray:
     """Return the 97.5 % quantile of Student's t to four decimals; below one degree that of one."""
     inverse, quantiles = _t_table()
-    return np.interp(1 / np.maximum(freedom, 1.0), inverse, quantiles)
+    found: np.ndarray = np.interp(1 / np.maximum(freedom, 1.0), inverse, quantiles)
+    return found
 
 
 @cache
