@@ -1,123 +1,170 @@
-"""Ablation in the report: what is condensed, judged, said and drawn of made-up tables."""
+"""Ablation in the report: what is judged, said and drawn of made-up tables."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from factrecall.evaluation.exact_match import SUMMARY
-from factrecall.experiments.ablation.compute import ABLATED, ABLATION, CONTROLS, INTERVALS, NONE
-from factrecall.experiments.ablation.report import SECTION, Ablation, tensors_cost_most
+from factrecall.experiments.ablation import compute
+from factrecall.experiments.ablation.report import CONTROLS, MAIN, SECTION, SUFFICIENT, Ablation
+from factrecall.experiments.layer_ablation.report import SECTION as LAYERS
+from factrecall.experiments.layer_ablation.report import layers
+from factrecall.report.ledger import Judged
 from factrecall.report.published import LLAMA
-from factrecall.report.tables import Table, View
 from factrecall.runtime.storage import read_table, write_table
-from factrecall.vocabulary import SPLITS
-from tests.unit.test_report_shared import ablation_rows, about, cells, interval_rows
+from factrecall.vocabulary import INFLUENCES, SPLITS
 
 pytestmark = pytest.mark.usefixtures("quick_figures")
 
+PEOPLE = 16
+TOP = "model.layers.0.v"
+PARTS = [f"{kind}:{TOP}" for kind in ("tensor", "shared_in", "shared_without")]
+LAYER = [f"{kind}:{layer}" for kind in ("layer", "layer_random") for layer in (-1, 0, 1)]
+NAMES = [*MAIN, *CONTROLS, *SUFFICIENT, *PARTS, *LAYER]
+COSTS = {
+    "shared": 0.3, f"shared_without:{TOP}": 0.25, f"tensor:{TOP}": 0.1, "only_shared": 0.1,
+    "only_random": 0.3, "mix_into_stage_random": 0.01, "mix_into_stage": -0.2, "layer:0": 0.1,
+}  # fmt: skip
+"""What each ablation costs Mix-tuned models of what they recall, as the paper would have it."""
 
-def recall_rows() -> pd.DataFrame:
-    """Make the majority vote, which is all that the figure takes of recall."""
-    rows = [("m", "majority", 0, split, "job", 100, 6, 0.06) for split in SPLITS]
-    return pd.DataFrame(rows, columns=list(SUMMARY))
-
-
-SCHEMAS = {"ablation": ABLATION, "ablation_intervals": INTERVALS, "recall": SUMMARY}
-
-
-def frames(**replaced: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the tables of a run that is as the paper says, some replaced."""
-    return {
-        "ablation": ablation_rows(),
-        "ablation_intervals": interval_rows(),
-        "recall": recall_rows(),
-    } | replaced
+Cost = Callable[[str, str], float]
 
 
-def measured(folder: Path, **replaced: pd.DataFrame) -> Ablation:
-    """Write tables and read them as the report does."""
-    files = {name: folder / f"{name}.parquet" for name in SECTION.tables}
-    for name, table in frames(**replaced).items():
-        write_table(files[name], table, SCHEMAS[name])
-    return Ablation("m", files, {}, LLAMA)
+def as_claimed(tuning: str, ablated: str) -> float:
+    """What an ablation costs if every claim holds."""
+    whole = tuning == "mix" or ablated not in ("shared", f"shared_without:{TOP}")
+    return COSTS.get(ablated, 0.0) if whole else 0.01
 
 
-def tables(measures: Ablation) -> list[View]:
-    """Return the section's tables."""
-    return [part.view(measures) for part in SECTION.body if isinstance(part, Table)]
-
-
-def test_ablations_are_pooled_over_relations(tmp_path: Path) -> None:
-    one = ablation_rows((0,))
-    other = one.assign(relation="employer", n=3000, correct=0)
-    table = measured(tmp_path, ablation=pd.concat([one, other])).accuracies()
-    row = table[(table["tuning"] == "mix") & (table["split"] == "qa_out")].set_index("ablated")
-    assert row.loc["none", "accuracy"] == pytest.approx(0.5 / 4)
-    assert row.loc["shared", "drop"] == pytest.approx(0.3 / 4)
-
-
-def test_claims_hold_and_the_other_way_round_do_not(tmp_path: Path) -> None:
-    claims = SECTION.judged(measured(tmp_path))
-    assert {c.verdict for c in claims} == {"holds"}
-    assert [c.is_extension for c in claims] == [False, True, False, True, True, False]
-    assert "Lost: Mix-tuned 30.0\u00a0points, Stage-tuned 1.0" in claims[0].evidence
-    assert claims[0].paper == "Mix-tuned 66.0 points, Stage-tuned 6.7 points"
-    swapped = {
-        name: table.assign(tuning=table["tuning"].replace({"mix": "stage", "stage": "mix"}))
-        for name, table in frames().items()
+def tables(folder: Path, cost: Cost = as_claimed, swap: bool = False) -> dict[str, Path]:
+    """Write the tables of three seeds and some people whose losses are drawn around `cost`."""
+    rng, rows = np.random.default_rng(3), []
+    for tuning in ("mix", "stage"):
+        before = 0.6 if tuning == "mix" else 0.5
+        for influence in INFLUENCES:
+            for ablated in dict.fromkeys(NAMES):
+                for split in SPLITS:
+                    for seed in range(3):
+                        n, lost = 600, cost(tuning, ablated) + rng.normal(0, 0.001, PEOPLE)
+                        correct = np.rint(n * (before - lost)).astype(int)
+                        rows += [
+                            (
+                                "m",
+                                tuning,
+                                seed,
+                                ablated,
+                                influence,
+                                0,
+                                split,
+                                i,
+                                n,
+                                c,
+                                before - c / n,
+                            )
+                            for i, c in enumerate(correct)
+                        ]
+    people = pd.DataFrame(rows, columns=list(compute.PEOPLE))
+    if swap:
+        people["tuning"] = people["tuning"].map({"mix": "stage", "stage": "mix"})
+    by = [*compute.RUN, *compute.LABELS, "split"]
+    whole = people.assign(before=people["correct"] + people["drop"] * people["n"])
+    whole = whole.groupby(by, sort=False)[["n", "correct", "before"]].sum().reset_index()
+    accuracy = whole.assign(
+        relation="job",
+        accuracy=whole["correct"] / whole["n"],
+        drop=(whole["before"] - whole["correct"]) / whole["n"],
+    )
+    none = accuracy[accuracy["ablated"] == "shared"].assign(ablated="none", influence="", drop=0.0)
+    sets = pd.DataFrame(
+        [("m", t, 0, "shared", i, 0, tensor, 10, members, members)
+         for t in ("mix", "stage") for i in INFLUENCES
+         for tensor, members in ((TOP, 8), ("other", 2))],
+        columns=list(compute.SETS),
+    )  # fmt: skip
+    recall = [("m", "majority", 0, split, "job", 100, 6, 0.06) for split in SPLITS]
+    found = {
+        "ablation": (pd.concat([accuracy, none]), compute.ABLATION),
+        "ablation_people": (people, compute.PEOPLE),
+        "ablation_sets": (sets, compute.SETS),
+        "recall": (pd.DataFrame(recall, columns=list(SUMMARY)), SUMMARY),
     }
-    claims = SECTION.judged(measured(tmp_path, **swapped))
-    assert about(claims, "than Stage-tuned ones") == ["does not hold"]
+    for name, (table, schema) in found.items():
+        write_table(folder / f"{name}.parquet", table[list(schema)], schema)
+    return {name: folder / f"{name}.parquet" for name in found}
 
 
-def test_a_random_ablation_that_costs_or_may_cost_more_than_nothing(tmp_path: Path) -> None:
-    rows, intervals = ablation_rows(), interval_rows()
-    hit = (rows["ablated"] == "random") & (rows["split"] == "qa_in") & (rows["tuning"] == "mix")
-    rows.loc[hit, "correct"] -= 100
-    at = (intervals["ablated"] == "random") & (intervals["split"] == "qa_in")
-    intervals.loc[at & (intervals["tuning"] == "mix"), ["low", "high"]] = (0.09, 0.12)
-    claims = SECTION.judged(measured(tmp_path, ablation=rows, ablation_intervals=intervals))
-    assert about(claims, "less than 2 points") == ["does not hold"]
-    intervals.loc[at, ["low", "high"]] = (-0.05, 0.05)
-    wide = SECTION.judged(measured(tmp_path, ablation_intervals=intervals))
-    assert about(wide, "less than 2 points") == ["inconclusive"]
+def measured(folder: Path, **keys: Any) -> Ablation:
+    return Ablation("m", tables(folder, **keys), {"influence": "absolute"}, LLAMA)
 
 
-def test_the_caveat_needs_its_data(tmp_path: Path) -> None:
-    said = tensors_cost_most(measured(tmp_path))
-    assert said is not None and "20.0" in said
-    rows = ablation_rows()
-    harmless = rows["ablated"] == "random_by_tensor"
-    rows.loc[harmless, "correct"] = rows.loc[rows["ablated"] == NONE, "correct"].to_numpy()
-    assert tensors_cost_most(measured(tmp_path, ablation=rows)) is None
+def judged(m: Ablation) -> dict[str, Judged]:
+    return {c.id: c for section in (SECTION, LAYERS) for c in section.judged(m)}
 
 
-def test_tables_hold_our_numbers_and_theirs(tmp_path: Path) -> None:
-    accuracies, intervals = tables(measured(tmp_path))
-    row = cells(accuracies, 2, 1)
-    assert row[1:4] == ["19.0 ± 0.0", "\u22121.0 ± 0.0", "29.2 (\u22126.7)"]
-    assert row[4:] == ["20.0 ± 0.0", "\u221230.0 ± 0.0", "8.7 (\u221266.0)"]
-    assert cells(intervals, 2, 0)[2] == "+30.0 (+29.0 to +31.0)"
-    assert len(intervals.groups[0][1]) == 2 * len(CONTROLS) + 1
-    assert [len(rows) for _, rows in accuracies.groups] == [len(ABLATED)] * 3
+def test_all_claims_hold_where_everything_is_as_claimed(tmp_path: Path) -> None:
+    claims = judged(measured(tmp_path))
+    assert {name: c.verdict for name, c in claims.items()} == dict.fromkeys(claims, "holds")
+    first = claims["ablation.mix-loses-more"]
+    assert first.value == pytest.approx(0.29, abs=0.002)
+    assert first.published == pytest.approx(0.593)
+    assert (first.people, first.seeds) == (PEOPLE, 3)
 
 
-SPARSE: dict[str, Any] = {
-    "one seed": {"ablation": ablation_rows((1,))},
-    "one tuning": {n: t[t["tuning"] != "stage"] for n, t in frames().items()},
-    "no rows": {n: t.iloc[:0] for n, t in frames().items()},
-}
+def test_exchanged_models_turn_the_comparisons(tmp_path: Path) -> None:
+    claims = judged(measured(tmp_path, swap=True))
+    for declared in SECTION.claims:  # type: ignore[union-attr]
+        if declared.compares_tunings:
+            assert claims[declared.id].verdict == "does not hold"
 
 
-@pytest.mark.parametrize("replaced", SPARSE.values(), ids=SPARSE)
-def test_missing_rows_are_shown_as_missing(replaced: dict[str, Any], tmp_path: Path) -> None:
-    measures = measured(tmp_path, **replaced)
-    SECTION.draw(measures, tmp_path / "figures")
-    said = str([*SECTION.judged(measures), *tables(measures), tensors_cost_most(measures)])
-    assert "nan" not in said
-    data = read_table(tmp_path / "figures/ablation.parquet")
-    assert len(data) == len(measures.accuracies())
+def test_nothing_holds_where_everything_costs_the_same(tmp_path: Path) -> None:
+    claims = judged(measured(tmp_path, cost=lambda tuning, ablated: 0.2))
+    # S without its largest tensor costs as much as S.
+    assert [c.id for c in claims.values() if c.verdict == "holds"] == ["ablation.not-one-tensor"]
+
+
+@pytest.mark.parametrize("control", ["random_same_rows", "qa_only_by_tensor", "bio_top"])
+def test_one_control_that_costs_as_much_is_named(tmp_path: Path, control: str) -> None:
+    def cost(tuning: str, ablated: str) -> float:
+        return 0.3 if ablated == control else as_claimed(tuning, ablated)
+
+    found = [c for c in judged(measured(tmp_path, cost=cost)).values() if c.verdict != "holds"]
+    assert [c.part for c in found] == [CONTROLS[control]]
+
+
+@pytest.mark.parametrize("lost", [0.05, -0.05])
+def test_random_parameters_may_neither_cost_nor_gain(tmp_path: Path, lost: float) -> None:
+    m = measured(tmp_path, cost=lambda t, a: lost if a == "random" else as_claimed(t, a))
+    found = judged(m)["ablation.random-costs-nothing"]
+    assert found.verdict == "does not hold"
+    assert found.part.endswith("lost" if lost > 0 else "gained")
+
+
+def test_what_the_largest_tensor_costs_is_said(tmp_path: Path) -> None:
+    (said,) = SECTION.cautions(measured(tmp_path))
+    assert TOP in said
+    assert "costs 10.0" in said and "costs 25.0" in said
+    none = measured(tmp_path, cost=lambda tuning, ablated: 0.55 if tuning == "stage" else 0.3)
+    none.rows("recall")["correct"] = 45
+    assert any("little to lose" in said for said in SECTION.cautions(none))
+
+
+def test_figures_hold_what_is_judged(tmp_path: Path) -> None:
+    m = measured(tmp_path)
+    SECTION.draw(m, tmp_path)
+    LAYERS.draw(m, tmp_path)
+    data = read_table(tmp_path / "ablation_controls.parquet")
+    assert set(data["ablated"]) == set(CONTROLS)
+    row = data[(data["ablated"] == "shared") & (data["tuning"] == "mix")]
+    assert row["drop"].mean() == pytest.approx(0.3, abs=0.001)
+    assert set(read_table(tmp_path / "ablation.parquet")["ablated"]) == set(MAIN)
+    assert set(read_table(tmp_path / "ablation_sufficient.parquet")["ablated"]) == set(SUFFICIENT)
+    assert sorted(set(layers(m)["layer"])) == [-1, 0, 1]
+    view = SECTION.tables[0].view(m)
+    assert view.groups[0][1][0][0] == TOP

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from factrecall.experiments.ablation.report import SECTION as ABLATION
 from factrecall.experiments.gradient_similarity.report import SECTION as GRADIENT_SIMILARITY
 from factrecall.experiments.grafting.report import SECTION as GRAFTING
+from factrecall.experiments.layer_ablation.report import SECTION as LAYER_ABLATION
 from factrecall.experiments.recall.report import SECTION as RECALL
 from factrecall.experiments.shared_parameters.report import SECTION as SHARED_PARAMETERS
 from factrecall.report.section import Section
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 SECTIONS: tuple[Section, ...] = (
     RECALL,
     SHARED_PARAMETERS,
+    ABLATION,
+    LAYER_ABLATION,
     GRAFTING,
     GRADIENT_SIMILARITY,
 )

@@ -1,321 +1,385 @@
-"""Ablation in the report: what a model still recalls when parameters are reset to θpre.
-
-The module is long because a section is declared in one place: its figures, tables, claims and
-captions.
-"""
+"""Ablation in the report: what a model still recalls when parameters are reset to θpre."""
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from factrecall.report.claims import (
-    NAMES,
-    Claim,
-    Interval,
-    Quantity,
-    by_seed,
-    compared,
-    listed,
-)
+from factrecall.report.ledger import Claim
 from factrecall.report.marks import Bars, Reference
+from factrecall.report.observations import minus, mix_minus_stage, observe, scaled, where
 from factrecall.report.plots import Axis, Figure, Panel
 from factrecall.report.published import published, published_ablation
-from factrecall.report.section import Caveats, Section, Source, Text
-from factrecall.report.style import SPLIT_LABELS
-from factrecall.report.tables import MISSING, Column, Table, mean_sd, percent, points
-from factrecall.vocabulary import COMPARED
+from factrecall.report.section import Section, Source
+from factrecall.report.style import SPLIT_LABELS, TUNING_LABELS
+from factrecall.report.tables import Column, Table, mean_sd, percent, points
+from factrecall.vocabulary import COMPARED, INFLUENCES
 
 if TYPE_CHECKING:
     import pandas as pd
 
-NEGLIGIBLE = 0.02
-"""Points of accuracy that a random ablation may cost and count as nothing."""
-
-MOSTLY = 0.5
-"""From which share on something counts as most of it."""
-
-LABELS = {
+OUT = "qa_out"
+POINTS: dict[str, Any] = {
+    "bound": 0.02, "why": "The same study moved by 2 points on a CPU of another make."
+}  # fmt: skip
+MAIN = {
     "none": "nothing",
     "shared": "S",
     "random": "random",
-    "random_by_tensor": "random, as S by tensor",
+    "random_by_tensor": "random,\nas S by tensor",
     "most_moved": "moved most",
 }
 CONTROLS = {
-    "random": "as many random parameters",
-    "random_by_tensor": "as many random parameters of the same tensors",
-    "most_moved": "as many of those that fine-tuning moved most",
+    "shared": "S",
+    "random": "random",
+    "random_by_tensor": "random of the same tensors",
+    "random_same_rows": "random of the same rows",
+    "random_same_columns": "random of the same columns",
+    "bio_only": "BIO-isolate",
+    "qa_only": "QA-isolate",
+    "bio_only_by_tensor": "BIO-isolate, as S by tensor",
+    "qa_only_by_tensor": "QA-isolate, as S by tensor",
+    "bio_top": "top of BIO alone",
+    "qa_top": "top of QA alone",
+    "most_moved": "moved most",
 }
+SUFFICIENT = {
+    "only_shared": "θpre with S alone",
+    "only_random": "θpre with random alone",
+    "mix_into_stage": "Stage-tuned with S of Mix-tuned",
+    "mix_into_stage_random": "Stage-tuned with random of Mix-tuned",
+}
+MOSTLY = 0.5
 
 
 class Ablation(Source):
     """One model's ablations."""
 
-    def accuracies(self) -> pd.DataFrame:
-        """Return accuracy over all relations: columns tuning, seed, ablated, split, accuracy, drop.
+    def people(self, **keys: Any) -> pd.DataFrame:
+        """Return right answers by individual; S is that of the study's influence if none is named.
 
-        `drop` is the accuracy lost to the ablation.
+        `before` is the accuracy with nothing reset, on the same questions.
         """
-        import pandas as pd
+        keys = {"influence": self.settings["influence"], "split": OUT} | keys
+        rows = where(self.rows("ablation_people"), **keys)
+        return rows.assign(before=rows["correct"] / rows["n"] + rows["drop"])
 
-        keys = ["tuning", "seed", "split", "ablated"]
-        sums = self.rows("ablation").groupby(keys, sort=False)[["correct", "n"]].sum()
-        table = (sums["correct"] / sums["n"]).rename("accuracy").reset_index()
-        whole = table[table["ablated"] == "none"].set_index(keys[:3])["accuracy"]
-        before = whole.reindex(pd.MultiIndex.from_frame(table[keys[:3]])).to_numpy()
-        return table.assign(drop=before - table["accuracy"].to_numpy())
+    def lost(self, ablated: str, tuning: str, **keys: Any) -> pd.DataFrame:
+        """Return what one ablation costs of QA out, by seed and person, the mean over draws."""
+        return observe(self.people(ablated=ablated, **keys), "drop", tuning=tuning)
 
-    def lost(self, ablated: str) -> pd.DataFrame:
-        """Return the accuracies on QA out after one ablation."""
-        rows = self.accuracies()
-        return rows[(rows["split"] == "qa_out") & (rows["ablated"] == ablated)]
+    def accuracies(self) -> pd.DataFrame:
+        """Return accuracies after the main ablations, of every split."""
+        own = self.rows("ablation")
+        own = own[own["influence"].isin(("", self.settings["influence"])) & (own["draw"] == 0)]
+        return pooled(own[own["ablated"].isin(MAIN)], "split")
 
-    def intervals(self) -> pd.DataFrame:
-        """Return the intervals of all pairs; `pair` names what was reset, and instead of what."""
-        rows = self.rows("ablation_intervals")
-        return rows.assign(pair=rows["ablated"] + " " + rows["against"])
+    def controls(self) -> pd.DataFrame:
+        """Return what S and as many others cost of QA out, the mean over draws."""
+        rows = where(self.rows("ablation"), influence=self.settings["influence"], split=OUT)
+        return pooled(rows[rows["ablated"].isin(CONTROLS)])
 
-    def interval(self, tuning: str, split: str, ablated: str, against: str) -> Interval | None:
-        """Return the interval of one difference, if it is known."""
-        rows = self.rows("ablation_intervals")
-        wanted = {"tuning": tuning, "split": split, "ablated": ablated, "against": against}
-        for column, value in wanted.items():
-            rows = rows[rows[column] == value]
-        return None if rows.empty else (float(rows["low"].iloc[0]), float(rows["high"].iloc[0]))
+    def sufficient(self) -> pd.DataFrame:
+        """Return accuracy on QA out of θpre with S alone, and of models given the other's S."""
+        rows = where(self.rows("ablation"), influence=self.settings["influence"], split=OUT)
+        return pooled(rows[rows["ablated"].isin(SUFFICIENT)])
 
-    def majority(self, split: str) -> float:
-        """Return the accuracy of the majority vote (NaN: not known)."""
-        rows = self.rows("recall")
-        rows = rows[(rows["tuning"] == "majority") & (rows["split"] == split)]
-        return float(rows["correct"].sum() / rows["n"].sum()) if len(rows) else float("nan")
+    def tensors(self) -> pd.DataFrame:
+        """Return what each tensor with at least 1 % of S costs of QA out.
 
+        `what`: the tensor, its members of S, or S without these.
+        """
+        rows = where(self.rows("ablation"), influence=self.settings["influence"], split=OUT)
+        found = rows["ablated"].str.extract(r"^(tensor|shared_in|shared_without):(.*)$")
+        rows = rows.assign(what=found[0], tensor=found[1]).dropna(subset="what")
+        return pooled(rows, "what", "tensor")
 
-def _chance(panel: Panel) -> float:
-    return 100 * float(panel.measures.majority(panel.key["split"]))
+    def top_tensor(self) -> str:
+        """Return the tensor with most of the Mix-tuned models' S ("": none)."""
+        rows = where(self.rows("ablation_sets"), ablated="shared", tuning="mix")
+        rows = where(rows, influence=self.settings["influence"])
+        sums = rows.groupby("tensor")["members"].sum()
+        return str(sums.idxmax()) if len(sums) else ""
 
-
-# --- tables -----------------------------------------------------------------------------------
-
-
-def _change(rows: pd.DataFrame, m: Ablation, key: dict[str, str]) -> str:
-    return MISSING if key["ablated"] == "none" else mean_sd(rows["drop"], lambda d: points(-d))
-
-
-def _published(rows: pd.DataFrame, m: Ablation, key: dict[str, str]) -> str:
-    after = published_ablation(m.paper, key["tuning"], key["ablated"], key["split"])
-    before = published_ablation(m.paper, key["tuning"], "none", key["split"])
-    if after is None:
-        return MISSING
-    change = key["ablated"] != "none" and before is not None
-    return f"{after:.1f}" + (f" ({points((after - before) / 100)})" if change else "")  # type: ignore[operator]
+    def overlap(self, ablated: str) -> float:
+        """Return the share of an ablation's parameters that are in S (NaN: not made)."""
+        rows = where(self.rows("ablation_sets"), ablated=ablated)
+        rows = where(rows, influence=self.settings["influence"])
+        return float(rows["shared"].sum() / max(rows["members"].sum(), 1))
 
 
-def _bounded(rows: pd.DataFrame, m: Ablation, key: dict[str, str]) -> str:
-    if rows.empty:
-        return MISSING
-    mean, low, high = (points(float(rows[c].iloc[0])) for c in ("difference", "low", "high"))
-    return f"{mean} ({low} to {high})"
+def pooled(rows: pd.DataFrame, *keys: str) -> pd.DataFrame:
+    """Add up relations and draws: accuracy and what is lost, by run, ablation and `keys`."""
+    by = ["tuning", "seed", *keys, "ablated"]
+    rows = rows.assign(lost=rows["drop"] * rows["n"])
+    sums = rows.groupby(by, sort=False)[["n", "correct", "lost"]].sum().reset_index()
+    return sums.assign(accuracy=sums["correct"] / sums["n"], drop=sums["lost"] / sums["n"])
 
-
-_PAIRS = [("shared", against) for against in ("none", *CONTROLS)]
-_PAIRS += [(control, "none") for control in CONTROLS]
 
 # --- claims -----------------------------------------------------------------------------------
 
 
-def _between(bounds: Interval) -> str:
-    return f"{points(bounds[0])} to {points(bounds[1])}"
-
-
-def _costs_more(m: Ablation) -> Quantity:
-    stage, mix = (m.interval(t, "qa_out", "shared", "none") for t in COMPARED)
-    after, interval = "", None
-    if stage and mix:
-        # Bounds of two intervals set as far apart as they allow: wider than that of the difference.
-        interval = (mix[0] - stage[1], mix[1] - stage[0])
-        after = f" 95 % intervals of the two: {_between(mix)} and {_between(stage)}."
-    found = compared(m.lost("shared"), "drop", "Lost: ", "points", after)
-    return found._replace(interval=interval)
-
-
-def _costs_larger_share(m: Ablation) -> Quantity:
-    lost = m.lost("shared")
-    before = lost["accuracy"] + lost["drop"]
-    part = lost["drop"] / before.where(before > 0)
-    return compared(lost.assign(part=part), "part", "Lost of what was recalled: ")
-
-
-def _costs_more_than(control: str, m: Ablation) -> Quantity:
-    ours, theirs = (
-        rows[rows["tuning"] == "mix"].set_index("seed")["accuracy"]
-        for rows in (m.lost("shared"), m.lost(control))
-    )
-    found = by_seed((theirs - ours).dropna())
-    interval = m.interval("mix", "qa_out", "shared", control)
-    said = f"By seed {listed(found, points)} points"
-    said += f"; 95 % interval {_between(interval)}" if interval else ""
-    return Quantity(found, f"{said}.", interval)
-
-
-def _random_costs_nothing(m: Ablation) -> Quantity:
-    rows = m.accuracies()
-    lost = rows[rows["ablated"] == "random"]
-    most = by_seed(lost.assign(size=lost["drop"].abs()).groupby("seed")["size"].max())
-    pairs = sorted(set(zip(lost["tuning"], lost["split"], strict=True)))
-    known = [b for t, s in pairs if (b := m.interval(t, s, "random", "none"))]
-    interval = None
-    if known:
-        nearest = [0.0 if low <= 0 <= high else min(abs(low), abs(high)) for low, high in known]
-        furthest = [max(abs(low), abs(high)) for low, high in known]
-        interval = (NEGLIGIBLE - max(furthest), NEGLIGIBLE - max(nearest))
-    said = f"Largest change by seed: {listed(most, percent)} points."
-    return Quantity({seed: NEGLIGIBLE - size for seed, size in most.items()}, said, interval)
-
-
-def _published_changes(m: Ablation, ablated: str) -> dict[tuple[str, str], float]:
-    return {
-        (tuning, split): before - after
-        for tuning in ("mix", "stage")
-        for split in SPLIT_LABELS
-        if (before := published(m.paper, tuning, split)) is not None
-        and (after := published_ablation(m.paper, tuning, ablated, split)) is not None
+def _each(names: Sequence[str], labels: Mapping[str, str] = CONTROLS) -> Callable[[Any], Any]:
+    """Observe how much more S costs Mix-tuned models than each of several sets."""
+    return lambda m: {
+        labels[name].replace("\n", " "): minus(m.lost("shared", "mix"), m.lost(name, "mix"))
+        for name in names
     }
 
 
-def _published_drops(m: Ablation) -> str:
-    drops = _published_changes(m, "shared")
-    return ", ".join(
-        f"{NAMES[t]} {drop:.1f} points" for (t, split), drop in drops.items() if split == "qa_out"
+def _random_costs(m: Ablation) -> dict[str, pd.DataFrame]:
+    return {
+        f"{TUNING_LABELS[tuning]}, {split}, {way}": scaled(
+            m.lost("random", tuning, split=split, draw=0), sign
+        )
+        for tuning in COMPARED
+        for split in SPLIT_LABELS
+        for way, sign in (("lost", 1), ("gained", -1))
+    }
+
+
+def _share_lost(m: Ablation) -> pd.DataFrame:
+    from factrecall.runtime.intervals import ratio_observations
+
+    rows = m.people(ablated="shared")
+    return minus(
+        *(
+            ratio_observations(*(observe(rows, c, tuning=t) for c in ("drop", "before")))
+            for t in ("mix", "stage")
+        )
     )
 
 
-def _published_random(m: Ablation) -> str:
-    changes = [abs(change) for change in _published_changes(m, "random").values()]
-    return f"at most {max(changes):.1f} points" if changes else ""
+def _drop(m: Ablation, tuning: str, ablated: str = "shared") -> float | None:
+    before = published(m.paper, tuning, OUT)
+    after = published_ablation(m.paper, tuning, ablated, OUT)
+    return None if before is None or after is None else (before - after) / 100
 
+
+def _gap(m: Ablation, one: tuple[str, str], other: tuple[str, str]) -> float | None:
+    ours, theirs = _drop(m, *one), _drop(m, *other)
+    return None if ours is None or theirs is None else ours - theirs
+
+
+_FIGURES = "v1, section 3.1 and figures 8 and 9"
 
 CLAIMS = (
     Claim(
-        "Putting back S costs Mix-tuned models more recall of unseen questions (QA out) than "
-        "Stage-tuned ones.",
-        _costs_more,
-        _published_drops,
+        id="ablation.mix-loses-more",
+        text="Resetting S costs Mix-tuned models more recall of unseen questions than Stage-tuned "
+        "ones, whichever reading of influence selects S.",
+        source=_FIGURES,
+        observe=lambda m: {
+            i: mix_minus_stage(m.people(ablated="shared", influence=i, draw=0), "drop")
+            for i in INFLUENCES
+        },
+        published=lambda m: _gap(m, ("mix", "shared"), ("stage", "shared")),
+        compares_tunings=True,
+        **POINTS,
     ),
     Claim(
-        "It also costs them the larger share of what they recalled on QA out.",
-        _costs_larger_share,
-        is_extension=True,
-    ),
-    *(
-        Claim(
-            f"Putting back S costs Mix-tuned models more on QA out than putting back {described}.",
-            partial(_costs_more_than, control),
-            is_extension=control != "random",
-        )
-        for control, described in CONTROLS.items()
+        id="ablation.more-than-random",
+        text="Resetting S costs Mix-tuned models more than resetting as many random parameters "
+        "outside S, whichever reading of influence selects S.",
+        source=_FIGURES,
+        observe=lambda m: {
+            i: minus(*(m.lost(a, "mix", influence=i) for a in ("shared", "random")))
+            for i in INFLUENCES
+        },
+        published=lambda m: _gap(m, ("mix", "shared"), ("mix", "random")),
+        **POINTS,
     ),
     Claim(
-        "Putting back as many random parameters changes accuracy by less than "
-        f"{100 * NEGLIGIBLE:g} points on every split.",
-        _random_costs_nothing,
-        _published_random,
+        id="ablation.random-costs-nothing",
+        text="Resetting as many random parameters changes accuracy by less than 2 points, on every "
+        "split of both models.",
+        source="v1, figure 9",
+        observe=_random_costs,
+        comparison="less",
+        quote="0.3 points at most",
+        **POINTS,
     ),
-)
+    Claim(
+        id="ablation.share-lost",
+        text="Resetting S also costs Mix-tuned models the larger share of what they recalled.",
+        observe=_share_lost,
+        compares_tunings=True,
+        **POINTS,
+    ),
+    Claim(
+        id="ablation.not-just-tensors",
+        text="S costs more than as many random parameters of the same tensors, rows or columns.",
+        observe=_each(("random_by_tensor", "random_same_rows", "random_same_columns")),
+        **POINTS,
+    ),
+    Claim(
+        id="ablation.more-than-isolate",
+        text="S costs more than parameters that only one task ranks highly: BIO- or QA-isolate.",
+        observe=_each(("bio_only", "qa_only", "bio_only_by_tensor", "qa_only_by_tensor")),
+        **POINTS,
+    ),
+    Claim(
+        id="ablation.more-than-one-task",
+        text="S costs more than as many of the top parameters of one task alone.",
+        observe=_each(("bio_top", "qa_top")),
+        **POINTS,
+    ),
+    Claim(
+        id="ablation.more-than-moved",
+        text="S costs more than as many of the parameters that fine-tuning moved most.",
+        observe=_each(("most_moved",)),
+        **POINTS,
+    ),
+    Claim(
+        id="ablation.not-one-tensor",
+        text="S is more than its largest tensor: without the members there it still costs "
+        "Mix-tuned models at least half of what S costs.",
+        observe=lambda m: minus(
+            m.lost(f"shared_without:{m.top_tensor()}", "mix"),
+            scaled(m.lost("shared", "mix"), MOSTLY),
+        ),
+        bound=0.0,
+        why="Half of what S costs is the bound.",
+    ),
+    Claim(
+        id="ablation.sufficient",
+        text="S alone carries recall into θpre: with the Mix-tuned values of S it answers more "
+        "than with as many random ones.",
+        observe=lambda m: minus(
+            *(scaled(m.lost(a, "mix"), -1) for a in ("only_shared", "only_random"))
+        ),
+        **POINTS,
+    ),
+    Claim(
+        id="ablation.transplanted",
+        text="The Mix-tuned values of S make a Stage-tuned model answer more than as many random "
+        "ones do.",
+        observe=lambda m: minus(
+            *(
+                scaled(m.lost(a, "stage"), -1)
+                for a in ("mix_into_stage", "mix_into_stage_random")
+            )
+        ),
+        **POINTS,
+    ),
+)  # fmt: skip
 
-# --- caveats ----------------------------------------------------------------------------------
+
+# --- how far to trust them --------------------------------------------------------------------
 
 
-def tensors_cost_most(m: Ablation) -> str | None:
-    """Say where other parameters of the same tensors cost most of what S costs."""
-    ours, theirs = (
-        float(rows.loc[rows["tuning"] == "mix", "drop"].mean())
-        for rows in (m.lost("shared"), m.lost("random_by_tensor"))
-    )
-    if not ours > 0 or not theirs > MOSTLY * ours:
+def one_tensor(m: Ablation) -> str | None:
+    """Say what S's largest tensor costs, whole and without the rest of S."""
+    rows, top = where(m.tensors(), tuning="mix", tensor=m.top_tensor()), m.top_tensor()
+    if rows.empty:
         return None
+    whole, rest = (
+        percent(float(where(rows, what=what)["drop"].mean()))
+        for what in ("tensor", "shared_without")
+    )
+    every = percent(float(where(m.controls(), tuning="mix", ablated="shared")["drop"].mean()))
     return (
-        f"In Mix-tuned models S costs {percent(ours)} points of QA out, and as many random "
-        f"parameters of the same tensors {percent(theirs)}. Most of the loss comes with the "
-        "tensors S lies in, whichever of their parameters are reset."
+        f"In Mix-tuned models S costs {every} points of QA out. Resetting all of its largest "
+        f"tensor, {top}, costs {whole}; S without its members there costs {rest}."
     )
 
+
+def little_to_lose(m: Ablation) -> list[str]:
+    """Say which model is so close to the majority vote that it can lose little."""
+    rows = where(m.rows("recall"), split=OUT, tuning="majority")
+    if rows.empty:
+        return []
+    chance = float(rows["correct"].sum() / rows["n"].sum())
+    means = where(m.accuracies(), split=OUT, ablated="none").groupby("tuning")["accuracy"].mean()
+    return [
+        f"{TUNING_LABELS[str(tuning)]} models answer {percent(mean)} % of QA out and the majority "
+        f"vote {percent(chance)} %: they have little to lose."
+        for tuning, mean in means.items()
+        if mean - chance < 2 * POINTS["bound"] + MOSTLY * chance
+    ]
+
+
+# --- figures ----------------------------------------------------------------------------------
+
+
+def _chance(panel: Panel) -> float:
+    rows = where(panel.measures.rows("recall"), tuning="majority", split=panel.key["split"])
+    return 100 * float(rows["correct"].sum() / rows["n"].sum()) if len(rows) else float("nan")
+
+
+_SCHEMA = {"tuning": "string", "seed": "int32", "ablated": "string", "accuracy": "float64",
+           "drop": "float64"}  # fmt: skip
 
 SECTION = Section(
     name="ablation",
     title="Ablation",
+    question="Is recall lost when S is reset to what it was before fine-tuning, and more so than "
+    "with as many other parameters?",
     read=Ablation,
-    tables=("ablation", "ablation_intervals", "recall"),
-    body=(
-        Text(
-            "<p>If S carries recall, a model in which S is reset to what it was before fine-tuning "
-            "should recall less, and more so than one in which as many other parameters are "
-            "reset.</p>"
-        ),
-        Caveats(tensors_cost_most),
+    reads=("ablation", "ablation_people", "ablation_sets", "recall"),
+    settings=lambda study, model: {"influence": study.shared.influence},
+    claims=CLAIMS,
+    trust=(one_tensor, little_to_lose),
+    figures=(
         Figure(
             "ablation",
             data=Ablation.accuracies,
-            schema={
-                "tuning": "string",
-                "seed": "int32",
-                "split": "string",
-                "ablated": "string",
-                "accuracy": "float64",
-                "drop": "float64",
-            },
+            schema={**_SCHEMA, "split": "string"},
             row="split",
             layers=(
                 Bars("accuracy", "ablated"),
                 Reference(_chance, "chance", "majority vote", axis="x"),
             ),
-            labels={"ablated": {**LABELS, "random_by_tensor": "random,\nas S by tensor"}},
+            labels={"ablated": MAIN},
             height=1.65,
             x=Axis("answers exactly right (%)", percent=("accuracy",), limits=(0, 118),
                    ticks=range(0, 101, 20), grid=True),
-            y=Axis("reset to before fine-tuning"),
-            alt="Bars of accuracy by split, tuning and what was reset; the table below holds the "
-            "numbers.",
-            caption="<b>What is recalled without S.</b> Bars and numbers are means over seeds, "
-            "points are seeds, the dashed line is chance. Compare within a colour: nothing reset, "
-            "S, as many random parameters, as many random ones with as many in each tensor as S "
-            "has, and as many of those that moved most. Only where S is shorter than the three "
-            "below it does it matter which parameters they are. A model close to chance before has "
-            "little left to lose.",
+            y=Axis("reset to θpre"),
+            caption="<b>What is recalled without S.</b> Bars are means over seeds, points are "
+            "seeds. Compare within a colour: it matters which parameters are reset only where S is "
+            "shorter than all below it.",
         ),
-        Table(
-            lambda m: "Answers exactly right after parameters are reset to θpre, in per cent, and "
-            f"the change in points; mean ± s.d. over seeds. Paper: {m.paper} (v1, figures 8 and "
-            "9), its change in brackets.",
-            data=Ablation.accuracies,
-            group="split",
-            row="ablated",
-            columns=(
-                Column("", "accuracy"),
-                Column(", change", _change),
-                Column(", paper", _published),
-            ),
-            labels={"split": SPLIT_LABELS, "ablated": LABELS},
-            head="Reset",
+        Figure(
+            "ablation_controls",
+            data=Ablation.controls,
+            schema=_SCHEMA,
+            layers=(Bars("drop", "ablated"),),
+            labels={"ablated": CONTROLS},
+            height=4.6,
+            x=Axis("points of QA out lost", percent=("drop",), grid=True),
+            caption="<b>S against as many others.</b> Random ones are drawn outside S, means over "
+            "draws. Isolate parameters are ranked highly by one task and not by the other.",
         ),
-        Table(
-            "How many points more the first ablation costs than the second: mean over seeds, and "
-            "its 95 % interval over people.",
-            data=Ablation.intervals,
-            group="split",
-            row="pair",
-            columns=(Column("", _bounded),),
-            labels={
-                "split": SPLIT_LABELS,
-                "pair": {f"{a} {b}": f"{LABELS[a]} against {LABELS[b]}" for a, b in _PAIRS},
-            },
-            head="Reset",
-        ),
-        Text(
-            '<p class="small">The interval says how far other people would move the difference, '
-            "not how far another training run would. An interval that holds zero fits with no "
-            "difference at all.</p>"
+        Figure(
+            "ablation_sufficient",
+            data=Ablation.sufficient,
+            schema=_SCHEMA,
+            layers=(Bars("accuracy", "ablated"),),
+            labels={"ablated": SUFFICIENT},
+            height=1.6,
+            x=Axis("QA out: answers exactly right (%)", percent=("accuracy",), grid=True),
+            caption="<b>Is S enough?</b> θpre with the fine-tuned values of S alone, and a "
+            "Stage-tuned model with those of the Mix-tuned model’s S; beside each, as many random "
+            "parameters.",
         ),
     ),
-    claims=CLAIMS,
+    tables=(
+        Table(
+            "Points of QA out lost when a tensor with at least 1 % of S is reset whole, when only "
+            "its members of S are, and when all of S but these are: mean ± s.d. over seeds.",
+            data=Ablation.tensors,
+            group="what",
+            row="tensor",
+            columns=(Column("", lambda rows, m, key: mean_sd(rows["drop"], points)),),
+            labels={"what": {"tensor": "the whole tensor", "shared_in": "its members of S",
+                             "shared_without": "S without them"}},
+            head="Tensor",
+        ),
+    ),
+    method="<p>S is {{ study.shared.influence }} influence’s; each set has as many parameters as "
+    "S, unless fewer are left. All are evaluated on the same questions, so that differences are "
+    "between the same answers. Random sets are drawn outside S, {{ study.ablation.draws }} times. "
+    "The reading of influence was chosen after seeing what S cost; the claims on S are therefore "
+    "judged for all readings. Version 1 of the paper names isolate parameters and does not reset "
+    "them.</p>",
 )  # fmt: skip
