@@ -20,19 +20,26 @@ def where(rows: pd.DataFrame, **keys: Any) -> pd.DataFrame:
 def observe(rows: pd.DataFrame, value: str, **keys: Any) -> pd.DataFrame:
     """Return the mean of a column by seed and, where the table has people, by person.
 
-    Rows are those whose columns have the values `keys`; missing values do not count.
+    Rows are those whose columns have the values `keys`; missing values do not count. Of answers
+    (a column of truth values, or rows with a column `questions`) `questions` says how many.
     """
     rows = where(rows, **keys).dropna(subset=[value])
     by = [key for key in KEYS if key in rows]
-    means = rows.astype({value: float}).groupby(by, sort=True)[value].mean()
-    return means.rename("value").reset_index()
+    groups = rows.astype({value: float}).groupby(by, sort=True)
+    found = groups[value].mean().rename("value").to_frame()
+    if rows[value].dtype == bool:
+        found["questions"] = groups.size()
+    elif "questions" in rows:
+        found["questions"] = groups["questions"].min()
+    return found.reset_index()
 
 
 def minus(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
     """Return the differences of observations of the same seeds and people."""
     by = [key for key in KEYS if key in ours and key in theirs]
     both = ours.merge(theirs, on=by, suffixes=("", "_theirs"))
-    return both.assign(value=both["value"] - both["value_theirs"])[[*by, "value"]]
+    columns = [*by, "value", *({"questions"} & {*ours})]
+    return both.assign(value=both["value"] - both["value_theirs"])[columns]
 
 
 def mix_minus_stage(rows: pd.DataFrame, value: str, **keys: Any) -> pd.DataFrame:
