@@ -160,7 +160,7 @@ def test_a_study_like_the_papers_needs_no_caution() -> None:
     ("changes", "words"),
     [
         ({("stage", "bio"): 0.7}, ("from 97.0 % to 70.0 %",)),
-        ({("bio", "qa_out"): 0.3}, ("answer 30.0 %", "Stage-tuned ones 35.0 %")),
+        ({("bio", "qa_out"): 0.3}, ("answers 30.0 %", "Stage-tuned model 35.0 %")),
         (
             {("mix", "qa_out"): (0.8, 0.5), ("stage", "qa_out"): (0.2, 0.1)},
             ("30.0 points in Mix-tuned", "10.0 in Stage-tuned", "reverse", "recall 15.0 %"),

@@ -190,20 +190,17 @@ CLAIMS = (
 def second_stage_forgets(m: Recall) -> str | None:
     """Say where Stage-tuned models lose biographies, as the paper's do not."""
     before, after = m.mean("bio", "bio"), m.mean("stage", "bio")
-    said = (
-        f"The second stage takes recall of biographies from {percent(before)} % to "
-        f"{percent(after)} %: part of Mix-tuned models’ lead is that they forget less."
-    )
+    said = f"The second stage takes recall of biographies from {percent(before)} % to "
+    said += f"{percent(after)} %: part of Mix-tuned models’ lead may be that they forget less."
     return said if before - after > POINTS else None
 
 
 def answers_without_questions(m: Recall) -> str | None:
     """Say where BIO-tuned models answer questions, which they never trained on."""
     bio, stage, chance = (m.mean(t, "qa_out") for t in ("bio", "stage", "majority"))
-    said = (
-        f"BIO-tuned models answer {percent(bio)} % of the unseen questions before they are trained "
-        f"on any, Stage-tuned ones {percent(stage)} %: the model before fine-tuning has met "
-        "questions about other people."
+    said = f"Before it is trained on questions, the BIO-tuned model answers {percent(bio)} % of "
+    said += (
+        f"the unseen ones, the Stage-tuned model {percent(stage)} %: pre-training had questions."
     )
     return said if bio > chance + POINTS else None
 
@@ -211,10 +208,12 @@ def answers_without_questions(m: Recall) -> str | None:
 def little_can_fall(m: Recall) -> str | None:
     """Say where recall falls more in Mix-tuned models, the reverse of the paper."""
     mix, stage = (float(where(m.falls(), tuning=t)["fall"].mean()) for t in ("mix", "stage"))
-    said = (
-        f"Along the biography recall falls by {percent(mix)} points in Mix-tuned models and "
-        f"{percent(stage)} in Stage-tuned ones, the reverse of the paper. Stage-tuned models "
-        f"recall {percent(m.mean('stage', 'qa_out'))} % at all, so that little can fall."
+    said = f"Along the biography recall falls by {percent(mix)} points in Mix-tuned models and "
+    said += (
+        f"{percent(stage)} in Stage-tuned ones, the reverse of the paper. What is recalled less "
+    )
+    said += (
+        f"can fall less: Stage-tuned models recall {percent(m.mean('stage', 'qa_out'))} % at all."
     )
     return said if mix > stage else None
 
@@ -319,11 +318,10 @@ SECTION = Section(
             "ones no questions.",
         ),
     ),
-    method="<p>An answer is right if every token of it is the most probable one. BIO: the "
-    "biography is continued; everybody’s was trained on. QA in: questions that were trained on. QA "
-    "out: questions that never were, about people whose biography was.</p><p>A claim’s "
-    "observations are each person’s accuracy in each training run; Mix-tuned and Stage-tuned "
-    "models of the same seed are paired. Along the biography relations change with their place, so "
-    "that a fall may be due to either: a blood type is guessed more easily than a birth "
-    "date.</p>",
+    method="<p>An answer is right if it is exact. BIO: the biography is continued; everybody’s was "
+    "trained on. QA in: questions trained on. QA out: questions that never were, about people "
+    "whose biography was.</p><p>Claims are judged on each person’s accuracy in each training run; "
+    "Mix-tuned and Stage-tuned models of a seed are paired. Along the biography relations change "
+    "with their place, so that a fall may be due to either: a blood type is guessed more easily "
+    "than a birth date.</p>",
 )  # fmt: skip
