@@ -13,7 +13,7 @@ from factrecall.report.plots import Axis, Figure, Panel
 from factrecall.report.published import published
 from factrecall.report.section import Section, Source
 from factrecall.report.style import RELATION_LABELS, TUNING_LABELS
-from factrecall.report.tables import percent
+from factrecall.report.tables import percent, points
 from factrecall.vocabulary import COMPARED, RELATIONS, TUNINGS
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ class Recall(Source):
 
     def losses(self) -> pd.DataFrame:
         """Return losses by kind, a mean a block of updates; `progress`: the share of them done."""
-        every = self.per_run("history").rename(columns={"loss_bio": "bio", "loss_qa": "qa"})
+        every = self.per_run("history").drop(columns="loss")
+        every = every.rename(columns={"loss_bio": "bio", "loss_qa": "qa"})
         rows = every.melt(["tuning", "seed", "update"], ["bio", "qa"], "kind", "loss")
         rows["updates"] = rows.groupby(["tuning", "seed"])["update"].transform("max") + 1
         block = rows["update"] // -(-rows["updates"] // LOSS_POINTS)
@@ -208,13 +209,13 @@ def answers_without_questions(m: Recall) -> str | None:
 def little_can_fall(m: Recall) -> str | None:
     """Say where recall falls more in Mix-tuned models, the reverse of the paper."""
     mix, stage = (float(where(m.falls(), tuning=t)["fall"].mean()) for t in ("mix", "stage"))
-    said = f"Along the biography recall falls by {percent(mix)} points in Mix-tuned models and "
-    said += (
-        f"{percent(stage)} in Stage-tuned ones, the reverse of the paper. What is recalled less "
+    said = (
+        f"From the first to the last sentences recall falls by {points(mix)} points in Mix-tuned "
     )
     said += (
-        f"can fall less: Stage-tuned models recall {percent(m.mean('stage', 'qa_out'))} % at all."
+        f"and {points(stage)} in Stage-tuned models, the reverse of the paper. What is recalled "
     )
+    said += f"less can fall less: Stage-tuned models recall {percent(m.mean('stage', 'qa_out'))} %."
     return said if mix > stage else None
 
 
