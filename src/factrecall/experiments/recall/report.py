@@ -242,6 +242,10 @@ def _number_of_updates(panel: Panel) -> None:
         panel.legend[f"{label} ({updates:,} updates)"] = panel.legend.pop(label)
 
 
+def _set_average_apart(panel: Panel) -> None:
+    panel.axes.axvline(1, color="white", linewidth=5)
+
+
 def _files(study: Study, model: str) -> dict[str, str]:
     return {
         f"{key}/{tuning}/{seed}": f"models/{model}/{tuning}/seed{seed}.{suffix}.parquet"
@@ -295,7 +299,7 @@ SECTION = Section(
             height=lambda rows: 0.26 * rows["tuning"].nunique() + 0.35,
             x=Axis(percent=("accuracy",)),
             share_y=False,
-            annotate=lambda panel: panel.axes.axvline(1, color="white", linewidth=5),
+            annotate=_set_average_apart,
             caption="<b>Which facts are recalled.</b> QA out in per cent, mean over seeds. "
             "Relations stand in the order of the biography. Majority vote is chance, which differs "
             "by relation.",
