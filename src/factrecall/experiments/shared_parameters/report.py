@@ -31,6 +31,7 @@ INFLUENCES = {
     "absolute": "Absolute: Σ |lr·g|",
     "magnitude": "Magnitude: |Σ lr·g|",
     "signed": "Signed: Σ lr·g",
+    "adam": "Adam: |Σ lr·h/√v|",
 }
 SETS = {"S_I": "S I: BIO in, QA in", "S_II": "S II: BIO out, QA in", "S": "S: either"}
 _SHORT = {
@@ -276,7 +277,7 @@ SECTION = Section(
             y=Axis("shared, in per cent of k", percent=("share",), limits=(0, 100),
                    ticks=range(0, 101, 25), grid=True),
             annotate=_chance,
-            caption="<b>How much is shared.</b> |S(k)|/k in per cent, for three readings of "
+            caption="<b>How much is shared.</b> |S(k)|/k in per cent, for each reading of "
             "influence; thick lines are means over seeds. Dashed: the ranking of questions "
             "permuted within each tensor, so that what is above it comes from places inside "
             "tensors.",
