@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 _FLOOR = 0.01
 """A logarithm has no zero: less than a hundredth of the recall is drawn as this."""
 
-_TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 LINES = {
     "with": "fitted, S may be in it",
     "without": "fitted, without S",
@@ -49,11 +48,6 @@ def trust(m: Grafting) -> list[str]:
     if m.settings["optimiser"] == "dual_averaging":
         said.append("Smaller masks are fitted from the scores of larger ones: inclusion is easy.")
     return said
-
-
-def _ticks(rows: pd.DataFrame) -> list[float]:
-    low, high = rows["recovery"].min(), max(rows["recovery"].max(), 100)
-    return [tick for tick in _TICKS if low <= tick <= high]
 
 
 def _share(rows: pd.DataFrame, panel: Panel) -> str:
@@ -107,8 +101,8 @@ SECTION = Section(
             height=2.1,
             x=Axis("α: grafted (%, log)", percent=("alpha",), scale="log",
                    ticks=lambda rows: sorted(rows["alpha"].unique())),
-            y=Axis("recovery (%, log)", percent=("recovery",), scale="log", ticks=_ticks,
-                   grid=True),
+            y=Axis("recovery (%, log)", percent=("recovery",), scale="log", grid=True,
+                   write="{:g}".format),
             caption="<b>How few parameters recover recall.</b> Recovery is accuracy over that of "
             "the fine-tuned model; thick lines are means, thin ones seeds. If a mask found recall, "
             "crosses (held-out people) would follow dots; if it learnt answers, they stay at "
