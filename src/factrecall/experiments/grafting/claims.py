@@ -41,11 +41,16 @@ def fewer(split: str, m: Grafting) -> pd.DataFrame:
 
 
 def too_coarse(split: str, paper: float, m: Grafting) -> str | None:
-    """Say where the sizes tried around the masks needed are further apart than the paper's two."""
+    """Say where the sizes tried around the masks needed are further apart than the paper's two.
+
+    Where Mix-tuned models need a larger one in every run, no finer grid would find them needing
+    fewer parameters.
+    """
     tried = sorted({*m.fitted()["alpha"], 1.0})
     factors = {tried[0]: math.inf} | {large: large / small for small, large in pairwise(tried)}
     ours = max((factors[alpha] for alpha in needed(m, split)["value"]), default=0.0)
-    if ours <= paper:
+    found = fewer(split, m)["value"]
+    if ours <= paper or (len(found) and (found < 0).all()):
         return None
     step = "the smallest tried" if ours == math.inf else f"{ours:.2f} times the next smaller tried"
     return f"a mask needed is {step}; those of the paper's two models differ {paper:.2f} times"
