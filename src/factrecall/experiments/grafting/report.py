@@ -61,7 +61,7 @@ def _size_or_seed(value: float, panel: Panel) -> str:
 
 def _matrix_title(key: dict[str, Any], m: Grafting) -> str:
     matrix, split = key["panel"].split()
-    name = {"inclusion": "smaller in larger", "seeds": "in another seed's"}[matrix]
+    name = {"inclusion": "smaller in larger", "seeds": "across seeds"}[matrix]
     return f"{name} (%)\n{SPLIT_NAMES[split]}, {TUNING_LABELS[key['tuning']]}"
 
 
@@ -117,7 +117,7 @@ SECTION = Section(
             labels={"split": SPLIT_NAMES},
             height=1.5,
             x=Axis("parameters in the chosen mask", write="{:,.0f}".format, grid=True),
-            annotate=lambda panel: panel.axes.set_xlim(0, 1.8 * panel.axes.dataLim.xmax),
+            annotate=lambda panel: panel.axes.set_xlim(0, 1.4 * panel.axes.dataLim.xmax),
             empty="none chosen, or not measured",
             caption="<b>How many parameters that is.</b> The chosen masks, with their share of all "
             "parameters; only sizes that were tried. Where a model recalls little, little is "
