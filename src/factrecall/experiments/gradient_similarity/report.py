@@ -45,11 +45,11 @@ class Gradients(Source):
 
     @cached_property
     def ends(self) -> pd.DataFrame:
-        """The facts at the end of training; `above` is the cosine above that of other people."""
+        """The facts at the end of training: by how much their cosine is `above` other people's."""
         facts = self.per_run("facts")
         rows = where(facts[facts["phase"] != "bio"], split=SPLIT, share=1.0)
         wide = rows.pivot(index=KEYS, columns="kind", values="cosine")
-        return wide.assign(above=wide["matched"] - wide["person"]).reset_index()
+        return (wide["matched"] - wide["person"]).rename("above").reset_index()
 
     def above(self, tuning: str, group: str) -> pd.DataFrame:
         """Observe `above` of people who were not traced."""
