@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from factrecall.experiments.common.summaries import cell_means, with_difference
+from factrecall.experiments.common.summaries import cell_means
 from factrecall.runtime.seeds import generator
 from factrecall.runtime.statistics import draw_people
 
@@ -54,13 +54,3 @@ def test_whose_draws_are_whose_matters() -> None:
         for people in (PEOPLE, sorted(PEOPLE))
     )
     assert not np.allclose(one["value_low"], other["value_low"])
-
-
-def test_differences_are_of_rows_that_agree_in_all_else() -> None:
-    keys = ["kind", "individual"]
-    rows = [("x", 1, 5.0), ("y", 1, 2.0), ("x", 2, 7.0)]
-    table = with_difference(
-        pd.DataFrame(rows, columns=[*keys, "value"]), "kind", ("x", "y"), keys, ["value"]
-    )
-    less = table[table["kind"] == "x - y"]
-    assert less[["individual", "value"]].to_numpy().tolist() == [[1.0, 3.0]]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
 
 KEYS = ("seed", "individual")
+
+TOGETHER = -1
+"""In the column of seeds: all together."""
 
 
 def where(rows: pd.DataFrame, **keys: Any) -> pd.DataFrame:
@@ -50,3 +55,22 @@ def mix_minus_stage(rows: pd.DataFrame, value: str, **keys: Any) -> pd.DataFrame
 def scaled(rows: pd.DataFrame, factor: float) -> pd.DataFrame:
     """Return observations times a number."""
     return rows.assign(value=factor * rows["value"])
+
+
+def estimated(rows: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
+    """Return a column's means, with their 95 % intervals, as figures show them.
+
+    A row a cell (the columns `by`) and seed, which have no interval, and one of all seeds together
+    (`TOGETHER`), with the columns value, low and high.
+    """
+    import pandas as pd
+
+    from factrecall.runtime.intervals import estimate
+
+    found = []
+    for cell, part in rows.groupby(list(by), sort=False):
+        observed = observe(part, value)
+        seeds = observed.groupby("seed")["value"].mean().items()
+        found += [(*cell, seed, mean, math.nan, math.nan) for seed, mean in seeds]
+        found.append((*cell, TOGETHER, *estimate(observed)[:3]))
+    return pd.DataFrame(found, columns=[*by, "seed", "value", "low", "high"])

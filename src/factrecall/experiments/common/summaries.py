@@ -21,23 +21,6 @@ def read_runs(runs: Sequence[Run], schema: Schema, table: str = "table") -> pd.D
     return pd.concat(tables, ignore_index=True)
 
 
-def with_difference(
-    table: pd.DataFrame,
-    column: str,
-    pair: tuple[str, str],
-    keys: Sequence[str],
-    values: Sequence[str],
-) -> pd.DataFrame:
-    """Add the rows of one kind minus those of another that agree in all other keys."""
-    shared = [key for key in keys if key != column]
-    one, other = (table[table[column] == name].set_index(shared) for name in pair)
-    one = one.loc[one.index.isin(other.index)]
-    less = other.loc[:, list(values)].reindex(one.index)
-    found = one.assign(**{value: one[value] - less[value] for value in values})
-    found[column] = " - ".join(pair)
-    return pd.concat([table, found.reset_index()], ignore_index=True)
-
-
 def cell_means(
     rows: pd.DataFrame,
     keys: Sequence[str],
