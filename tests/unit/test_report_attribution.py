@@ -28,18 +28,19 @@ from factrecall.vocabulary import COMPARED, FORMATS
 pytestmark = pytest.mark.usefixtures("quick_figures")
 
 SEEDS = (0, 1, 2)
-PEOPLE = 12
+PEOPLE = 16
 RELATIONS = ("birth_date", "job")
+WHOM = (("in", 99), *(("out", person) for person in range(PEOPLE)))
 DIRECTIONS = (("bio", "qa"), ("short", "qa"), ("qa", "bio"))
 
 SHARE = {
-    "stage": {"subject": 0.2, "relation": 0.2, "attribute": 0.3, "other": 0.2, "start": 0.1},
+    "stage": {"subject": 0.2, "relation": 0.25, "attribute": 0.3, "other": 0.2, "start": 0.05},
     "mix": {"subject": 0.5, "relation": 0.3, "attribute": 0.05, "other": 0.1, "start": 0.05},
 }
 RECALLED = {"stage": 0.25, "mix": 0.5}
 """The share of facts that are answered without a patch."""
 
-RESTORED = {"stage": 0.75, "mix": 0.25}
+RESTORED = {"stage": 0.75, "mix": 0.0}
 """The share of facts not recalled that their own statement's state restores."""
 
 Runs = dict[tuple[str, int], pd.DataFrame]
@@ -48,13 +49,14 @@ Runs = dict[tuple[str, int], pd.DataFrame]
 def attribution_rows(shares: Mapping[str, float], seed: int = 0) -> pd.DataFrame:
     """Make attributions of a run; birth dates have nothing before them, questions no context."""
     noise = np.random.default_rng(seed).normal(0, 0.02, PEOPLE)
+    noise -= noise.mean()
     rows = []
     for split, person, relation, form in product(("in", "out"), range(PEOPLE), RELATIONS, FORMATS):
         none = form == "qa" or relation == "birth_date"
         left = {r: s for r, s in shares.items() if not (none and r in ("attribute", "other"))}
         for role in (*ROLES, OTHER_RELATION):
             given = left.get(role, np.nan if role == OTHER_RELATION else 0.0)
-            moved = noise[person] * {"subject": 1, "other": -1}.get(role, 0) * (not none)
+            moved = noise[person % PEOPLE] * {"subject": 1, "other": -1}.get(role, 0) * (not none)
             drop = np.nan if role == "start" else 2.0 if role == OTHER_RELATION else 10 * given
             rows.append(
                 (split, person, relation, form, role, int(role in left), 4 * (given + moved), 4.0,
@@ -68,16 +70,15 @@ def patching_rows(
 ) -> pd.DataFrame:
     """Make patches of a run that restore a share of what is not recalled, early layers nothing.
 
-    Whose question is recalled and restored is the same in all runs: shares are of people.
+    Of each four people the first are recalled; of what is not, that of the first fours restored.
     """
     rows = []
-    for split, person, relation, (source, target), layer, position, whose in product(
-        ("in", "out"), range(PEOPLE), RELATIONS, DIRECTIONS, range(layers), POSITIONS,
-        ("same", "other"),
-    ):  # fmt: skip
-        before = person < recalled * PEOPLE if target == "qa" else True
+    for (split, person), relation, (source, target), layer, position, whose in product(
+        WHOM, RELATIONS, DIRECTIONS, range(layers), POSITIONS, ("same", "other")
+    ):
+        before = person % 4 < 4 * recalled if target == "qa" else True
         share = restored if whose == "same" else other
-        reached = person % 4 < 4 * share and layer >= (layers - 1) // 2
+        reached = person // 4 < 4 * share and layer >= (layers - 1) // 2
         rows.append(
             (split, person, relation, source, target, layer, position, whose, before or reached,
              before, -1.0, -2.0, False)
@@ -94,7 +95,7 @@ def runs(
     """Return the tables of attribution and patching of all runs."""
     keys = list(product(COMPARED, SEEDS))
     return (
-        {(t, s): attribution_rows(shares[t], s) for t, s in keys},
+        {(t, s): attribution_rows(shares[t], s + 10 * (t == "mix")) for t, s in keys},
         {(t, s): patching_rows(t, RECALLED[t], restored[t], other, layers) for t, s in keys},
     )
 
@@ -140,9 +141,8 @@ def test_claims_hold_of_a_model_like_the_papers(tmp_path: Path) -> None:
 
 def test_shares_of_roles_are_added_up_fact_by_fact(tmp_path: Path) -> None:
     found = judged(tmp_path)
-    # Jobs: 0.8 less 0.4 of all. Birth dates: 0.8 / 0.85 less 0.4 / 0.5. Noise has the mean zero of
-    # three draws of twelve people.
-    expected = (0.4 + 0.8 / 0.85 - 0.8) / 2
+    # Of jobs 0.8 less 0.45; of birth dates, which have no context, 0.8 / 0.85 less 0.45 / 0.5.
+    expected = (0.8 - 0.45 + 0.8 / 0.85 - 0.45 / 0.5) / 2
     assert found["mix-reads-subject-and-relation"].value == pytest.approx(expected, abs=1e-6)
     # Only jobs have a context.
     assert found["stage-reads-context"].value == pytest.approx(0.5 - 0.15, abs=1e-6)
@@ -155,13 +155,13 @@ def test_patching_is_judged_on_what_is_not_recalled(tmp_path: Path) -> None:
     assert own.value == pytest.approx(0.75) and own.people == 0.75 * PEOPLE
     more = found["stage-knows-more-than-mix"]
     # Half of the people are recalled by neither.
-    assert more.value == pytest.approx(0.5) and more.people == 0.5 * PEOPLE
+    assert more.value == pytest.approx(0.75) and more.people == 0.5 * PEOPLE
 
 
 def test_a_state_that_restores_no_more_than_anothers_is_no_knowledge(tmp_path: Path) -> None:
     found = judged(tmp_path, runs(other=0.75))
     own = found["stage-knows-more-than-it-recalls"]
-    assert own.value == 0 and own.verdict == "does not hold"
+    assert own.value == 0 and own.verdict == "inconclusive" and own.low == -own.high
 
 
 def test_patching_is_judged_after_the_middle_layer(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_patching_is_judged_after_the_middle_layer(tmp_path: Path) -> None:
     for rows in tables[1].values():
         rows.loc[(rows["layer"] == 1) & ~rows["unpatched"], "right"] = False
     found = judged(tmp_path / "late", tables)
-    assert found["stage-knows-more-than-it-recalls"].verdict == "does not hold"
+    assert found["stage-knows-more-than-it-recalls"].value == 0
 
 
 def test_exchanged_models_turn_what_compares_them_and_equal_ones_do_not_differ(
@@ -192,7 +192,7 @@ def test_exchanged_models_turn_what_compares_them_and_equal_ones_do_not_differ(
         assert before[name].verdict == "holds" and after[name].verdict == "does not hold"
         assert after[name].value == pytest.approx(-before[name].value)
         assert after[name].low == pytest.approx(-before[name].high)
-        assert equal[name].value == 0 and equal[name].verdict == "does not hold"
+        assert equal[name].value == 0 and equal[name].verdict != "holds"
 
 
 def test_what_was_not_measured_is_said_so(tmp_path: Path) -> None:
@@ -217,12 +217,12 @@ def test_a_model_like_the_papers_needs_no_word(tmp_path: Path) -> None:
 def test_what_speaks_against_the_measures_is_said(tmp_path: Path) -> None:
     attribution, patching = runs({t: {**SHARE[t], "start": -1.0} for t in COMPARED})
     for rows in attribution.values():
-        few = (rows["role"] == "other") & (rows["individual"] > 2)
+        few = (rows["role"] == "other") & (rows["individual"] % 4 > 0)
         rows.loc[few, "replaced_logit"] = np.nan
     for (tuning, _), rows in patching.items():
         rows.loc[(rows["target"] == "bio") & (tuning == "stage"), "unpatched"] = False
     start, short, known = SECTION.cautions(measured(tmp_path, (attribution, patching)))
-    assert "has up to 64.0 % of the attribution" in start
+    assert "has up to 69.0 % of the attribution" in start
     assert "all other wording of statements (25.0 %)" in short and "subject" not in short
     assert "The Stage-tuned model continues only 0.0 % of these biographies" in known
 
@@ -255,8 +255,8 @@ def test_layers_have_a_table_of_what_is_not_recalled(tmp_path: Path) -> None:
     view = table.view(measured(tmp_path))
     assert view.head[:4] == ["Layer", "Stage, own", "Stage, another's", "Stage, questions"]
     ((_, rows),) = view.groups
-    assert rows[0] == ["0", "0.0", "0.0", "54", "0.0", "0.0", "36"]
-    assert rows[1][:4] == ["1", "75.0", "0.0", "54"]
+    assert rows[0] == ["0", "0.0", "0.0", "72", "0.0", "0.0", "48"]
+    assert rows[1][:4] == ["1", "75.0", "0.0", "72"]
 
 
 @pytest.mark.parametrize("layers", [2, 28])

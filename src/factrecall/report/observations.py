@@ -67,10 +67,10 @@ def estimated(rows: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame
 
     from factrecall.runtime.intervals import estimate
 
+    means = rows.dropna(subset=[value]).groupby([*by, *KEYS], sort=False)[value].mean()
     found = []
-    for cell, part in rows.groupby(list(by), sort=False):
-        observed = observe(part, value)
-        seeds = observed.groupby("seed")["value"].mean().items()
+    for cell, part in means.rename("value").groupby(level=list(by), sort=False):
+        seeds = part.groupby(level="seed").mean().items()
         found += [(*cell, seed, mean, math.nan, math.nan) for seed, mean in seeds]
-        found.append((*cell, TOGETHER, *estimate(observed)[:3]))
+        found.append((*cell, TOGETHER, *estimate(part.reset_index())[:3]))
     return pd.DataFrame(found, columns=[*by, "seed", "value", "low", "high"])

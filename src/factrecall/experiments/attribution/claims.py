@@ -46,15 +46,16 @@ class Attributions(Source):
 
     def attributions(self, **keys: Any) -> pd.DataFrame:
         """Return the roles in the prompts of facts out; without tokens they have no share."""
-        rows = where(self.per_run("attribution"), split=SPLIT, **keys)
+        rows = where(self.per_run("attribution"), split=SPLIT)
         fact = [rows[key] for key in (*_FACT, "format")]
         whole = rows["attribution"].abs().groupby(fact).transform("sum")
         share = rows["attribution"] / whole.where(whole > 0)
-        return rows.assign(
+        rows = rows.assign(
             share=share.where(rows["tokens"] > 0),
             logit_drop=rows["logit"] - rows["replaced_logit"],
             replaced=rows["replaced_logit"].notna(),
         )
+        return where(rows, **keys)
 
     def by_role(self) -> pd.DataFrame:
         """Return means of shares and lost logits, of each seed and of all together."""
