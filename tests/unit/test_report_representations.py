@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from factrecall.experiments.gradient_similarity.tables import GRADIENT_SUMMARY
 from factrecall.experiments.representations.claims import CLAIMS, Probes
 from factrecall.experiments.representations.report import SECTION
 from factrecall.experiments.representations.tables import CONSISTENCY, PROBES
@@ -92,52 +91,11 @@ def probe_rows(layers: int = 3, levels: dict[str, float] = LEVEL) -> pd.DataFram
     return pd.DataFrame(rows, columns=list(PROBES))
 
 
-COSINE = {
-    "stage": {"all": 0.05, "S": 0.06, "random": 0.05, "gamma": 0.05, "rest": 0.04},
-    "mix": {"all": 0.2, "S": 0.3, "random": 0.15, "gamma": 0.25, "rest": 0.1},
-}
-"""What the matched pair is above the others', over training."""
-
-
-def gradient_rows(
-    cosines: dict[str, dict[str, float]] = COSINE,
-    layers: int = 2,
-    seeds: tuple[int, ...] = SEEDS,
-    width: float = 0.01,
-) -> pd.DataFrame:
-    """Make moments that start alike and then are as `cosines` says."""
-    rows = []
-    for tuning, seed, split in product(COMPARED, (*seeds, TOGETHER), ("in", "out")):
-        phases = ("bio", "stage") if tuning == "stage" else ("mix",)
-        moments = [(p, s) for p in phases for s in (0.0, 1 / 3, 2 / 3, 1.0) if s or p != "stage"]
-        places = {"embeddings": 0.1, **{f"layer {n}": 0.2 for n in range(layers)}}
-        for (phase, share), (group, above) in product(
-            moments, [*cosines[tuning].items(), *places.items()]
-        ):
-            above = above * bool(share or phase == "stage")
-            kinds = {
-                "matched": 0.2 + above, "person": 0.2, "relation": 0.15,
-                "matched - person": above, "matched - relation": above + 0.05,
-            }  # fmt: skip
-            for kind, value in kinds.items():
-                value += 0.001 * max(seed, 0)
-                key = ("m", tuning, seed, phase, share, split, group, kind)
-                rows.append((*key, value, value - width, value + width, 30))
-        for (phase, share), group in product(moments, ("random", "rest")):
-            above = cosines[tuning]["S"] - cosines[tuning][group]
-            above = (above + 0.001 * max(seed, 0)) * bool(share or phase == "stage")
-            for kind in ("matched", "matched - person", "matched - relation"):
-                key = ("m", tuning, seed, phase, share, split, f"S - {group}", kind)
-                rows.append((*key, above, above - width, above + width, 30))
-    return pd.DataFrame(rows, columns=list(GRADIENT_SUMMARY))
-
-
 def write_representation_tables(folder: Path, models: tuple[str, ...] = ("m",)) -> None:
     """Write the synthetic tables of some models, and those of their training runs."""
     tables = {
         "probes": (probe_rows(), PROBES),
         "consistency": (delta_rows(), CONSISTENCY),
-        "gradients": (gradient_rows(), GRADIENT_SUMMARY),
     }
     for name, (table, schema) in tables.items():
         every = pd.concat(table.assign(model=model) for model in models)
