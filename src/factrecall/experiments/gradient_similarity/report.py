@@ -84,13 +84,15 @@ def _panels(data: pd.DataFrame, m: Gradients) -> pd.DataFrame:
 
 def _ticks(panel: Panel) -> None:
     """Name the phases of training, or the layers."""
-    names = ("start", "BIO end", "QA end") if panel.key["tuning"] == "stage" else ("start", "end")
-    places = dict(enumerate(names))
     if panel.key["panel"] == "layers":
         layers = sorted(panel.rows["progress"].unique())
         layers = layers[:: max(1, len(layers) // 6)]
-        places = {int(layer): "emb." if layer < 0 else f"{layer:g}" for layer in layers}
-    panel.axes.set_xticks(list(places), list(places.values()))
+        panel.axes.set_xticks(layers, ["emb." if x < 0 else f"{x:g}" for x in layers])
+        return
+    names = ("start", "BIO end", "QA end") if panel.key["tuning"] == "stage" else ("start", "end")
+    end = len(names) - 1
+    panel.axes.set_xticks(range(end + 1), names)
+    panel.axes.set_xlim(-0.15 * end, 1.2 * end)
 
 
 ABSTRACT = "abstract of version 2"
