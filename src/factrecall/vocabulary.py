@@ -48,9 +48,9 @@ TRACED_TASKS: dict[str, tuple[str, ...]] = {
 
 TASKS = TRACED_TASKS["mix"]
 
-Influence = Literal["absolute", "magnitude", "signed"]
+Influence = Literal["absolute", "magnitude", "signed", "adam"]
 INFLUENCES: tuple[Influence, ...] = get_args(Influence)
-"""Σ|lr·g|, |Σ lr·g| and Σ lr·g of a parameter."""
+"""Σ|lr·g|, |Σ lr·g|, Σ lr·g and |Σ lr·h/√v| of a parameter (docs/method.md, gradient trace)."""
 
 NodeKind = Literal["attention", "column", "unit"]
 NODE_KINDS: tuple[NodeKind, ...] = get_args(NodeKind)

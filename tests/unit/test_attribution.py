@@ -15,9 +15,6 @@ from hypothesis import strategies as st
 
 from factrecall.experiments.attribution import integrated_gradients as module
 from factrecall.experiments.attribution.attribution import attribute
-from factrecall.experiments.attribution.attribution_summary import (
-    attribution_means,
-)
 from factrecall.experiments.attribution.counterfactual_prompts import (
     PARTS,
     counterfactual,
@@ -27,15 +24,11 @@ from factrecall.experiments.attribution.integrated_gradients import integrated_g
 from factrecall.experiments.attribution.settings import AttributionSettings
 from factrecall.experiments.attribution.tables import (
     ATTRIBUTION,
-    ATTRIBUTION_SUMMARY,
     OTHER_RELATION,
 )
 from factrecall.experiments.attribution.tokenised_prompts import TokenisedPrompt, tokenise
 from factrecall.experiments.common.model_facts import ModelFacts
 from factrecall.experiments.common.prompts import ROLES, Prompt, compose, prompts
-from factrecall.experiments.common.summaries import read_runs
-from factrecall.runs import Evaluation
-from factrecall.runtime.statistics import TOGETHER
 from factrecall.runtime.storage import read_table, write_table
 from factrecall.vocabulary import FORMATS, RELATIONS
 from tests.conftest import ARCHITECTURES, Tiny, tokenizer_for
@@ -344,72 +337,3 @@ def test_a_text_that_does_not_fit_is_left_out(tiny: Tiny, tmp_path: Path) -> Non
     whole = attributed(tiny, tmp_path / "whole.parquet")
     assert table["replaced_logit"].isna().sum() > whole["replaced_logit"].isna().sum()
     assert table["logit"].equals(whole["logit"])
-
-
-# --- the summary ------------------------------------------------------------------------------
-
-PER_FACT = (
-    "tokens",
-    "attribution",
-    "logit",
-    "right",
-    "replaced_logit",
-    "replaced_right",
-    "source_answer",
-)
-BY_HAND = {  # two facts of two people, two roles each
-    "stage": {
-        ("subject", 1): (2, 3.0, 5.0, True, 1.0, False, True),
-        ("subject", 2): (2, -1.0, 5.0, False, 4.0, False, False),
-        ("other", 1): (4, 1.0, 5.0, True, 5.0, True, False),
-        ("other", 2): (0, 1.0, 5.0, False, np.nan, False, False),
-    },
-    "mix": {
-        ("subject", 1): (2, 4.0, 6.0, True, 0.0, True, False),
-        ("subject", 2): (2, 2.0, 6.0, True, 4.0, False, True),
-        ("other", 1): (4, -1.0, 6.0, True, 5.0, True, False),
-        ("other", 2): (0, 0.0, 6.0, True, np.nan, True, False),
-    },
-}
-
-
-def test_a_summary_by_hand(tmp_path: Path) -> None:
-    runs = []
-    for seed in (0, 1):
-        for tuning, facts in BY_HAND.items():
-            rows = [
-                {"role": role, "individual": person, **dict(zip(PER_FACT, values, strict=True))}
-                for (role, person), values in facts.items()
-            ]
-            table = pd.DataFrame(rows).assign(
-                split="in", relation="job", format="bio", total=1.0, gap=0.0,
-                log_probability=-1.0, replaced_log_probability=-1.0,
-            )  # fmt: skip
-            path = tmp_path / f"{tuning}{seed}.parquet"
-            write_table(path, table, ATTRIBUTION)
-            runs.append(Evaluation("m", tuning, seed, path))
-    out = tmp_path / "out.parquet"
-    write_table(out, attribution_means(read_runs(runs, ATTRIBUTION), 7), ATTRIBUTION_SUMMARY)
-    table = read_table(out, ATTRIBUTION_SUMMARY).set_index(["tuning", "seed", "relation", "role"])
-    assert len(table) == 3 * 3 * 2 * 2 and table.index.is_unique
-    expected = {
-        ("stage", "subject"): (2, 2, 2, (0.75 - 0.5) / 2, 2.5, 0.0, 0.5),
-        ("stage", "other"): (2, 1, 2, (0.25 + 0.5) / 2, 0.0, 1.0, 0.0),
-        ("mix", "subject"): (2, 2, 2, (0.8 + 1) / 2, 4.0, 0.5, 0.5),
-        ("mix", "other"): (2, 1, 2, -0.1, 1.0, 1.0, 0.0),
-        ("mix - stage", "subject"): (2, 2, 2, (0.05 + 1.5) / 2, 1.5, 1.0, 0.0),
-        ("mix - stage", "other"): (2, 1, 2, (-0.45 - 0.5) / 2, 1.0, 0.0, 0.0),
-    }
-    names = ["facts", "replaced", "tokens", "share", "logit_drop", "still_right", "source_answer"]
-    for (tuning, role), values in expected.items():
-        for seed in (0, 1, TOGETHER):
-            times = 1 + (seed == TOGETHER)
-            for relation in ("job", "all"):
-                row = table.loc[(tuning, seed, relation, role)]
-                counts = (values[0] * times, values[1] * times)
-                assert tuple(row[names]) == pytest.approx((*counts, *values[2:]))
-                for name in ("share", "logit_drop"):
-                    assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"]
-    # Of two people, a sample is one twice, the other twice, or both: the ends are theirs.
-    bounds = table.loc[("stage", 0, "job", "subject"), ["logit_drop_low", "logit_drop_high"]]
-    assert tuple(bounds) == (1.0, 4.0)

@@ -10,9 +10,6 @@ import pytest
 import torch
 
 from factrecall.experiments.attribution import patching
-from factrecall.experiments.attribution.attribution_summary import (
-    patching_means,
-)
 from factrecall.experiments.attribution.patching import (
     SOURCES,
     States,
@@ -22,7 +19,7 @@ from factrecall.experiments.attribution.patching import (
     states_of,
 )
 from factrecall.experiments.attribution.settings import PatchingSettings
-from factrecall.experiments.attribution.tables import PATCHING, PATCHING_SUMMARY, SOURCE_FACTS
+from factrecall.experiments.attribution.tables import PATCHING, SOURCE_FACTS
 from factrecall.experiments.attribution.tokenised_prompts import (
     POSITIONS,
     TokenisedPrompt,
@@ -30,12 +27,9 @@ from factrecall.experiments.attribution.tokenised_prompts import (
 )
 from factrecall.experiments.common.model_facts import ModelFacts
 from factrecall.experiments.common.prompts import compose
-from factrecall.experiments.common.summaries import read_runs
 from factrecall.experiments.representations.settings import RepresentationSettings
 from factrecall.models.architectures import architecture_of
-from factrecall.runs import Evaluation
 from factrecall.runtime.errors import FactRecallError
-from factrecall.runtime.statistics import TOGETHER
 from factrecall.runtime.storage import read_table, write_table
 from tests.conftest import ARCHITECTURES, Tiny
 from tests.taught import DRAWN, FACTS, TEXTS, taught
@@ -193,66 +187,9 @@ def test_a_source_with_the_same_answer_is_no_control(
     counts = read_table(out, PATCHING).groupby(["individual", "relation", "source_fact"]).size()
     assert (one, "university", "other") not in counts.index
     assert counts[one, "university", "same"] == 9 and len(counts) == 2 * len(facts) - 1
-    runs = [Evaluation("m", tuning, 0, out) for tuning in ("stage", "mix")]
-    table = patching_means(read_runs(runs, PATCHING), 7)
-    table = table[table["split"] == facts["split"][place]].set_index("source_fact")
-    half = len(facts) // 2
-    assert set(table.loc["same", "facts"]) == {half}
-    assert set(table.loc[["other", "same - other"], "facts"]) == {half - 1}
 
 
 def test_layers_that_are_not_there_are_refused(tiny: Tiny) -> None:
     assert chosen_layers(tiny.model, None) == [0, 1] and chosen_layers(tiny.model, [1]) == [1]
     with pytest.raises(FactRecallError, match="2 layers"):
         chosen_layers(tiny.model, [0, 2])
-
-
-# --- the summary ------------------------------------------------------------------------------
-
-
-def test_a_summary_by_hand(tmp_path: Path) -> None:
-    # By tuning and source, what two facts of two people come to: right, and the log-probability.
-    outcomes = {
-        ("stage", "same"): [(True, -1.0), (True, -2.0)],
-        ("stage", "other"): [(False, -3.0), (True, -2.0)],
-        ("mix", "same"): [(True, -1.0), (False, -4.0)],
-        ("mix", "other"): [(True, -2.0), (False, -4.0)],
-    }
-    runs = []
-    for tuning in ("stage", "mix"):
-        rows = [
-            {"source_fact": whose, "individual": person, "right": right, "log_probability": said}
-            for whose in SOURCE_FACTS
-            for person, (right, said) in enumerate(outcomes[tuning, whose])
-        ]
-        table = pd.DataFrame(rows).assign(
-            split="out", relation="job", source="bio", target="qa", layer=0, position="subject",
-            unpatched=tuning == "mix", unpatched_log_probability=-3.0,
-        )  # fmt: skip
-        table["source_answer"] = table["source_fact"] == "other"
-        path = tmp_path / f"{tuning}.parquet"
-        write_table(path, table, PATCHING)
-        runs += [Evaluation("m", tuning, seed, path) for seed in (0, 1)]
-    out = tmp_path / "out.parquet"
-    write_table(out, patching_means(read_runs(runs, PATCHING), 7), PATCHING_SUMMARY)
-    table = read_table(out, PATCHING_SUMMARY).set_index(["tuning", "seed", "source_fact"])
-    assert len(table) == 3 * 3 * 3 and table.index.is_unique
-    expected = {  # accuracy, unpatched, gain, log gain, sources
-        ("stage", "same"): (1.0, 0.0, 1.0, 1.5, 0.0),
-        ("stage", "other"): (0.5, 0.0, 0.5, 0.5, 1.0),
-        ("stage", "same - other"): (0.5, 0.0, 0.5, 1.0, -1.0),
-        ("mix", "same"): (0.5, 1.0, -0.5, 0.5, 0.0),
-        ("mix", "other"): (0.5, 1.0, -0.5, 0.0, 1.0),
-        ("mix", "same - other"): (0.0, 0.0, 0.0, 0.5, -1.0),
-        ("mix - stage", "same"): (-0.5, 1.0, -1.5, -1.0, 0.0),
-        ("mix - stage", "other"): (0.0, 1.0, -1.0, -0.5, 0.0),
-        ("mix - stage", "same - other"): (-0.5, 0.0, -0.5, -0.5, 0.0),
-    }
-    names = ["accuracy", "unpatched", "gain", "log_gain", "source_answer"]
-    for (tuning, whose), values in expected.items():
-        for seed in (0, 1, TOGETHER):
-            row = table.loc[(tuning, seed, whose)]
-            assert tuple(row[names]) == pytest.approx(values)
-            assert row["facts"] == (4 if seed == TOGETHER else 2)
-    bounds = table.loc[("stage", TOGETHER, "same - other"), ["gain_low", "gain_high"]]
-    assert tuple(bounds) == (0.0, 1.0)

@@ -34,7 +34,6 @@ from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.job import Job
 from factrecall.runtime.safetensors_writer import write_tensors
 from factrecall.runtime.seeds import generator
-from factrecall.runtime.statistics import TOGETHER
 from factrecall.runtime.storage import read_table, write_table
 from factrecall.vocabulary import RELATIONS, STATE_FORMATS
 
@@ -265,7 +264,7 @@ def tables(
     folder = tmp_path_factory.mktemp("tables")
     runs = [written(folder, right, *key) for key, right in verdicts.items()]
     out, consistency = folder / "p.parquet", folder / "c.parquet"
-    accuracies, differences = summarise_probes(runs, 0)
+    accuracies, differences = summarise_probes(runs)
     write_table(out, accuracies, PROBES)
     write_table(consistency, differences, CONSISTENCY)
     return read_table(out, PROBES), read_table(consistency, CONSISTENCY)
@@ -294,82 +293,29 @@ def test_differences_by_hand(
     tables: tuple[pd.DataFrame, pd.DataFrame], verdicts: dict[tuple[str, int], np.ndarray]
 ) -> None:
     _, table = tables
-    keys = [c for c in CONSISTENCY if c not in ("value", "signed", "low", "high", "people")]
-    assert len(table) == 2 * 3 * 3 * 3 * 7 * 2 * 3 and not table.duplicated(keys).any()
+    keys = [name for name in CONSISTENCY if name != "signed"]
+    assert len(table) == 4 * 9 * 2 * 2 * 3 and not table.duplicated(keys).any()
+    assert set(table["bio"]) == set(BIO_FORMATS) and set(table["measure"]) == set(MEASURES)
     qa = STATE_FORMATS.index("qa")
-
-    def signed(row, tuning: str) -> float:  # type: ignore[no-untyped-def]
-        seeds = (0, 1) if row.seed == TOGETHER else (row.seed,)
-        right = np.stack([verdicts[tuning, s] for s in seeds], 1)
-        right = right[:1] if row.split == "held" else right[1:]
-        if row.layer != TOGETHER:
-            right = right[:, :, [[0, 4].index(row.layer)]]
-        if row.relation != ALL:
-            right = right[:, :, :, [RELATIONS.index(row.relation)]]
+    for row in table.itertuples():
+        right = verdicts[row.tuning, row.seed][row.individual, [0, 4].index(row.layer)]
         bio = STATE_FORMATS.index(row.bio)
-        (trained, tested), other = {
+        ours, theirs = {  # trained, tested
             "rep": ((qa, qa), (qa, bio)),
             "mech": ((qa, qa), (bio, qa)),
             "mech_bio": ((bio, bio), (qa, bio)),
         }[row.measure]
-        return float(right[..., trained, tested].mean() - right[..., other[0], other[1]].mean())
-
-    for row in table.itertuples():
-        if row.tuning == "stage - mix":
-            stage, mix = signed(row, "stage"), signed(row, "mix")
-            expected = abs(stage) - abs(mix), stage - mix
-        else:
-            expected = abs(signed(row, row.tuning)), signed(row, row.tuning)
-        assert (row.value, row.signed) == pytest.approx(expected, abs=1e-12)
-        shown = row.value if row.tuning == "stage - mix" else row.signed
-        if row.split == "held":  # one person can be drawn in one way only
-            assert (row.low, row.high) == pytest.approx((shown, shown), abs=1e-12)
-        else:
-            assert row.low <= shown + 1e-9 or row.tuning == "stage - mix"
-            assert row.low <= row.high
-        assert row.people == (1 if row.split == "held" else 8)
+        means = right.mean(0)
+        assert row.signed == pytest.approx(means[ours] - means[theirs])
+        assert row.split == ("held" if row.individual == 0 else "out")
 
 
-def test_intervals_are_those_of_drawn_people(
-    tables: tuple[pd.DataFrame, pd.DataFrame], verdicts: dict[tuple[str, int], np.ndarray]
-) -> None:
-    _, table = tables
-    qa, bio = STATE_FORMATS.index("qa"), STATE_FORMATS.index("bio_long")
-    whole = table[(table["seed"] == TOGETHER) & (table["layer"] == TOGETHER)]
-    whole = whole[(whole["relation"] == ALL) & (whole["bio"] == "bio_long")]
-    whole = whole[(whole["split"] == "out") & (whole["measure"] == "rep")].set_index("tuning")
-    people = {
-        tuning: np.stack(
-            [
-                verdicts[tuning, s][1:, :, :, qa, qa] - verdicts[tuning, s][1:, :, :, qa, bio]
-                for s in (0, 1)
-            ]
-        ).mean((0, 2, 3))
-        for tuning in ("stage", "mix")
-    }
-    drawn = generator(9).integers(8, size=(20_000, 8))
-    means = {tuning: values[drawn].mean(1) for tuning, values in people.items()}
-    means["stage - mix"] = abs(means["stage"]) - abs(means["mix"])
-    for tuning, sample in means.items():
-        expected = np.quantile(sample, [0.025, 0.975])
-        np.testing.assert_allclose(
-            whole.loc[tuning, ["low", "high"]].astype(float), expected, atol=0.006
-        )
-
-
-def test_rows_name_what_they_are(tables: tuple[pd.DataFrame, pd.DataFrame]) -> None:
-    _, table = tables
-    assert set(table["seed"]) == {0, 1, TOGETHER} and set(table["layer"]) == {0, 4, TOGETHER}
-    assert set(table["bio"]) == set(BIO_FORMATS) and set(table["measure"]) == set(MEASURES)
-    assert set(table["relation"]) == {*RELATIONS, ALL}
-
-
-def test_one_tuning_has_no_pair_and_others_people_are_refused(
+def test_people_who_miss_a_probe_are_refused(
     verdicts: dict[tuple[str, int], np.ndarray], tmp_path: Path
 ) -> None:
-    stage = written(tmp_path, verdicts["stage", 0], "stage", 0)
-    _, consistency = summarise_probes([stage], 0)
-    assert set(consistency["tuning"]) == {"stage"}
-    fewer = written(tmp_path, verdicts["mix", 1][:-1], "mix", 1)
-    with pytest.raises(ValueError, match="other people"):
-        summarise_probes([stage, fewer], 0)
+    run = written(tmp_path, verdicts["stage", 0], "stage", 0)
+    rows = read_table(run.examples, PROBE_EXAMPLES)
+    own = rows.index[(rows["labels"] == "true") & (rows["individual"] == 3)]
+    write_table(run.examples, rows.drop(own[:1]), PROBE_EXAMPLES)
+    with pytest.raises(ValueError, match=r"stage0\.e: it does not test every probe"):
+        summarise_probes([run])

@@ -15,6 +15,7 @@ from factrecall.experiments.recall.report import AVERAGE, LOSS_POINTS, POINTS, S
 from factrecall.report.ledger import Judged
 from factrecall.report.published import LLAMA, PYTHIA
 from factrecall.runtime.errors import FactRecallError
+from factrecall.training.training_log import HISTORY
 from factrecall.vocabulary import RELATIONS, SPLITS, TUNINGS
 
 SEEDS, PEOPLE = (0, 1, 2), 400
@@ -160,10 +161,10 @@ def test_a_study_like_the_papers_needs_no_caution() -> None:
     ("changes", "words"),
     [
         ({("stage", "bio"): 0.7}, ("from 97.0 % to 70.0 %",)),
-        ({("bio", "qa_out"): 0.3}, ("answer 30.0 %", "Stage-tuned ones 35.0 %")),
+        ({("bio", "qa_out"): 0.3}, ("answers 30.0 %", "Stage-tuned model 35.0 %")),
         (
             {("mix", "qa_out"): (0.8, 0.5), ("stage", "qa_out"): (0.2, 0.1)},
-            ("30.0 points in Mix-tuned", "10.0 in Stage-tuned", "reverse", "recall 15.0 %"),
+            ("+30.0 points in Mix-tuned", "+10.0 in Stage-tuned", "reverse", "recall 15.0 %"),
         ),
     ],
 )
@@ -205,7 +206,8 @@ def test_by_relation_puts_the_average_first_and_the_papers_behind() -> None:
 def test_losses_are_means_of_blocks(updates: int) -> None:
     measures = Recall("m", {})
     loss = np.arange(updates, dtype=float)
-    history = pd.DataFrame({"update": np.arange(updates), "loss_bio": loss, "loss_qa": np.nan})
+    history = pd.DataFrame(dict.fromkeys(HISTORY, 1.0), index=range(updates))
+    history = history.assign(update=np.arange(updates), loss_bio=loss, loss_qa=np.nan)
     measures._tables["history/"] = history.assign(tuning="bio", seed=0)
     found = measures.losses()
     assert set(found["kind"]) == {"bio"} and set(found["updates"]) == {updates}

@@ -56,31 +56,45 @@ def test_the_trace_equals_a_naive_loop(tiny: Tiny, questions: str) -> None:
         watch=lambda update, loss: weights.append(copy.deepcopy(again.state_dict())),
     )
     probe = copy.deepcopy(tiny.model).double()
+    beta, moment = settings.betas[1], torch.zeros(1)
+
+    def gradient_of(loss: torch.Tensor) -> torch.Tensor:
+        parts = torch.autograd.grad(loss, list(probe.parameters()))
+        return torch.cat([g.reshape(-1) for g in parts])
+
     for update in range(settings.updates):
         probe.load_state_dict(weights[update])
-        for i in batch_indices(len(examples), settings.batch_size, update, seed=2):
-            example = examples[i]
+        batch = [
+            examples[i] for i in batch_indices(len(examples), settings.batch_size, update, seed=2)
+        ]
+        targets = sum(int((e.targets >= 0).sum()) for e in batch)
+        for example in batch:
             side = traced.get(example.individual)
             if side is None:
                 continue
             assert not (example.kind == "qa" and side == "out")  # never trained on
             task = f"{example.kind.upper()}_{side}"
             loss = example_loss(probe, example) / (example.targets >= 0).sum()
-            gradient = torch.cat(
-                [g.reshape(-1) for g in torch.autograd.grad(loss, list(probe.parameters()))]
-            )
-            step = learning_rate(settings, update) * gradient
+            gradient, rate = gradient_of(loss), learning_rate(settings, update)
+            part = gradient * (example.targets >= 0).sum() / targets
+            second = (beta * moment + (1 - beta) * part**2) / (1 - beta ** (update + 1))
             counts[task] = counts.get(task, 0) + 1
-            for kind, value in (("signed", step), ("absolute", step.abs())):
+            for kind, value in (
+                ("signed", rate * gradient),
+                ("absolute", (rate * gradient).abs()),
+                ("adam", rate * part / (second.sqrt() + 1e-8)),
+            ):
                 naive[task, kind] = naive.get((task, kind), 0) + value
+        whole = gradient_of(sum(example_loss(probe, e) for e in batch) / targets)
+        whole *= min(1.0, (settings.clip or torch.inf) / (float(whole.norm()) + 1e-6))
+        moment = beta * moment + (1 - beta) * whole**2
     assert trace.counts == counts
     assert set(counts) == {"BIO_in", "BIO_out", "QA_in"}
     for task in counts:
         for influence in INFLUENCES:
             found = torch.cat([t.reshape(-1) for t in trace.influence(task, influence)])
-            kind = "absolute" if influence == "absolute" else "signed"
-            expected = naive[task, kind]
-            expected = expected.abs() if influence == "magnitude" else expected
+            expected = naive[task, "signed" if influence == "magnitude" else influence]
+            expected = expected.abs() if influence in ("magnitude", "adam") else expected
             # float64 sums of a few gradients, added in the same order.
             torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-15)
 
@@ -128,7 +142,7 @@ def test_the_file_keeps_the_top_of_each_ranking(tiny: Tiny, tmp_path: Path) -> N
     n = sum(p.numel() for p in model.parameters())
     assert metadata["n"] == n and metadata["keep"] == round(0.1 * n)
     assert metadata["space"] == ParameterSpace.of(model).fingerprint
-    assert len(tensors) == 3 * 3 * 2
+    assert len(tensors) == 3 * len(INFLUENCES) * 2
     flat = torch.cat([t.reshape(-1) for t in trace.influence("QA_in", "absolute")])
     index, value = tensors["QA_in/absolute/index"], tensors["QA_in/absolute/value"]
     assert index.dtype == torch.uint32 and len(index) == metadata["keep"]

@@ -66,14 +66,10 @@ use rule stage as summarise_representations with:
         probes=each(HISTORIES, rules.probe.output.out),
         fits=each(HISTORIES, rules.probe.output.fits),
         gradients=each(HISTORIES, rules.gradient_similarity.output.out),
-        attribution=each(HISTORIES, rules.capture.output.attribution),
-        patching=each(HISTORIES, rules.capture.output.patching),
     output:
         probes=f"{TABLES}/probes.parquet",
         consistency=f"{TABLES}/consistency.parquet",
         gradients=f"{TABLES}/gradients.parquet",
-        attribution=f"{TABLES}/attribution.parquet",
-        patching=f"{TABLES}/patching.parquet",
     log:
         f"{LOGS}/summarise_representations.log",
     benchmark:

@@ -29,7 +29,7 @@ TEXT_BYTES = 1.5e3  # of a text's rows in the tables of facts, in Python's strin
 
 # Two float32; two bytes with a float32 scale for each 256 of them; two float32 on the host.
 MOMENTS = {"adamw": 8.0, "adamw_8bit": 2 + 8 / 256, "cpu_offload": 8.0}
-SUMS = 8.0  # bytes a parameter and traced task: sums of lr·g and of |lr·g|, in float32
+SUMS = 12.0  # bytes a parameter and traced task: sums of lr·g, |lr·g| and updates, in float32
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,8 @@ def training_memory(
     sums = SUMS * tasks * n / split
     on_host = gpu and (offloaded or execution.trace == "host")  # where offloaded gradients go
     traced = sums + 4.0 * shape.largest if tasks else 0.0  # |g| of one tensor at a time
-    parts["trace"] = 0.0 if on_host else traced
+    update = 8.0 * shape.largest if tasks else 0.0  # its part of AdamW's update, and √v
+    parts["trace"] = (0.0 if on_host else traced) + (0.0 if gpu and offloaded else update)
     layer = activation_bytes(shape, precision) * tokens
     # Checkpointed, each layer's input is kept and one layer is computed anew. The backward pass
     # holds gradients beside what one layer kept: of its widest tensors, so as much again at most.
@@ -129,6 +130,6 @@ def training_memory(
         host |= {"CUDA": CUDA, "reading": 4.0 * n}  # weights come by way of the host
         if offloaded:
             host["weights, gradients and moments"] = 16.0 * n / split
-        if on_host:  # with two tensors on their way, in page-locked memory
-            host["trace"] = traced + (0.0 if offloaded or not tasks else 8.0 * shape.largest)
+        if on_host:  # with two tensors on their way, in page-locked memory, or made there
+            host["trace"] = traced + 8.0 * shape.largest * bool(tasks)
     return Memory(parts, host)

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 # moments and writes three of them (28); the norm is taken and gradients are scaled (12).
 UPDATE = 40.0
 CASTS = 6.0  # bytes a parameter and update: autocast reads float32 and writes bfloat16
-# Bytes a parameter that a traced gradient moves: |g| is made (8), both sums are read, added to and
-# written, with what is added (20).
-TRACED = 28.0
+# Bytes a parameter that a traced gradient moves: |g| is made (8), three sums are read, added to and
+# written, with what is added (32). AdamW's update of it is made in eight steps beside.
+TRACED = 40.0
+PRECONDITIONED = 72.0
 HOST_BANDWIDTH = 1e11  # bytes a second of a server's main memory, with the threads of one job
 RANKED = len(INFLUENCES)  # rankings of each task
 KEPT = 8.0  # bytes of a kept parameter in a ranking: index and value of four each (below 2³²)
@@ -146,10 +147,10 @@ def training_cost(context: JobContext) -> JobCost:
     seen = recipe.updates * recipe.batch_size / plan.examples * plan.traced
     alone = Passes(seen, mean, mean * targets, *each)
     passes = count + seen
-    device_bytes, link, host = seen * TRACED * n / split, 0.0, 0.0
+    device_bytes, link, host = seen * (TRACED + PRECONDITIONED) * n / split, 0.0, 0.0
     if execution.trace == "host":
-        # A gradient comes over the link, and main memory does the rest.
-        device_bytes, link = 0.0, seen * 4.0 * n / split
+        # A gradient and its update come over the link, and main memory does the rest.
+        device_bytes, link = seen * PRECONDITIONED * n / split, seen * 8.0 * n / split
         host = seen * TRACED * n / split / HOST_BANDWIDTH
     if execution.optimiser == "cpu_offload":
         # Layers come twice a pass, forward and backward, and gradients leave after it.

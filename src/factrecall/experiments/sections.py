@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from factrecall.experiments.ablation.report import SECTION as ABLATION
+from factrecall.experiments.attribution.report import SECTION as ATTRIBUTION
 from factrecall.experiments.gradient_similarity.report import SECTION as GRADIENT_SIMILARITY
 from factrecall.experiments.grafting.report import SECTION as GRAFTING
 from factrecall.experiments.layer_ablation.report import SECTION as LAYER_ABLATION
 from factrecall.experiments.recall.report import SECTION as RECALL
+from factrecall.experiments.representations.report import SECTION as REPRESENTATIONS
 from factrecall.experiments.shared_parameters.report import SECTION as SHARED_PARAMETERS
 from factrecall.report.section import Section
 
@@ -21,7 +23,9 @@ SECTIONS: tuple[Section, ...] = (
     ABLATION,
     LAYER_ABLATION,
     GRAFTING,
+    REPRESENTATIONS,
     GRADIENT_SIMILARITY,
+    ATTRIBUTION,
 )
 """Each experiment is imported above and named here."""
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
 
 KEYS = ("seed", "individual")
+
+TOGETHER = -1
+"""In the column of seeds: all together."""
 
 
 def where(rows: pd.DataFrame, **keys: Any) -> pd.DataFrame:
@@ -20,19 +25,26 @@ def where(rows: pd.DataFrame, **keys: Any) -> pd.DataFrame:
 def observe(rows: pd.DataFrame, value: str, **keys: Any) -> pd.DataFrame:
     """Return the mean of a column by seed and, where the table has people, by person.
 
-    Rows are those whose columns have the values `keys`; missing values do not count.
+    Rows are those whose columns have the values `keys`; missing values do not count. Of answers
+    (a column of truth values, or rows with a column `questions`) `questions` says how many.
     """
     rows = where(rows, **keys).dropna(subset=[value])
     by = [key for key in KEYS if key in rows]
-    means = rows.astype({value: float}).groupby(by, sort=True)[value].mean()
-    return means.rename("value").reset_index()
+    groups = rows.astype({value: float}).groupby(by, sort=True)
+    found = groups[value].mean().rename("value").to_frame()
+    if rows[value].dtype == bool:
+        found["questions"] = groups.size()
+    elif "questions" in rows:
+        found["questions"] = groups["questions"].min()
+    return found.reset_index()
 
 
 def minus(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
     """Return the differences of observations of the same seeds and people."""
     by = [key for key in KEYS if key in ours and key in theirs]
     both = ours.merge(theirs, on=by, suffixes=("", "_theirs"))
-    return both.assign(value=both["value"] - both["value_theirs"])[[*by, "value"]]
+    columns = [*by, "value", *({"questions"} & {*ours})]
+    return both.assign(value=both["value"] - both["value_theirs"])[columns]
 
 
 def mix_minus_stage(rows: pd.DataFrame, value: str, **keys: Any) -> pd.DataFrame:
@@ -43,3 +55,22 @@ def mix_minus_stage(rows: pd.DataFrame, value: str, **keys: Any) -> pd.DataFrame
 def scaled(rows: pd.DataFrame, factor: float) -> pd.DataFrame:
     """Return observations times a number."""
     return rows.assign(value=factor * rows["value"])
+
+
+def estimated(rows: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
+    """Return a column's means, with their 95 % intervals, as figures show them.
+
+    A row a cell (the columns `by`) and seed, which have no interval, and one of all seeds together
+    (`TOGETHER`), with the columns value, low and high.
+    """
+    import pandas as pd
+
+    from factrecall.runtime.intervals import estimate
+
+    means = rows.dropna(subset=[value]).groupby([*by, *KEYS], sort=False)[value].mean()
+    found = []
+    for cell, part in means.rename("value").groupby(level=list(by), sort=False):
+        seeds = part.groupby(level="seed").mean().items()
+        found += [(*cell, seed, mean, math.nan, math.nan) for seed, mean in seeds]
+        found.append((*cell, TOGETHER, *estimate(part.reset_index())[:3]))
+    return pd.DataFrame(found, columns=[*by, "seed", "value", "low", "high"])

@@ -45,6 +45,12 @@ class Axis:
     grid: bool = False
 
 
+def layer_ticks(rows: pd.DataFrame) -> list[int]:
+    """Return the layers that have a tick: all of few, else about six."""
+    layers = sorted({int(layer) for layer in rows["layer"]})
+    return layers[:: max(1, -(-len(layers) // 6))]
+
+
 @dataclass
 class Panel:
     """One panel while it is drawn: its axes, its rows, and where it stands.

@@ -60,40 +60,6 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def draw_people(people: int, rng: np.random.Generator, draws: int = DRAWS) -> np.ndarray:
-    """Draw people with replacement; how often each is drawn, float64, shape (draws, people)."""
-    return rng.multinomial(people, np.full(people, 1 / people), size=draws).astype(float)
-
-
-def mean_bounds(
-    sums: np.ndarray, counts: np.ndarray, drawn: np.ndarray, level: float = 0.95
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the percentile intervals of many means over the same people.
-
-    Parameters
-    ----------
-    sums, counts : ndarray, shape (means, people)
-        Of each person's observations; a person may have none.
-    drawn : ndarray, shape (draws, people)
-        See `draw_people`; samples without any observation are left out.
-
-    Returns
-    -------
-    low, high : ndarray, shape (means,)
-        NaN where nobody has an observation.
-    """
-    ends = [(1 - level) / 2, (1 + level) / 2]
-    found = np.full((2, len(sums)), np.nan)
-    some = counts.any(1)
-    means = ratio(sums[some] @ drawn.T, counts[some] @ drawn.T)
-    whole = ~np.isnan(means).any(1)
-    bounds = np.empty((2, len(means)))
-    bounds[:, whole] = np.quantile(means[whole], ends, axis=1)
-    bounds[:, ~whole] = np.nanquantile(means[~whole], ends, axis=1)
-    found[:, some] = bounds
-    return found[0], found[1]
-
-
 def ratio(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Divide; NaN where the count is zero."""
     result = np.full(sums.shape, np.nan)

@@ -28,7 +28,13 @@ from factrecall.training.batches import FLEX, Example, batch_loss, example_loss
 from factrecall.training.distributed import DistributedStrategy
 from factrecall.training.execution import Execution
 from factrecall.training.loader import Update, UpdateLoader
-from factrecall.training.optimisers import eight_bit_moment, make_optimiser, parts_of, set_rate
+from factrecall.training.optimisers import (
+    AdamStep,
+    eight_bit_moment,
+    make_optimiser,
+    parts_of,
+    set_rate,
+)
 from factrecall.training.training_log import EVERY, TrainingLog
 
 if TYPE_CHECKING:
@@ -210,8 +216,10 @@ def _step(run: _Run, update: Update, clip: float, device: torch.device) -> None:
     model = run.model
     for task, batch in update.traced:
         assert run.trace is not None
+        share = len(batch.targets) / update.targets
+        adam = AdamStep(run.optimiser, run.strategy, update.number, share)
         with torch.random.fork_rng():  # dropout, if any, is not to notice
-            run.trace.add(task, example_loss(model, batch.to(device)), update.rate)
+            run.trace.add(task, example_loss(model, batch.to(device)), update.rate, adam)
     losses = []
     for batch in update.batches:
         total, found = batch_loss(model, batch.to(device))

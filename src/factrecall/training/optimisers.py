@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from factrecall.config.training import Recipe
+    from factrecall.training.distributed import DistributedStrategy
     from factrecall.training.execution import Execution
 
 
@@ -80,6 +82,47 @@ def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
             group["lr"].fill_(rate)
         else:
             group["lr"] = rate
+
+
+@dataclass(frozen=True)
+class AdamStep:
+    """A step of AdamW, and one example's part of it, before the step is taken.
+
+    Attributes
+    ----------
+    optimiser : Optimizer
+        With the moments of the steps before.
+    strategy : DistributedStrategy
+        Of the processes that share its moments.
+    number : int
+        Of the step, from 0.
+    share : float
+        The example's share of the batch's target tokens: `share` times the gradient of its mean
+        loss is its part of the batch's gradient.
+    """
+
+    optimiser: torch.optim.Optimizer
+    strategy: DistributedStrategy
+    number: int
+    share: float
+
+    def update(self, parameter: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        """Return h / (√v̂ + ε), where h is the example's part of the batch's gradient.
+
+        v̂ is what the second moment would be after a step with h alone: never below h's own part of
+        it, so that a parameter's first gradient moves it as far as AdamW would, whose step is
+        bounded too. In 8 bits a moment that became 0 does not divide either.
+        """
+        group = self.optimiser.param_groups[0]
+        beta = group["betas"][1]
+        part = gradient * self.share
+        second = part.square().mul_(1 - beta)
+        if (moment := self.optimiser.state.get(parameter, {}).get("exp_avg_sq")) is not None:
+            moment = self.strategy.local(moment)
+            moment = moment.dequantize() if parts_of(moment) else moment
+            second.add_(moment, alpha=beta)
+        second.div_(1 - beta ** (self.number + 1)).sqrt_().add_(group["eps"])
+        return part.div_(second)
 
 
 def parts_of(moment: torch.Tensor) -> Mapping[str, torch.Tensor]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from factrecall.config.training import TraceSettings
+    from factrecall.training.optimisers import AdamStep
 
 Use = Callable[[torch.Tensor], object]
 
@@ -32,7 +33,7 @@ Use = Callable[[torch.Tensor], object]
 class Reading(NamedTuple):
     """How a task's sums are ranked: which sum, what of it, and whether zeros have no rank."""
 
-    sum: Literal["absolute", "signed"]
+    sum: Literal["absolute", "signed", "adam"]
     of: Callable[[torch.Tensor], torch.Tensor] | None
     positive: bool
 
@@ -41,6 +42,7 @@ READINGS: dict[str, Reading] = {
     "absolute": Reading("absolute", None, positive=True),
     "magnitude": Reading("signed", torch.abs, positive=True),
     "signed": Reading("signed", None, positive=False),
+    "adam": Reading("adam", torch.abs, positive=True),
 }
 """The influences of `vocabulary.Influence`."""
 
@@ -63,7 +65,8 @@ class GradientTrace:
     ----------
     sums : dict of str to tensor
         ``"<task>/signed/<parameter>"`` holds the sum of lr·g, ``"<task>/absolute/<parameter>"``
-        that of |lr·g|, in the parameter's shape. Tasks appear when first recorded.
+        that of |lr·g|, ``"<task>/adam/<parameter>"`` that of the examples' parts of AdamW's
+        updates, in the parameter's shape. Tasks appear when first recorded.
     counts : dict of str to int
         How many gradients each task has added up.
     """
@@ -97,7 +100,9 @@ class GradientTrace:
             return None
         return f"{kind.upper()}_{side}"
 
-    def add(self, task: str, loss: torch.Tensor, learning_rate: float) -> None:
+    def add(
+        self, task: str, loss: torch.Tensor, learning_rate: float, adam: AdamStep | None = None
+    ) -> None:
         """Add one example's gradient to its task.
 
         Parameters
@@ -108,6 +113,8 @@ class GradientTrace:
             The example's own mean loss, with its graph.
         learning_rate : float
             Of the step.
+        adam : AdamStep, optional
+            The step; without it there is no sum of updates, and no ranking by it.
         """
         self.counts[task] = self.counts.get(task, 0) + 1
 
@@ -115,19 +122,25 @@ class GradientTrace:
             # Fresh memory would cost more than the sums.
             magnitude = self._scratch[: gradient.numel()].view(gradient.shape)
             torch.abs(gradient, out=magnitude)
-            for influence, value in (("signed", gradient), ("absolute", magnitude)):
-                part = self._strategy.local(self.sum(f"{task}/{influence}/{name}"))
-                part.add_(value, alpha=learning_rate)
+            plus("signed", name, gradient)
+            plus("absolute", name, magnitude)
+
+        def plus(kind: str, name: str, value: torch.Tensor) -> None:
+            part = self._strategy.local(self.sum(f"{task}/{kind}/{name}"))
+            part.add_(value, alpha=learning_rate)
+
+        def send(value: torch.Tensor, use: Use) -> None:
+            use(value) if self._transfer is None else self._transfer.take(value, use)
 
         def take(name: str, gradient: torch.Tensor) -> None:
             part = self._strategy.local(gradient)
             if part.device.type == "cpu" and torch.cuda.is_initialized():
                 # An offloaded gradient may still be on its way (before PyTorch 2.13 it is).
                 torch.cuda.current_stream().synchronize()
-            if self._transfer is None:
-                add(name, part)
-            else:
-                self._transfer.take(part, partial(add, name))
+            send(part, partial(add, name))
+            if adam is not None:
+                update = adam.update(self._parameters[name], part)
+                send(update, partial(plus, "adam", name))
 
         with gradients(self._parameters, take):
             loss.backward()
@@ -169,12 +182,14 @@ class GradientTrace:
     def _rank(self, keep: int, sums: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         result = {}
         for task in self.counts:
-            for influence in READINGS:
+            for influence, reading in READINGS.items():
+                if f"{task}/{reading.sum}/{self.space.names[0]}" not in sums:
+                    continue
                 index, value = top_k(
                     partial(self._influence, sums, task, influence),
                     keep,
                     self.space.index_dtype,
-                    positive=READINGS[influence].positive,
+                    positive=reading.positive,
                 )
                 order = argsort_descending(value)
                 result[f"{task}/{influence}/index"] = torch.from_numpy(index[order])

@@ -62,7 +62,7 @@ class Ablation(Source):
         """
         keys = {"influence": self.settings["influence"], "split": OUT} | keys
         rows = where(self.rows("ablation_people"), **keys)
-        return rows.assign(before=rows["correct"] / rows["n"] + rows["drop"])
+        return rows.assign(before=rows["correct"] / rows["n"] + rows["drop"], questions=rows["n"])
 
     def lost(self, ablated: str, tuning: str, **keys: Any) -> pd.DataFrame:
         """Return what one ablation costs of QA out, by seed and person, the mean over draws."""

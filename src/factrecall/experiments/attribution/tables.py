@@ -1,17 +1,12 @@
-"""Tables of attribution and of activation patching: those of one model, and those of a study."""
+"""Tables of attribution and of activation patching of one model."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 OTHER_RELATION = "another relation"
 """The wording of the sentence to complete replaced by that of another relation, same person."""
 
 SOURCE_FACTS = ("same", "other")
 """Whose state is patched: that of the same fact, or of another person's of the same relation."""
-
-RESTORED = " - ".join(SOURCE_FACTS)
-"""The source whose gain is what a fact's own state restores beyond another person's."""
 
 ATTRIBUTION = {
     "split": "string",
@@ -64,52 +59,4 @@ PATCHING = {
 
 A fact has no rows of source "other" where that person's answer has the same first token: its state
 is then no control.
-"""
-
-_RUN = {"model": "string", "tuning": "string", "seed": "int32", "split": "string"}
-
-
-def _with_intervals(measures: Sequence[str]) -> dict[str, str]:
-    return {f"{name}{end}": "float64" for name in measures for end in ("", "_low", "_high")}
-
-
-ATTRIBUTION_MEASURES = ("share", "logit_drop", "still_right", "source_answer")
-PATCHING_MEASURES = ("gain", "log_gain", "source_answer")
-"""Measures that have intervals."""
-
-ATTRIBUTION_SUMMARY = {
-    **_RUN,
-    **dict.fromkeys(("relation", "format", "role"), "string"),
-    **dict.fromkeys(("facts", "replaced"), "int32"),
-    "tokens": "float64",
-    **_with_intervals(ATTRIBUTION_MEASURES),
-}
-"""Columns of ``tables/attribution.parquet``; `relation` is "all" or one of them.
-
-- `facts`: the number of facts; `replaced`: of those where the role could be replaced; `tokens`: of
-  the role, the mean
-- `share`: a role's attribution, as a share of the absolute attributions of all roles, fact by
-  fact. It is negative where the role speaks against the answer; a share of the total would be
-  without bound where roles cancel.
-- `logit_drop`: how much lower the logit of the answer's first token is with the role replaced
-- `still_right`: the share of facts whose first token stays the likeliest, of those where it was
-- `source_answer`: the share of facts whose likeliest first token is then that of the replaced
-  prompt's answer
-
-Each is a mean over the facts where it is defined (of "mix - stage": for both models), and missing
-where there are none.
-"""
-
-PATCHING_SUMMARY = {
-    **_RUN,
-    **_PATCH,
-    "facts": "int32",
-    **dict.fromkeys(("accuracy", "unpatched"), "float64"),
-    **_with_intervals(PATCHING_MEASURES),
-}
-"""Columns of ``tables/patching.parquet``.
-
-`gain` is `accuracy` minus `unpatched`; `log_gain` the rise of the log-probability of the answer's
-first token; `source_answer` as in ``PATCHING``. The rows "same - other" of `source_fact` hold
-differences; their gain is what the fact's own state restores beyond that of another fact.
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from factrecall.experiments.gradient_similarity.tables import GRADIENT_SUMMARY
@@ -45,15 +45,19 @@ class Gradients(Source):
 
     @cached_property
     def ends(self) -> pd.DataFrame:
-        """The facts at the end of training; `above` is the cosine above that of other people."""
+        """The facts at the end of training: by how much their cosine is `above` other people's."""
         facts = self.per_run("facts")
         rows = where(facts[facts["phase"] != "bio"], split=SPLIT, share=1.0)
         wide = rows.pivot(index=KEYS, columns="kind", values="cosine")
-        return wide.assign(above=wide["matched"] - wide["person"]).reset_index()
+        return (wide["matched"] - wide["person"]).rename("above").reset_index()
 
     def above(self, tuning: str, group: str) -> pd.DataFrame:
         """Observe `above` of people who were not traced."""
         return observe(self.ends, "above", tuning=tuning, group=group, traced=False)
+
+    def mix_minus_stage(self, group: str, *, traced: bool) -> pd.DataFrame:
+        """Observe `above`, Mix-tuned minus Stage-tuned."""
+        return mix_minus_stage(self.ends, "above", group=group, traced=traced)
 
     def drawn(self) -> pd.DataFrame:
         """Return the mean cosines at every moment."""
@@ -80,46 +84,44 @@ def _panels(data: pd.DataFrame, m: Gradients) -> pd.DataFrame:
 
 def _ticks(panel: Panel) -> None:
     """Name the phases of training, or the layers."""
-    names = ("start", "BIO end", "QA end") if panel.key["tuning"] == "stage" else ("start", "end")
-    places = dict(enumerate(names))
     if panel.key["panel"] == "layers":
         layers = sorted(panel.rows["progress"].unique())
         layers = layers[:: max(1, len(layers) // 6)]
-        places = {int(layer): "emb." if layer < 0 else f"{layer:g}" for layer in layers}
-    panel.axes.set_xticks(list(places), list(places.values()))
+        panel.axes.set_xticks(layers, ["emb." if x < 0 else f"{x:g}" for x in layers])
+        return
+    names = ("start", "BIO end", "QA end") if panel.key["tuning"] == "stage" else ("start", "end")
+    end = len(names) - 1
+    panel.axes.set_xticks(range(end + 1), names)
+    panel.axes.set_xlim(-0.15 * end, 1.2 * end)
 
 
+ABSTRACT = "abstract of version 2"
+WHY = "A cosine of a fiftieth: less is hardly an angle."
+AGREE = "gradients of a fact's statement and question agree more"
 CLAIMS = (
-    Claim(
-        id="gradient_similarity.mix-more-alike",
-        text="At the end of training the gradients of a fact's statement and question agree more "
-        "in Mix-tuned models.",
-        observe=lambda m: mix_minus_stage(m.ends, "above", group="all", traced=False),
-        bound=0.02, why="A cosine of a fiftieth.", compares_tunings=True,
-        source="abstract of version 2", quote="more consistent in mixed training; no number",
+    *(
+        Claim(
+            id=f"gradient_similarity.mix-more-alike{suffix}",
+            text=f"At the end of training, {AGREE} in Mix-tuned models{place}.",
+            observe=partial(Gradients.mix_minus_stage, group=group, traced=traced),
+            bound=0.02, why=WHY, source=source, compares_tunings=True,
+            quote="more consistent in mixed training; no number" if source else "",
+        )
+        for suffix, place, group, traced, source in (
+            ("", "", "all", False, ABSTRACT),
+            ("-in-s", ", within S", "S", False, ""),
+            ("-traced", ", of people whose gradients selected S", "all", True, ""),
+        )
     ),
     Claim(
         id="gradient_similarity.sits-in-s",
-        text="In Mix-tuned models they agree more in S than in random parameters, as many of each "
-        "tensor, and than in those in neither S nor γ.",
+        text=f"In Mix-tuned models, {AGREE} in S than in as many random parameters of each tensor "
+        "and in those in neither S nor γ.",
         observe=lambda m: {
             GROUPS[group].replace("\n", " "): minus(m.above("mix", "S"), m.above("mix", group))
             for group in ("random", "rest")
         },
-        bound=0.02, why="A cosine of a fiftieth.",
-        source="abstract of version 2", quote="consistent in what both formats update; no number",
-    ),
-    Claim(
-        id="gradient_similarity.mix-more-alike-in-s",
-        text="In S they agree more in Mix-tuned models.",
-        observe=lambda m: mix_minus_stage(m.ends, "above", group="S", traced=False),
-        bound=0.02, why="A cosine of a fiftieth.", compares_tunings=True,
-    ),
-    Claim(
-        id="gradient_similarity.mix-more-alike-traced",
-        text="Of the people whose gradients selected S, too, they agree more in Mix-tuned models.",
-        observe=lambda m: mix_minus_stage(m.ends, "above", group="all", traced=True),
-        bound=0.02, why="A cosine of a fiftieth.", compares_tunings=True,
+        bound=0.02, why=WHY, source=ABSTRACT, quote="in what both formats update; no number",
     ),
 )  # fmt: skip
 

@@ -75,9 +75,10 @@ class Grafting(Source):
 
     def held_out(self) -> pd.DataFrame:
         """Return recovery of held-out people's recall at every α, of θtask's accuracy on them."""
-        rows = where(self.checks, check="held_out_people").set_index(KEYS)
         whole = where(self.checks, check="fine_tuned", other=1).set_index(KEYS)["value"]
-        return rows.assign(recovery=rows["value"] / whole.where(whole > 0)).reset_index()
+        rows = where(self.checks, check="held_out_people")
+        rows = rows.join(whole.where(whole > 0).rename("whole"), on=KEYS)
+        return rows.assign(recovery=rows["value"] / rows["whole"])
 
     def nothing(self, split: str, tuning: str) -> float:
         """Return the recovery of a mask that grafts nothing: what θpre has right already.

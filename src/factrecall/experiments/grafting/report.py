@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 _FLOOR = 0.01
 """A logarithm has no zero: less than a hundredth of the recall is drawn as this."""
 
-_TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 LINES = {
     "with": "fitted, S may be in it",
     "without": "fitted, without S",
@@ -51,11 +50,6 @@ def trust(m: Grafting) -> list[str]:
     return said
 
 
-def _ticks(rows: pd.DataFrame) -> list[float]:
-    low, high = rows["recovery"].min(), max(rows["recovery"].max(), 100)
-    return [tick for tick in _TICKS if low <= tick <= high]
-
-
 def _share(rows: pd.DataFrame, panel: Panel) -> str:
     return f"{100 * rows['alpha'].mean():.3g} %"
 
@@ -67,7 +61,7 @@ def _size_or_seed(value: float, panel: Panel) -> str:
 
 def _matrix_title(key: dict[str, Any], m: Grafting) -> str:
     matrix, split = key["panel"].split()
-    name = {"inclusion": "smaller in larger", "seeds": "in another seed's"}[matrix]
+    name = {"inclusion": "smaller in larger", "seeds": "across seeds"}[matrix]
     return f"{name} (%)\n{SPLIT_NAMES[split]}, {TUNING_LABELS[key['tuning']]}"
 
 
@@ -107,8 +101,8 @@ SECTION = Section(
             height=2.1,
             x=Axis("α: grafted (%, log)", percent=("alpha",), scale="log",
                    ticks=lambda rows: sorted(rows["alpha"].unique())),
-            y=Axis("recovery (%, log)", percent=("recovery",), scale="log", ticks=_ticks,
-                   grid=True),
+            y=Axis("recovery (%, log)", percent=("recovery",), scale="log", grid=True,
+                   write="{:g}".format),
             caption="<b>How few parameters recover recall.</b> Recovery is accuracy over that of "
             "the fine-tuned model; thick lines are means, thin ones seeds. If a mask found recall, "
             "crosses (held-out people) would follow dots; if it learnt answers, they stay at "
@@ -123,7 +117,7 @@ SECTION = Section(
             labels={"split": SPLIT_NAMES},
             height=1.5,
             x=Axis("parameters in the chosen mask", write="{:,.0f}".format, grid=True),
-            annotate=lambda panel: panel.axes.set_xlim(0, 1.8 * panel.axes.dataLim.xmax),
+            annotate=lambda panel: panel.axes.set_xlim(0, 1.4 * panel.axes.dataLim.xmax),
             empty="none chosen, or not measured",
             caption="<b>How many parameters that is.</b> The chosen masks, with their share of all "
             "parameters; only sizes that were tried. Where a model recalls little, little is "

@@ -6,7 +6,6 @@ first of its kind: nobody is picked for the answers.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -57,56 +56,44 @@ def examples(study: Study, results: Path) -> dict[str, Any]:
     names = ("individuals", "bio", "qa")
     facts = FactFiles(*(results / "facts" / f"{name}.parquet" for name in names))
     individuals, bio, qa = facts.read()
-    seed = study.training.seeds[0]
-    answers = {
-        (f"{model}: " if len(study.models) > 1 else "") + TUNING_LABELS[tuning]: results
-        / f"models/{model}/{tuning}/seed{seed}.recall.parquet"
-        for model in study.models
-        for tuning in TUNINGS
-    }
-    counts = individuals["split"].value_counts()
+    right = {}
+    for model, tuning in product(study.models, TUNINGS):
+        path = results / f"models/{model}/{tuning}/seed{study.training.seeds[0]}.recall.parquet"
+        label = (f"{model}: " if len(study.models) > 1 else "") + TUNING_LABELS[tuning]
+        table = read_table(path).assign(split=lambda t: t["split"].str.partition("_")[0])
+        keys = ["individual", "split", "relation"]
+        right[label] = table.set_index(keys)["correct"].sort_index()
     traced = traced_individuals(individuals, study.trace, study.seed)
+    groups = individuals.assign(traced=individuals["individual"].isin(list(traced)))
+    counts = individuals["split"].value_counts()
     return {
-        "people": choose_people(individuals, bio, qa, traced, answers),
-        "answer_heads": list(answers),
+        "people": [
+            _person(int(row["individual"]), row, bio, qa, [*right.values()])
+            for side, is_traced in product(SIDES, (True, False))
+            for _, row in groups.query("split == @side and traced == @is_traced").head(1).iterrows()
+        ],
+        "answer_heads": list(right),
         "people_in": int(counts.get("in", 0)),
         "people_out": int(counts.get("out", 0)),
     }
 
 
-def choose_people(
-    individuals: pd.DataFrame,
-    bio: pd.DataFrame,
-    qa: pd.DataFrame,
-    traced: Collection[int],
-    answers: Mapping[str, Path],
-) -> list[Person]:
-    """Choose and describe the example people.
-
-    `answers` has tables of recall per example, by the label under which they are shown.
-    """
-    right = []
-    for path in answers.values():
-        table = read_table(path)
-        formats = table["split"].str.partition("_")[0]
-        right.append(table.set_index(["individual", formats, "relation"])["correct"].sort_index())
-    people = individuals.assign(traced=individuals["individual"].isin(list(traced)))
-    found = []
-    for side, is_traced in product(SIDES, (True, False)):
-        rows = people[(people["split"] == side) & (people["traced"] == is_traced)]
-        for individual, name in rows[["individual", "name"]].head(1).itertuples(index=False):
-            questions = qa[qa["individual"] == individual].set_index("relation").loc[[*RELATIONS]]
-            own = [answers.loc[individual] for answers in right]
-            asked = [
-                Asked(RELATION_LABELS[str(r)], _pieces(q), [bool(a["qa", r]) for a in own])
-                for r, q in questions.iterrows()
-            ]
-            biography = [_pieces(row) for _, row in bio[bio["individual"] == individual].iterrows()]
-            trained = "trained on" if side == "in" else "never seen"
-            standing = f"questions {trained}; {'gradients' if is_traced else 'not'} traced"
-            stored = [int(answers["bio"].sum()) for answers in own]
-            found.append(Person(str(name), standing, biography, asked, stored))
-    return found
+def _person(
+    individual: int, row: pd.Series, bio: pd.DataFrame, qa: pd.DataFrame, right: list[pd.Series]
+) -> Person:
+    own = [answers.loc[individual] for answers in right]
+    questions = qa[qa["individual"] == individual].set_index("relation").loc[[*RELATIONS]]
+    trained = "trained on" if row["split"] == "in" else "never seen"
+    return Person(
+        name=str(row["name"]),
+        standing=f"questions {trained}; {'gradients' if row['traced'] else 'not'} traced",
+        biography=[_pieces(text) for _, text in bio[bio["individual"] == individual].iterrows()],
+        asked=[
+            Asked(RELATION_LABELS[str(r)], _pieces(q), [bool(answers["qa", r]) for answers in own])
+            for r, q in questions.iterrows()
+        ],
+        stored=[int(answers["bio"].sum()) for answers in own],
+    )
 
 
 def _pieces(row: pd.Series) -> list[Piece]:

@@ -13,7 +13,7 @@ from factrecall.report.plots import Axis, Figure, Panel
 from factrecall.report.published import published
 from factrecall.report.section import Section, Source
 from factrecall.report.style import RELATION_LABELS, TUNING_LABELS
-from factrecall.report.tables import percent
+from factrecall.report.tables import percent, points
 from factrecall.vocabulary import COMPARED, RELATIONS, TUNINGS
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ class Recall(Source):
 
     def losses(self) -> pd.DataFrame:
         """Return losses by kind, a mean a block of updates; `progress`: the share of them done."""
-        every = self.per_run("history").rename(columns={"loss_bio": "bio", "loss_qa": "qa"})
+        every = self.per_run("history").drop(columns="loss")
+        every = every.rename(columns={"loss_bio": "bio", "loss_qa": "qa"})
         rows = every.melt(["tuning", "seed", "update"], ["bio", "qa"], "kind", "loss")
         rows["updates"] = rows.groupby(["tuning", "seed"])["update"].transform("max") + 1
         block = rows["update"] // -(-rows["updates"] // LOSS_POINTS)
@@ -190,20 +191,17 @@ CLAIMS = (
 def second_stage_forgets(m: Recall) -> str | None:
     """Say where Stage-tuned models lose biographies, as the paper's do not."""
     before, after = m.mean("bio", "bio"), m.mean("stage", "bio")
-    said = (
-        f"The second stage takes recall of biographies from {percent(before)} % to "
-        f"{percent(after)} %: part of Mix-tuned models’ lead is that they forget less."
-    )
+    said = f"The second stage takes recall of biographies from {percent(before)} % to "
+    said += f"{percent(after)} %: part of Mix-tuned models’ lead may be that they forget less."
     return said if before - after > POINTS else None
 
 
 def answers_without_questions(m: Recall) -> str | None:
     """Say where BIO-tuned models answer questions, which they never trained on."""
     bio, stage, chance = (m.mean(t, "qa_out") for t in ("bio", "stage", "majority"))
-    said = (
-        f"BIO-tuned models answer {percent(bio)} % of the unseen questions before they are trained "
-        f"on any, Stage-tuned ones {percent(stage)} %: the model before fine-tuning has met "
-        "questions about other people."
+    said = f"Before it is trained on questions, the BIO-tuned model answers {percent(bio)} % of "
+    said += (
+        f"the unseen ones, the Stage-tuned model {percent(stage)} %: pre-training had questions."
     )
     return said if bio > chance + POINTS else None
 
@@ -212,10 +210,12 @@ def little_can_fall(m: Recall) -> str | None:
     """Say where recall falls more in Mix-tuned models, the reverse of the paper."""
     mix, stage = (float(where(m.falls(), tuning=t)["fall"].mean()) for t in ("mix", "stage"))
     said = (
-        f"Along the biography recall falls by {percent(mix)} points in Mix-tuned models and "
-        f"{percent(stage)} in Stage-tuned ones, the reverse of the paper. Stage-tuned models "
-        f"recall {percent(m.mean('stage', 'qa_out'))} % at all, so that little can fall."
+        f"From the first to the last sentences recall falls by {points(mix)} points in Mix-tuned "
     )
+    said += (
+        f"and {points(stage)} in Stage-tuned models, the reverse of the paper. What is recalled "
+    )
+    said += f"less can fall less: Stage-tuned models recall {percent(m.mean('stage', 'qa_out'))} %."
     return said if mix > stage else None
 
 
@@ -240,6 +240,10 @@ def _number_of_updates(panel: Panel) -> None:
     for tuning, updates in panel.every.groupby("tuning")["updates"].first().items():
         label = panel.label("tuning", tuning)
         panel.legend[f"{label} ({updates:,} updates)"] = panel.legend.pop(label)
+
+
+def _set_average_apart(panel: Panel) -> None:
+    panel.axes.axvline(1, color="white", linewidth=5)
 
 
 def _files(study: Study, model: str) -> dict[str, str]:
@@ -295,7 +299,7 @@ SECTION = Section(
             height=lambda rows: 0.26 * rows["tuning"].nunique() + 0.35,
             x=Axis(percent=("accuracy",)),
             share_y=False,
-            annotate=lambda panel: panel.axes.axvline(1, color="white", linewidth=5),
+            annotate=_set_average_apart,
             caption="<b>Which facts are recalled.</b> QA out in per cent, mean over seeds. "
             "Relations stand in the order of the biography. Majority vote is chance, which differs "
             "by relation.",
@@ -319,11 +323,10 @@ SECTION = Section(
             "ones no questions.",
         ),
     ),
-    method="<p>An answer is right if every token of it is the most probable one. BIO: the "
-    "biography is continued; everybody’s was trained on. QA in: questions that were trained on. QA "
-    "out: questions that never were, about people whose biography was.</p><p>A claim’s "
-    "observations are each person’s accuracy in each training run; Mix-tuned and Stage-tuned "
-    "models of the same seed are paired. Along the biography relations change with their place, so "
-    "that a fall may be due to either: a blood type is guessed more easily than a birth "
-    "date.</p>",
+    method="<p>An answer is right if it is exact. BIO: the biography is continued; everybody’s was "
+    "trained on. QA in: questions trained on. QA out: questions that never were, about people "
+    "whose biography was.</p><p>Claims are judged on each person’s accuracy in each training run; "
+    "Mix-tuned and Stage-tuned models of a seed are paired. Along the biography relations change "
+    "with their place, so that a fall may be due to either: a blood type is guessed more easily "
+    "than a birth date.</p>",
 )  # fmt: skip

@@ -1,181 +1,191 @@
-"""The short paper's claims on probes, and what a run's own numbers say against them.
-
-The paper does not say on whom it tested its probes, so that each claim is judged for facts out and
-for held-out people in distribution.
-"""
+"""Claims on probes: how far statements and questions are represented and decoded alike."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
-from itertools import product
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from factrecall.experiments.common.estimates import (
-    SPLIT,
-    TOGETHER,
-    absolute,
-    chosen,
-    rough,
-    single,
-    together,
-)
-from factrecall.experiments.representations.measures import BIO_LABELS, DELTAS, WHOM
-from factrecall.report.claims import NAMES, Claim, Quantity, listed, minus, with_sign
-from factrecall.report.published import DELTA_BOUNDS, LLAMA
-from factrecall.report.tables import NO_BREAK, points
+from factrecall.report.ledger import Claim
+from factrecall.report.observations import estimated, minus, observe, scaled, where
+from factrecall.report.section import Source
+from factrecall.report.style import TUNING_LABELS
+from factrecall.report.tables import percent
 from factrecall.vocabulary import COMPARED
 
 if TYPE_CHECKING:
-    from factrecall.experiments.representations.measures import Probes
+    import pandas as pd
+
+SPLIT = "out"
+"""Whose facts are judged: the probes were fitted to nobody of these."""
+
+BIO = {"bio_long": "BIO long", "bio_short": "BIO short"}
+FORMATS = {"qa": "QA", **BIO}
 
 NEAR = 0.05
-"""Accuracies closer than this to chance, or to all, leave differences no room."""
+"""Accuracies closer than this to chance leave differences no room."""
+
+_CELL = ("split", "tuning", "layer", "bio", "measure")
 
 
-def _is_larger(measure: str, split: str, m: Probes) -> Quantity:
-    """Compare a Δ of Stage-tuned and Mix-tuned models, as the mean over layers."""
-    rows = m.deltas(relation="all", bio="bio_long", measure=measure, layer=TOGETHER, split=split)
-    sides = {tuning: single(rows, "value", tuning=tuning) for tuning in COMPARED}
-    found = minus(sides["stage"], sides["mix"])
-    if not found:
-        return Quantity()
-    means = {t: sum(sides[t][seed] for seed in found) / len(found) for t in COMPARED}
-    said = ", ".join(f"{NAMES[t]} {100 * mean:.1f}{NO_BREAK}points" for t, mean in means.items())
-    interval = together(rows, "value", tuning="stage - mix")
-    signs = (f"{NAMES[t]} {points(together(rows, 'signed', tuning=t).value)}" for t in COMPARED)
-    return Quantity(
-        found,
-        f"{said}; Stage minus Mix by seed {listed(found, points)} points.{interval.sentence()} "
-        f"With their signs: {', '.join(signs)}.",
-        interval.interval,
-    )
+class Probes(Source):
+    """One model's probes; missing rows leave numbers unknown."""
+
+    @property
+    def top(self) -> list[int]:
+        """The top third of the probed layers, by which claims are judged as in the paper."""
+        layers = sorted({int(layer) for layer in self.rows("consistency")["layer"]})
+        return layers[-math.ceil(len(layers) / 3) :]
+
+    def accuracies(self) -> pd.DataFrame:
+        """Return accuracies for facts out over all relations, condensed over seeds."""
+        rows = where(self.rows("probes"), relation="all", split=SPLIT)
+        keys = ["tuning", "trained", "tested", "layer"]
+        table = rows.groupby(keys, sort=False).agg(
+            mean=("accuracy", "mean"), low=("accuracy", "min"), high=("accuracy", "max"),
+            shuffled=("shuffled", "mean"), chance=("chance", "mean"),
+        )  # fmt: skip
+        return table.reset_index()
+
+    def differences(self) -> pd.DataFrame:
+        """Return the signed differences at each layer, of each seed and of all together."""
+        found = estimated(self.rows("consistency"), _CELL, "signed")
+        found = found.rename(columns={"value": "signed"}).assign(value=found["value"].abs())
+        # Facts out first, as they are shown.
+        return found.sort_values("split", key=lambda split: split != SPLIT, kind="stable")
+
+    def in_top_layers(self, **keys: Any) -> pd.DataFrame:
+        """Return observations of a signed difference: the means over the top layers."""
+        rows = self.rows("consistency")
+        return observe(rows[rows["layer"].isin(self.top)], "signed", split=SPLIT, **keys)
+
+    def by_relation(self) -> pd.DataFrame:
+        """Return Δrep by relation, in the top layers: columns of ``BIO``."""
+        from factrecall.experiments.representations.probe_summary import differences
+
+        rows = where(self.rows("probes"), split=SPLIT)
+        rows = rows[rows["layer"].isin(self.top)]
+        keys = ["tuning", "seed", "relation", "trained", "tested"]
+        accuracy = rows.groupby(keys)["accuracy"].mean().unstack(["trained", "tested"])
+        if accuracy.empty:
+            return accuracy.reindex(columns=[*BIO, *keys])
+        signed = differences(accuracy)["signed"].unstack(["measure", "bio"])
+        return signed["rep"].reset_index()
 
 
-def _is_small(measure: str, bio: str, bound: float, split: str, m: Probes) -> Quantity:
-    """Compare the largest Δ of both tunings and all layers with a bound."""
-    rows = chosen(m.drawn(), split=split, measure=measure, bio=bio)
-    rows = rows.dropna(subset=["value", "signed"])
-    largest = {
-        int(str(seed)): float(part["value"].max())
-        for seed, part in rows[rows["seed"] >= 0].groupby("seed")
-        if set(part["tuning"]) == set(COMPARED)
+def distance(m: Probes, **keys: Any) -> pd.DataFrame:
+    """Return observations of a Δ: their mean is the absolute value of the mean difference.
+
+    Each observation has the sign that the mean over people and seeds has.
+    """
+    signed = m.in_top_layers(**keys)
+    return scaled(signed, -1.0 if signed["value"].mean() < 0 else 1.0)
+
+
+def _larger_in_stage(measure: str) -> Callable[[Probes], pd.DataFrame]:
+    keys = {"measure": measure, "bio": "bio_long"}
+    return lambda m: minus(*(distance(m, tuning=t, **keys) for t in ("stage", "mix")))
+
+
+def _of_both(measure: str, bio: str) -> Callable[[Probes], dict[str, pd.DataFrame]]:
+    return lambda m: {
+        TUNING_LABELS[t]: distance(m, tuning=t, measure=measure, bio=bio) for t in COMPARED
     }
-    cells = [together(part, "signed") for _, part in rows.groupby(["tuning", "layer"], sort=False)]
-    sizes = [absolute(cell) for cell in cells if cell.known]
-    interval = None
-    if sizes and largest:
-        # Where it is largest decides: by how much it may be larger, and by how much it must be.
-        interval = (bound - max(high for _, high in sizes), bound - max(low for low, _ in sizes))
-    each = []
-    for tuning in COMPARED:
-        own, said = chosen(rows, tuning=tuning, seed=TOGETHER), ": not measured"
-        if len(own):
-            row = own.loc[[own["signed"].abs().idxmax()]]
-            said = f", all seeds, layer {row['layer'].iloc[0]}: signed "
-            said += together(row, "signed").write()
-        each.append(NAMES[tuning] + said)
-    return Quantity(
-        {seed: bound - size for seed, size in largest.items()},
-        f"Largest of all layers and both models by seed "
-        f"{listed(largest, lambda size: f'{100 * size:.1f}')} points. {'; '.join(each)}.",
-        interval,
-    )
 
 
-def _claims(split: str) -> Iterator[Claim]:
-    """Yield the claims on one side; Llama's numbers are named where the model is another."""
+def _longer(m: Probes) -> pd.DataFrame:
+    return minus(*(distance(m, tuning="stage", measure="rep", bio=bio) for bio in BIO))
 
-    def claim(quantity: Callable[[Probes], Quantity], text: str, said: str) -> Claim:
-        there = f"{said} (of {LLAMA})"
-        paper: Callable[[Probes], str] = lambda m: said if m.paper == LLAMA else there  # noqa: E731
-        return Claim(f"{text} ({WHOM[split]}).", quantity, paper)
 
-    def larger(measure: str, text: str, said: str) -> Claim:
-        return claim(partial(_is_larger, measure, split), f"With BIO long, {text}", said)
+SMALLEST = "2 points: what the same study moved by on another CPU"
 
-    def small(measure: str, bio: str, said: str) -> Claim:
-        bound = DELTA_BOUNDS[f"{measure}_{bio.removeprefix('bio_')}"]
-        what = "Features" if measure == "rep" else "The mechanisms that decode an attribute"
-        return claim(
-            partial(_is_small, measure, bio, bound / 100, split),
-            f"{what} differ little with {BIO_LABELS[bio]}: {DELTAS[measure]} is below {bound:g} "
-            "points at every layer of both models",
-            said,
+CLAIMS = (
+    Claim(
+        id="representations.features-differ",
+        text="With BIO long, features differ more between the formats in Stage-tuned models than "
+        "in Mix-tuned ones: Δrep is larger.",
+        observe=_larger_in_stage("rep"),
+        bound=0.02,
+        why=SMALLEST,
+        source="short paper, section 3.2, figure 3",
+        quote="clearly larger, for jobs of Llama",
+        compares_tunings=True,
+    ),
+    Claim(
+        id="representations.short-features-agree",
+        text="With BIO short, features differ little in both models: Δrep is below 10 points.",
+        observe=_of_both("rep", "bio_short"),
+        comparison="less",
+        bound=0.1,
+        why="the paper's own bound",
+        source="short paper, section 3.2, figure 4",
+        quote="below 10 %, for jobs of Llama",
+    ),
+    Claim(
+        id="representations.length-matters",
+        text="In Stage-tuned models features differ more with BIO long than with BIO short: Δrep "
+        "is larger.",
+        observe=_longer,
+        bound=0.02,
+        why=SMALLEST,
+        source="short paper, section 3.2, figures 3 and 4",
+        quote="much smaller with BIO short",
+    ),
+    Claim(
+        id="representations.mechanisms-differ",
+        text="With BIO long, Δmech of BIO states is larger in Stage-tuned models than in Mix-tuned "
+        "ones.",
+        observe=_larger_in_stage("mech_bio"),
+        bound=0.02,
+        why=SMALLEST,
+        source="short paper, section 3.2, figure 3",
+        quote="about 20 % in Stage-tuned Llama at layer 24, for jobs; higher than in Mix-tuned",
+        compares_tunings=True,
+    ),
+    *(
+        Claim(
+            id=f"representations.mechanisms-agree-{bio.removeprefix('bio_')}",
+            text=f"With {BIO[bio]}, one mechanism decodes both formats in both models: Δmech is "
+            f"below {100 * bound:g} points.",
+            observe=_of_both("mech", bio),
+            comparison="less",
+            bound=bound,
+            why=f"our reading: the paper says “{said}” and names no bound",
         )
-
-    yield larger(
-        "rep",
-        "features differ more between the formats in Stage-tuned models: Δrep, the mean over "
-        "layers, is larger than in Mix-tuned ones",
-        "so in the short paper's figure 3, for jobs; no number",
-    )
-    yield small("rep", "bio_short", "below 10 %")
-    yield larger(
-        "mech_bio",
-        "the mechanism that decodes an attribute from the features differs more, too: Δmech of "
-        "BIO states, the mean over layers, is larger in Stage-tuned models",
-        "so of h^BIO at layer 24, where it is about 20 %, for jobs",
-    )
-    yield small(
-        "mech",
-        "bio_long",
-        "“relatively small”; the bound of 20 is our reading: the paper gives 20 % for that of BIO "
-        "states, at layer 24 of the Stage-tuned model",
-    )
-    yield small("mech", "bio_short", "“nearly zero”; the bound is our reading")
+        for bio, bound, said in (
+            ("bio_long", 0.2, "relatively small"),
+            ("bio_short", 0.1, "nearly zero"),
+        )
+    ),
+)
 
 
-CLAIMS = tuple(claim for split in WHOM for claim in _claims(split))
-
-# --- caveats ----------------------------------------------------------------------------------
-
-
-def no_room(m: Probes) -> list[str]:
-    """Say where QA probes of QA states, which both Δ start from, are at chance or near all."""
-    said = []
-    for tuning in COMPARED:
-        accuracy, chance = m.own(tuning, "qa")
-        if accuracy - chance < NEAR:
-            said.append(
-                f"{NAMES[tuning]}: the states of a question hold little of facts out. Probes "
-                f"fitted to them decode {with_sign(accuracy)}, where the most frequent answer "
-                f"gives {with_sign(chance)}. Δrep and Δmech start from this number: their size is "
-                "then decided by how little is recalled, and a small one is no sign of like "
-                "representations."
-            )
-        elif accuracy > 1 - NEAR:
-            said.append(
-                f"{NAMES[tuning]}: QA probes decode {with_sign(accuracy)} of the facts out from QA "
-                "states. So near to all, differences in how facts are represented hardly show."
-            )
-    return said
+def near_chance(m: Probes) -> list[str]:
+    """Say which probes decode nothing from the states of their own format."""
+    rows = m.accuracies()
+    rows = rows[rows["trained"] == rows["tested"]]
+    means = rows.groupby(["tuning", "tested"])[["mean", "chance"]].mean()
+    means = means[means["mean"] - means["chance"] < NEAR]
+    return [
+        f"{TUNING_LABELS[tuning]}: {FORMATS[form]} probes decode only {percent(row['mean'])} % of "
+        f"facts out from {FORMATS[form]} states (chance {percent(row['chance'])} %). A small "
+        "difference from that is no sign of like representations."
+        for (tuning, form), row in means.iterrows()
+    ]
 
 
-def nothing_decoded(m: Probes) -> list[str]:
-    """Say of each tuning for which format first its own probes decode nothing from its states."""
-    said: dict[str, str] = {}
-    for tuning, (bio, name) in product(COMPARED, BIO_LABELS.items()):
-        accuracy, chance = m.own(tuning, bio)
-        if accuracy - chance < NEAR:
-            said.setdefault(
-                tuning,
-                f"{NAMES[tuning]}: even {name} probes decode only {with_sign(accuracy)} from "
-                f"{name} states of facts out (chance {with_sign(chance)}). That other probes "
-                "decode nothing from them is then no difference between formats.",
-            )
-    return list(said.values())
-
-
-def few_probed(m: Probes) -> str | None:
-    """Say that few people were probed."""
-    people = m.deltas(relation="all", split=SPLIT)["people"]
-    return rough(int(people.max())) if len(people) else None
+def states_ahead(m: Probes) -> list[str]:
+    """Say where statements are decoded better than questions."""
+    signed = {t: m.in_top_layers(tuning=t, measure="rep", bio="bio_long") for t in COMPARED}
+    return [
+        f"{TUNING_LABELS[t]}: QA probes decode BIO states better than QA states. There Δrep tells "
+        "what the model states but does not answer."
+        for t, rows in signed.items()
+        if rows["value"].mean() < 0
+    ]
 
 
 def chosen_layers(m: Probes) -> str | None:
     """Say that only some layers were probed."""
-    if m.settings["layers"] is None:
-        return None
-    named = ", ".join(map(str, m.settings["layers"]))
-    return f"Only the layers that the configuration names were probed and patched: {named}."
+    named = m.settings["layers"]
+    return None if named is None else f"Only layers {', '.join(map(str, named))} were probed."

@@ -122,8 +122,6 @@ class ModelTables(Run):
     probes: Path
     fits: Path
     gradients: Path
-    attribution: Path
-    patching: Path
 
 
 @stage(
@@ -137,9 +135,6 @@ def summarise_representations(
     probes: Output,
     consistency: Output,
     gradients: Output,
-    attribution: Output,
-    patching: Output,
-    study_seed: int,
 ) -> None:
     """Gather the study's tables of representations.
 
@@ -150,38 +145,19 @@ def summarise_representations(
     probes
         the table of accuracies of probes to write
     consistency
-        the table of consistency of representations to write
+        the table of differences between formats to write, a row a person
     gradients
         the table of gradient similarity to write
-    attribution
-        the table of attributions to write
-    patching
-        the table of what patched states restore to write
-    study_seed
-        Draws the samples of individuals behind all intervals.
     """
-    from factrecall.experiments.attribution import tables as answers
-    from factrecall.experiments.attribution.attribution_summary import (
-        attribution_means,
-        patching_means,
-    )
     from factrecall.experiments.common.summaries import read_runs
     from factrecall.experiments.gradient_similarity.summary import mean_cosines
     from factrecall.experiments.gradient_similarity.tables import GRADIENT_SUMMARY, GRADIENTS
     from factrecall.experiments.representations.probe_summary import Probed, summarise_probes
     from factrecall.experiments.representations.tables import CONSISTENCY, PROBES
-    from factrecall.runs import Evaluation
 
     probed = [Probed(r.model, r.tuning, r.seed, r.probes, r.fits) for r in runs]
-    accuracies, differences = summarise_probes(probed, study_seed)
+    accuracies, differences = summarise_probes(probed)
     job.write(probes, accuracies, PROBES)
     job.write(consistency, differences, CONSISTENCY)
-    compared = [Evaluation(r.model, r.tuning, r.seed, r.gradients) for r in runs]
-    job.write(gradients, mean_cosines(read_runs(compared, GRADIENTS)), GRADIENT_SUMMARY)
-    for out, name, means, one, every in (
-        (attribution, "attribution", attribution_means, answers.ATTRIBUTION,
-         answers.ATTRIBUTION_SUMMARY),
-        (patching, "patching", patching_means, answers.PATCHING, answers.PATCHING_SUMMARY),
-    ):  # fmt: skip
-        given = [Evaluation(r.model, r.tuning, r.seed, getattr(r, name)) for r in runs]
-        job.write(out, means(read_runs(given, one), study_seed), every)
+    facts = read_runs(runs, GRADIENTS, "gradients")
+    job.write(gradients, mean_cosines(facts), GRADIENT_SUMMARY)

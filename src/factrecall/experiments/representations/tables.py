@@ -56,16 +56,12 @@ accuracies, the sums of rows and classes, and no penalty.
 CONSISTENCY = {
     **RUN,
     "layer": "int32",
-    **dict.fromkeys(("relation", "bio", "split", "measure"), "string"),
-    **dict.fromkeys(("value", "signed", "low", "high"), "float64"),
-    "people": "int32",
+    **dict.fromkeys(("bio", "split", "measure"), "string"),
+    "individual": "int32",
+    "signed": "float64",
 }
-"""Columns of ``tables/consistency.parquet``; seed or layer -1 and relation ``all`` are means.
+"""Columns of ``tables/consistency.parquet``: a row a person, layer, biography and measure.
 
-For a tuning, `signed` is Acc(h_QA·W_QA) less Acc(h_BIO·W_QA) (``rep``) or Acc(h_QA·W_BIO)
-(``mech``), or Acc(h_BIO·W_BIO) less Acc(h_BIO·W_QA) (``mech_bio``); `value` is its absolute
-value, and `low` and `high` bound the 95 % bootstrap interval of `signed`. For tuning
-``stage - mix``, `value` is the difference of the two absolute values, `low` and `high` are of it,
-and `signed` is the difference of the signed ones. People are drawn anew, each with all seeds,
-layers and relations.
+`signed` is Acc(h_QA·W_QA) less Acc(h_BIO·W_QA) (``rep``) or Acc(h_QA·W_BIO) (``mech``), or
+Acc(h_BIO·W_BIO) less Acc(h_BIO·W_QA) (``mech_bio``), the mean over the person's relations.
 """

@@ -31,6 +31,7 @@ INFLUENCES = {
     "absolute": "Absolute: Σ |lr·g|",
     "magnitude": "Magnitude: |Σ lr·g|",
     "signed": "Signed: Σ lr·g",
+    "adam": "Adam: |Σ lr·h/√v|",
 }
 SETS = {"S_I": "S I: BIO in, QA in", "S_II": "S II: BIO out, QA in", "S": "S: either"}
 _SHORT = {
@@ -105,7 +106,7 @@ def larger(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _too_few(m: Shared) -> str | None:
     k = SMALL * m.parameters
-    said = f"the paper’s k below 100,000 is, as a share of parameters, one below {k:,.0f} here"
+    said = f"the paper’s k < 100,000 is, as a share of all parameters, k < {k:,.0f} here: too few"
     return said if k < FEW else None
 
 
@@ -187,17 +188,14 @@ def tensors_account_for_most(m: Shared) -> list[str]:
 def one_tensor_holds_much(m: Shared) -> list[str]:
     """Say how much of S is in its top tensor, where that is a good part of it."""
     sums = m.tensors().groupby(["tuning", "tensor"], sort=False)[["shared", "parameters"]].sum()
-    found = []
-    for tuning, rows in sums.groupby("tuning", sort=False):
-        top = rows.loc[rows["shared"].idxmax()]
-        share = top["shared"] / max(rows["shared"].sum(), 1)
-        if share > MOSTLY / 2:
-            found.append(
-                f"{TUNING_LABELS[str(tuning)]}: one tensor, {rows['shared'].idxmax()[1]}, holds "
-                f"{percent(share)} % of S; {percent(top['shared'] / top['parameters'])} % of its "
-                "parameters are in S."
-            )
-    return found
+    sums["part"] = sums["shared"] / sums.groupby("tuning")["shared"].transform("sum").clip(lower=1)
+    top = sums.sort_values("part", ascending=False).groupby("tuning", sort=False).head(1)
+    return [
+        f"{TUNING_LABELS[tuning]}: one tensor, {tensor}, holds {percent(part)} % of S; "
+        f"{percent(shared / parameters)} % of its parameters are in S."
+        for (tuning, tensor), shared, parameters, part in top.itertuples()
+        if part > MOSTLY / 2
+    ]
 
 
 # --- tables and figures -----------------------------------------------------------------------
@@ -279,7 +277,7 @@ SECTION = Section(
             y=Axis("shared, in per cent of k", percent=("share",), limits=(0, 100),
                    ticks=range(0, 101, 25), grid=True),
             annotate=_chance,
-            caption="<b>How much is shared.</b> |S(k)|/k in per cent, for three readings of "
+            caption="<b>How much is shared.</b> |S(k)|/k in per cent, for each reading of "
             "influence; thick lines are means over seeds. Dashed: the ranking of questions "
             "permuted within each tensor, so that what is above it comes from places inside "
             "tensors.",

@@ -12,4 +12,5 @@ class SharedSettings(ConfigSection):
     k: Amount = 0.03
     """Top parameters of a task: a count or a fraction of all, the unit of `trace.top_fraction`."""
     influence: Influence = "absolute"
-    """Influence: Σ|lr·g|, |Σ lr·g| (`magnitude`), or Σ lr·g (`signed`, equation 2)."""
+    """Influence: Σ|lr·g|, |Σ lr·g| (`magnitude`), Σ lr·g (`signed`, equation 2), or the size of the
+    sum of AdamW's updates (`adam`)."""
