@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from factrecall.data.files import BIO_COLUMNS, QA_COLUMNS
 from factrecall.experiments.circuits import summary as tables
@@ -264,39 +266,37 @@ def test_fractions_are_counted_in_the_order_of_each_sweep(folder: Path) -> None:
             assert getattr(row, f"{name}_fraction") == pytest.approx(expected)
 
 
-def test_numbers_are_read_off_the_curves() -> None:
-    rows = [
-        {"direction": d, "ranking": "shared", "random_order": 0, "nodes": n, "completeness": c,
-         "shared_fraction": f}
-        for d, curve in {
-            "forward": [(0, 0.2, 0.0), (1, 0.6, 0.7), (5, 1.0, 0.9), (10, 1.0, 1.0)],
-            "backward": [(0, 1.0, 0.0), (1, 0.3, 0.7), (5, 0.1, 0.9), (10, 0.2, 1.0)],
-        }.items()
-        for n, c, f in curve
-    ]  # fmt: skip
-    shared = np.array([70, 10, 5, 5, 0, 0, 10, 0, 0, 0])
-    nodes = pd.DataFrame({"shared": shared, "grafted": shared[::-1], "weight": 1.0})
-    found = pd.DataFrame(tables.curve_measures(pd.DataFrame(rows), "attention", nodes))
-    value = found.set_index(["measure", "at"])["value"]
-    assert value["needed", 0.8] == pytest.approx(0.3)  # halfway from 1 to 5 of 10 nodes
-    assert value["reached", 0.1] == pytest.approx(0.6) and value["reached", 0.6] == 1.0
-    assert value["held", 0.1] == pytest.approx(0.7) and value["held", 0.6] == 1.0
-    assert value["lost", 0.1] == pytest.approx(0.7)
-    area = found.set_index("measure")["value"]
-    assert area["area"] == pytest.approx(0.1 * 0.4 + 0.4 * 0.8 + 0.5)
-    assert area["area_lost"] == pytest.approx(0.1 * 0.35 + 0.4 * 0.8 + 0.5 * 0.85)
-    assert area["floor"] == 0.2
-    # A curve that never reaches what is enough, and a share of less than a node.
-    low = pd.DataFrame(rows).assign(completeness=0.5)
-    found = pd.DataFrame(tables.curve_measures(low, "column", nodes)).set_index(["measure", "at"])
-    assert np.isnan(found["value"]["needed", 0.8])
-    assert found["value"]["held", 320 / 401_408] == pytest.approx(0.7)  # of the first node
-    # By grafted parameters others come first.
-    other = pd.DataFrame(rows).assign(ranking="grafted")
-    found = pd.DataFrame(tables.curve_measures(other, "attention", nodes)).set_index(
-        ["measure", "at"]
-    )
-    assert found["value"]["held", 0.1] == 0.0
+def test_curves_of_people_are_read_at_places() -> None:
+    questions = pd.DataFrame(
+        {"individual": [5, 5, 2, 2], "relation": ["job", "city"] * 2,
+         "grafted": [True, True, True, False]}
+    )  # fmt: skip
+    right = np.array([[0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0]], dtype=bool)
+    steps = pd.DataFrame(
+        {"direction": "forward", "ranking": "random", "random_order": [0] * 3 + [1] * 3,
+         "step": [0, 1, 2] * 2, "nodes": [0, 5, 10] * 2}
+    )  # fmt: skip
+    twice = np.vstack([right, ~right])
+    found = tables.by_person(steps, twice, questions, "attention", 10)
+    assert found.groupby("individual")["whole"].first().to_dict() == {2: 0.5, 5: 1.0}
+    # The two orders are each other's opposite: halfway between, everywhere.
+    assert found["right"].to_numpy() == pytest.approx(0.5)
+    found = tables.by_person(steps[:3], right, questions, "attention", 10)
+    value = found.set_index(["individual", "start", "end"])["right"]
+    assert value[5, 0.0, 0.0] == 0 and value[5, 0.6, 0.6] == pytest.approx(0.6)
+    assert value[5, 0.1, 0.1] == pytest.approx(0.1)
+    assert value[5, 0.0, 1.0] == pytest.approx(0.5) and value[2, 0.0, 1.0] == pytest.approx(0.125)
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=6), st.floats(0, 1), st.floats(0, 1))
+def test_means_of_curves_are_those_of_fine_steps(
+    heights: list[float], one: float, other: float
+) -> None:
+    start, end = sorted((one, other))
+    share, line = np.linspace(0, 1, len(heights)), np.array([heights])
+    found = tables.mean_between(share, line, start, end)
+    fine = np.interp(np.linspace(start, end, 2001), share, heights).mean()
+    assert found[0] == pytest.approx(fine, abs=1e-3)
 
 
 def test_fitted_people_are_those_of_grafting(tiny: Tiny) -> None:

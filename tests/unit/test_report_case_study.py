@@ -11,13 +11,7 @@ import pandas as pd
 import pytest
 
 from factrecall.experiments.case_study.measures import CaseStudy
-from factrecall.experiments.case_study.report import (
-    SECTION,
-    case_files,
-    lens,
-    no_trace_of_recall,
-    same_rank,
-)
+from factrecall.experiments.case_study.report import SECTION, TOP, case_files
 from factrecall.experiments.case_study.tables import (
     ATTENTION,
     CASE,
@@ -28,13 +22,11 @@ from factrecall.experiments.case_study.tables import (
 )
 from factrecall.experiments.common.prompts import ROLES
 from factrecall.report.published import LLAMA
-from factrecall.report.render import show_section
 from factrecall.report.style import DOTS_PER_INCH, WIDTH
 from factrecall.runtime.storage import read_table, write_table
-from tests.unit.test_report_shared import cells
 
 HOSTILE = ("$x_{", "<script>alert(1)</script>", "名" * 40, "\n", "\\frac", "")
-SETTINGS = {"study_seed": 0, "seed": 0, "layer": None, "individual": None, "relation": None}
+SETTINGS = {"seed": 0, "top": TOP}
 
 
 def write_case(
@@ -68,7 +60,8 @@ def write_case(
         for tuning in ("mix", "stage")
         for form in ("bio", "qa")
         for rank, text, role in (
-            (1, HOSTILE[0], ""), (2, HOSTILE[1], "subject"), (3, "", ""), (700, "Neb", "answer"),
+            (1, HOSTILE[0], ""), (2, "", ""), (700, "Neb", "answer"),
+            (3 if tuning == "mix" or form == "qa" else 44, HOSTILE[1], "subject"),
         )
     ]  # fmt: skip
     write_table(files["logits"], pd.DataFrame(said, columns=list(LENS)), LENS)
@@ -78,10 +71,12 @@ def write_case(
             less = diffuse if (tuning, form) == ("stage", "bio") else 0.0
             weights = {"subject": 0.9 - less, "relation": 0.1, "attribute": less}
             for person in range(10):
+                off = 0.01 * (person % 3) * (tuning == "mix")
                 for relation in ("job", "university"):
                     for role in ROLES:
                         key = (tuning, form, person, relation, True, role)
-                        looks.append((*key, weights.get(role, 0.0)))
+                        change = {"subject": -off, "attribute": off}.get(role, 0) * (form == "qa")
+                        looks.append((*key, weights.get(role, 0.0) + change))
     write_table(files["looks"], pd.DataFrame(looks, columns=list(ROLES_ATTENDED)), ROLES_ATTENDED)
     return files
 
@@ -97,19 +92,38 @@ def altered(case: CaseStudy, name: str, **columns: Any) -> CaseStudy:
     return CaseStudy(case.model, case.files, case.settings, LLAMA, tables)
 
 
+EXCHANGED = {"mix": "stage", "stage": "mix"}
+
+
+def exchanged(case: CaseStudy) -> CaseStudy:
+    """Return the case with the labels of the two trainings exchanged."""
+    for name in ("looks", "logits"):
+        case = altered(case, name, tuning=case.rows(name)["tuning"].map(EXCHANGED))
+    return case
+
+
 def test_heads_that_attend_alike_are_judged_over_people(tmp_path: Path) -> None:
-    for diffuse, expected in ((0.2, "holds"), (-0.05, "does not hold"), (0.0, "inconclusive")):
-        case = case_study(tmp_path / str(diffuse), diffuse=diffuse)
-        if diffuse < 0:
-            tuning = case.rows("looks")["tuning"].map({"mix": "stage", "stage": "mix"})
-            case = altered(case, "looks", tuning=tuning)
-        (claim,) = SECTION.judged(case)
-        assert claim.verdict == expected
-    assert "10 people, one seed" in claim.evidence
-    assert "but for that to the token that begins every text" in claim.evidence
-    assert claim.text.startswith("The head with most shared") and not claim.is_extension
-    (named,) = SECTION.judged(case_study(tmp_path / "named", {**SETTINGS, "layer": 21}))
-    assert named.text.startswith("The head that the configuration names") and named.is_extension
+    alike, named = SECTION.judged(case_study(tmp_path))
+    assert 0.1 < alike.low < alike.value < alike.high < 0.3
+    assert (alike.people, alike.seeds) == (10, 1)
+    # One training run says nothing of another, however clear it is.
+    assert alike.verdict == named.verdict == "inconclusive"
+    assert alike.reason == named.reason == "one training run"
+    assert named.value == 0.5  # in both prompts against one of two
+    assert not alike.is_extension and not named.is_extension
+
+
+def test_exchanged_labels_turn_both_claims_and_a_model_is_as_itself(tmp_path: Path) -> None:
+    case = case_study(tmp_path)
+    for before, after in zip(SECTION.judged(case), SECTION.judged(exchanged(case)), strict=True):
+        assert after.value == pytest.approx(-before.value)
+        assert after.low == pytest.approx(-before.high) or before.people == 1
+    same = case
+    for name in ("looks", "logits"):
+        mix = case.rows(name)[case.rows(name)["tuning"] == "mix"]
+        both = pd.concat([mix, mix.assign(tuning="stage")])
+        same = CaseStudy(case.model, case.files, case.settings, LLAMA, {**same._tables, name: both})
+    assert [claim.value for claim in SECTION.judged(same)] == [0, 0]
 
 
 def test_heads_that_rest_on_the_first_token_are_no_more_alike_for_it(tmp_path: Path) -> None:
@@ -119,26 +133,26 @@ def test_heads_that_rest_on_the_first_token_are_no_more_alike_for_it(tmp_path: P
     resting = altered(case, "looks", weight=weight)
     pd.testing.assert_frame_equal(resting.overlap(), case.overlap())
     nothing = altered(case, "looks", weight=weight.where(start, 0.0))
-    assert nothing.overlap().dropna().empty  # nothing is left to be alike
-    (claim,) = SECTION.judged(nothing)
-    assert claim.verdict == "inconclusive" and claim.evidence == "Not measured."
+    assert nothing.overlap()["same"].isna().all()  # nothing is left to be alike
+    assert SECTION.judged(nothing)[0].verdict == "not measurable"
 
 
 def test_cases_unlike_the_papers_are_told(tmp_path: Path) -> None:
     case = case_study(tmp_path / "like")
-    assert same_rank(case) is no_trace_of_recall(case) is None
+    assert len(SECTION.cautions(case)) == 1
     both = case_study(tmp_path / "both", right={"mix": True, "stage": True})
-    assert "no trace of recall" in str(no_trace_of_recall(both))
-    assert "(rank 1)" in str(same_rank(altered(case, "case", shared_rank=1)))
+    assert "no trace of recall" in SECTION.cautions(both)[1]
+    assert "number 1 in the Mix-tuned" in SECTION.cautions(altered(case, "case", shared_rank=1))[1]
 
 
 def test_the_lens_lists_tokens_and_the_ranks_that_matter(tmp_path: Path) -> None:
-    table = lens(case_study(tmp_path))
-    assert table.head[1] == "Mix-tuned, statement"
-    assert cells(table, 0, 0)[1] == HOSTILE[0]
-    assert cells(table, 0, 2)[1] == "(blank)"
-    assert len(table.groups[0][1]) == 3  # not the 700th
-    assert cells(table, 1, 0)[1] == "Neb 700"
+    view = SECTION.tables[0].view(case_study(tmp_path))
+    ((_, rows),) = view.groups
+    column = view.head.index("Mix-tuned, statement")
+    cells = {row[0]: row[column] for row in rows}
+    assert cells == {
+        "1": HOSTILE[0], "2": "", "3": f"{HOSTILE[1]} (subject)", "44": "–", "700": "Neb (answer)",
+    }  # fmt: skip
 
 
 def draw(case: CaseStudy, folder: Path) -> dict[str, bytes]:
@@ -156,12 +170,14 @@ def test_figures_are_the_same_twice_and_their_data_are_what_is_drawn(tmp_path: P
     one, two = draw(case, folder), draw(case, tmp_path / "two")
     assert one == two and len(one) == 3 * 2
     maps = read_table(folder / "case.parquet")
-    assert len(maps) == 2 * (12**2 + 6**2)
+    assert len(maps) == 2 * sum(n * (n + 1) // 2 for n in (12, 6))
     sums = maps.groupby(["tuning", "format", "query"])["weight"].sum()
     assert sums.to_numpy() == pytest.approx(1)
     attended = read_table(folder / "looks.parquet")
     assert set(attended["role"]) == {"subject", "relation", "attribute"}  # the others get nothing
     assert set(attended["facts"]) == {20}
+    case = attended[(attended["tuning"] == "mix") & (attended["format"] == "bio")]
+    assert case.set_index("role")["case"]["subject"] == pytest.approx(0.9)
 
 
 def test_long_prompts_are_cut_to_what_is_attended_to(tmp_path: Path) -> None:
@@ -169,28 +185,13 @@ def test_long_prompts_are_cut_to_what_is_attended_to(tmp_path: Path) -> None:
     rows = case.rows("attention")
     strong = (rows["query"] == 239) & rows["key"].isin([3, 100, 101])
     case = altered(case, "attention", weight=rows["weight"].mask(strong, 0.3))
-    labels = case.places("bio")
-    assert len(labels) <= SHOWN
-    assert labels["tokens"].sum() == 240
-    alone = labels[labels["tokens"] == 1]["first"].tolist()
-    assert {3, 100, 101, 239} <= set(alone)
-    pattern = case.pattern("mix", "bio")
-    rows = case.rows("attention")
-    plain = rows[(rows["tuning"] == "mix") & (rows["format"] == "bio")]
-    last = plain[plain["query"] == 239].set_index("key")["weight"]
-    gap = labels[labels["role"] == "between"].iloc[0]
-    inside = last.loc[gap["first"] : gap["first"] + gap["tokens"] - 1]
-    assert pattern[-1, gap["place"]] == pytest.approx(inside.sum(), abs=1e-5)
+    shown = case.shown("bio")["token"].tolist()
+    assert len(shown) == SHOWN and {3, 100, 101, 239} <= set(shown) and shown == sorted(shown)
+    cells = case.cells()
+    assert set(cells[cells["format"] == "bio"]["key"]) == set(shown)
     assert all(len(content) < 1_500_000 for content in draw(case, tmp_path / "f").values())
 
 
 def test_the_section_says_which_head_and_fact_it_is(tmp_path: Path) -> None:
     case = case_study(tmp_path)
-    draw(case, tmp_path / "f")
-    text = str(show_section(SECTION, case, tmp_path / "f", {}).parts[0][1])
-    assert "The head is layer 21, head 17" in text and "(in S: Mix-tuned 900, rank 2" in text
-    assert "university of person 3" in text and "<script>" not in text
-    assert "the grafted Mix-tuned model is right" in text
-    named = CaseStudy("m", case.files, {**SETTINGS, "layer": 21, "relation": "university"}, LLAMA)
-    text = str(show_section(SECTION, named, tmp_path / "f", {}).parts[0][1])
-    assert "the one that the configuration names" in text and "named by the configuration" in text
+    assert case.head == "layer 21, head 17" and case.fact == "university of person 3"

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from factrecall.experiments.ablation.report import SECTION as ABLATION
 from factrecall.experiments.attribution.report import SECTION as ATTRIBUTION
+from factrecall.experiments.case_study.report import SECTION as CASE_STUDY
+from factrecall.experiments.circuits.report import SECTION as CIRCUITS
 from factrecall.experiments.gradient_similarity.report import SECTION as GRADIENT_SIMILARITY
 from factrecall.experiments.grafting.report import SECTION as GRAFTING
 from factrecall.experiments.layer_ablation.report import SECTION as LAYER_ABLATION
@@ -23,6 +25,8 @@ SECTIONS: tuple[Section, ...] = (
     ABLATION,
     LAYER_ABLATION,
     GRAFTING,
+    CIRCUITS,
+    CASE_STUDY,
     REPRESENTATIONS,
     GRADIENT_SIMILARITY,
     ATTRIBUTION,

@@ -59,6 +59,11 @@ CONDITIONS: dict[str, Callable[[Study], bool]] = {
     # The paper's tables hold eight sizes; a grid that has all of them is as fine as its own.
     "mask_sizes": lambda study: not set(study["grafting"]["alphas"]) >= _PAPER_ALPHAS,
     "fewer_grafted": lambda study: study["grafting"]["fit_individuals"] != 1_000,
+    "fewer_in_circuits": lambda study: (
+        study["circuits"]["individuals"] is not None
+        and study["circuits"]["individuals"] < (study["grafting"]["fit_individuals"] or 1_000_000)
+    ),
+    "few_orders": lambda study: study["circuits"]["random_orders"] == 1,
     "node_steps": lambda study: any(
         study["circuits"][kind] not in (None, steps) for kind, steps in _PAPER_STEPS.items()
     ),

@@ -153,16 +153,20 @@ TOP_HEADS = 10
 
 
 class Columns(NamedTuple):
-    """What it reads off those on MLP neurons: the first `nodes` of Llama's `of`, in per cent."""
+    """What it reads off those on MLP neurons: the first `nodes` of Llama's `of`, in per cent.
+
+    All of S in the MLP is in the first `all_held`.
+    """
 
     nodes: int
     of: int
     held: float
     lost: float
+    all_held: int
     source: str
 
 
-COLUMNS = Columns(320, 401_408, 30, 60, "v1, appendix A.6.2, figures 15 and 16")
+COLUMNS = Columns(320, 401_408, 30, 60, 40_960, "v1, appendix A.6.2, figures 15 and 16")
 
 
 class Continuity(NamedTuple):

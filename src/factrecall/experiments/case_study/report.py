@@ -4,29 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from factrecall.experiments.case_study.drawing import (
-    ROLE_LABELS,
-    mark_case,
-    mark_tokens,
-    means_text,
-    with_tokens,
-)
 from factrecall.experiments.case_study.tables import FORMATS, SHOWN
-from factrecall.report.claims import NAMES, Claim, Quantity, with_sign
-from factrecall.report.marks import Bars, Heat
-from factrecall.report.plots import Axis, Figure
-from factrecall.report.section import Caveats, Section, Text
-from factrecall.report.style import (
-    RELATION_LABELS,
-    TUNING_LABELS,
-)
-from factrecall.report.tables import MISSING, Table, View, points
-from factrecall.vocabulary import COMPARED
+from factrecall.report.ledger import Claim
+from factrecall.report.marks import Bars, Heat, Points
+from factrecall.report.observations import mix_minus_stage
+from factrecall.report.plots import Axis, Figure, Panel
+from factrecall.report.section import Section
+from factrecall.report.style import ROLE_COLOURS, plain
+from factrecall.report.tables import MISSING, Column, Table
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from factrecall.experiments.case_study.measures import CaseStudy
+
+ROLE_LABELS = {
+    "subject": "name, pronouns",
+    "relation": "relation",
+    "attribute": "attributes\nstated before",
+    "start": "start token",
+    "other": "everything else",
+}
+LONGEST = 12
+"""Characters of a token."""
+
+TOP = 10
+"""Of the logit lens: tokens that count as among the top ones, of which the paper shows some."""
 
 
 def _read(*fields: Any, **named: Any) -> CaseStudy:
@@ -41,54 +42,31 @@ def case_files(model: str) -> dict[str, str]:
     return {name: f"case/{model}/case{part}.parquet" for part, name in parts.items()}
 
 
-# --- texts ------------------------------------------------------------------------------------
+def mark_tokens(panel: Panel) -> None:
+    """Name the queries, in the colour of their role."""
+    queries = panel.rows.drop_duplicates("query").sort_values("query")
+    names = [
+        "start" if row.query_role == "start" else plain(row.query_text, LONGEST) or "blank"
+        for row in queries.itertuples()
+    ]
+    texts = [f"{name} ({number})" for name, number in zip(names, queries["query"], strict=True)]
+    places = [place + 0.5 for place in range(len(texts))]
+    panel.axes.set_yticks(places, texts, fontsize=6.3, parse_math=False)
+    for label, role in zip(panel.axes.get_yticklabels(), queries["query_role"], strict=False):
+        label.set_color(ROLE_COLOURS[role])
 
 
-def _head(m: CaseStudy) -> str:
-    ranks = "; ".join(
-        f"{TUNING_LABELS[t]} {m.of(t)['shared']:,}, rank {m.of(t)['shared_rank']}"
-        for t in COMPARED[::-1]
-    )
-    why = (
-        "the one whose output projection has most shared parameters in the Mix-tuned model"
-        if m.settings["layer"] is None
-        else "the one that the configuration names"
-    )
-    return f"The head is {m.head}, counted from 0: {why} (in S: {ranks})."
-
-
-def _fact(m: CaseStudy) -> str:
-    mix, stage = (m.of(t) for t in ("mix", "stage"))
-    if m.settings["individual"] is not None or m.settings["relation"] is not None:
-        why = "named by the configuration, or the clearest case of what it names"
-    elif mix["right"] and not stage["right"]:
-        why = (
-            "the first question, universities before all others, that the Mix-tuned model answers "
-            "and the Stage-tuned one does not"
-        )
-    else:
-        why = "there is none that the Mix-tuned model recalls and the Stage-tuned one does not"
-    relation = RELATION_LABELS[mix["relation"]].lower()
-    answers = " and ".join(
-        f"the grafted {TUNING_LABELS[t]} model is {'right' if m.of(t)['right'] else 'wrong'}"
-        for t in COMPARED[::-1]
-    )
-    return (
-        f"The fact is the {relation} of person {mix['individual']}, {mix['answer']}: {why}. On its "
-        f"question, {answers}."
-    )
+# --- how far to trust it ----------------------------------------------------------------------
 
 
 def same_rank(m: CaseStudy) -> str | None:
     """Say where the head has as high a rank in the Stage-tuned model."""
-    mix, stage = (m.of(t) for t in ("mix", "stage"))
-    if stage["shared_rank"] > mix["shared_rank"]:
+    mix, stage = (m.of(t)["shared_rank"] for t in ("mix", "stage"))
+    if stage > mix:
         return None
     return (
-        "This head's output projection has as high a rank by shared parameters in the Stage-tuned "
-        f"model (rank {stage['shared_rank']}) as in the Mix-tuned one (rank {mix['shared_rank']}). "
-        "In the paper, which compares the two for that, it is 17th in the one and second in the "
-        "other."
+        f"By its shared parameters this head is number {mix} in the Mix-tuned model and number "
+        f"{stage} in the Stage-tuned one. The paper compares the two because it is 2 and 17 there."
     )
 
 
@@ -97,106 +75,53 @@ def no_trace_of_recall(m: CaseStudy) -> str | None:
     if m.of("mix")["right"] and not m.of("stage")["right"]:
         return None
     return (
-        "The fact is not one that the Mix-tuned model recalls and the Stage-tuned one does not, as "
-        "in the paper: what differs between the two is then no trace of recall."
+        "There is no fact that only the Mix-tuned model recalls, as in the paper: what differs "
+        "between the two is then no trace of recall."
     )
 
 
-# --- the claim and the table ------------------------------------------------------------------
-
-
-def claims(m: CaseStudy) -> list[Claim]:
-    """Return the claim on the head's attention, judged over all facts."""
-    chosen = m.settings["layer"] is None
-    head = "with most shared parameters" if chosen else "that the configuration names"
-    return [
-        Claim(
-            f"The head {head} attends more alike in a statement and in the question of the same "
-            "fact in the Mix-tuned model than in the Stage-tuned one.",
-            _more_alike,
-            "so said of one head and one fact (figures 5, 18 and 19); no number",
-            not chosen,
-        )
-    ]
-
-
-def _more_alike(m: CaseStudy) -> Quantity:
-    from factrecall.runtime.statistics import paired_interval
-
-    facts = m.overlap().dropna()
-    if facts.empty:
-        return Quantity()
-    mean, low, high = paired_interval(
-        (facts["mix"] - facts["stage"]).set_axis(facts["individual"].rename("individual")), m.rng()
+def one_run(m: CaseStudy) -> str:
+    """Say that it is one training run."""
+    return (
+        f"The head was chosen in one training run (seed {m.settings['seed']}), for what it is in "
+        "the Mix-tuned model: it favours that side."
     )
-    sides = ", ".join(f"{NAMES[t]} {with_sign(float(facts[t].mean()))}" for t in COMPARED[::-1])
-    said = (
-        "Of the last token's attention, but for that to the token that begins every text, what "
-        f"goes to the same roles in both: {sides}; difference {points(mean)} points, 95 % interval "
-        f"{points(low)} to {points(high)} over {facts['individual'].nunique():,} people, one seed."
-    )
-    return Quantity({m.settings["seed"]: mean}, said, (low, high))
-
-
-def lens(m: CaseStudy) -> View:
-    """Return the likeliest tokens of the logit lens, by format and tuning."""
-    columns = [(tuning, form) for tuning in COMPARED[::-1] for form in FORMATS]
-    rows = m.rows("logits")
-    # Tokens that are kept whatever their rank come last.
-    tables = {
-        key: rows[(rows["tuning"] == key[0]) & (rows["format"] == key[1])]
-        .drop_duplicates("rank")
-        .set_index("rank")
-        for key in columns
-    }
-    top = max(sum(rank == i for i, rank in enumerate(t.index, 1)) for t in tables.values())
-    likeliest = [
-        [str(rank), *(_token(tables[key], rank) for key in columns)] for rank in range(1, top + 1)
-    ]
-    marked = [
-        [name, *(_ranks(tables[key], role) for key in columns)]
-        for role, name in (("answer", "the answer’s first token"), ("subject", "the name’s tokens"))
-    ]
-    return View(
-        "Logit lens of the head’s output at the last token: the likeliest tokens, and the ranks of "
-        "those that matter.",
-        ["Rank", *(f"{TUNING_LABELS[t]}, {FORMATS[f]}" for t, f in columns)],
-        [(None, likeliest), ("Rank of", marked)],
-    )
-
-
-def _token(table: pd.DataFrame, rank: int) -> str:
-    return str(table.loc[rank, "text"]) or "(blank)" if rank in table.index else MISSING
-
-
-def _ranks(table: pd.DataFrame, role: str) -> str:
-    own = table[table["role"] == role]["text"]
-    return ", ".join(f"{text} {rank:,}" for rank, text in own.items()) or MISSING
 
 
 # --- the section ------------------------------------------------------------------------------
 
-_FORMAT_LABELS = {form: f"{label.capitalize()} ({form.upper()})" for form, label in FORMATS.items()}
+CLAIMS = (
+    Claim(
+        id="case_study.more-alike",
+        text="In a statement and in the question of the same fact, the head with most shared "
+        "parameters attends more alike in the Mix-tuned model than in the Stage-tuned one.",
+        observe=lambda m: mix_minus_stage(m.overlap(), "same"),
+        bound=0.02,
+        why="2 points of attention are little beside the spread between facts",
+        source="v1, section 4.2 and appendix A.7.2, figures 5, 18 and 19",
+        quote="so of one head and one fact; no number",
+        compares_tunings=True,
+    ),
+    Claim(
+        id="case_study.names-the-person",
+        text="Part of the person’s name is among the head’s likeliest tokens in more of the two "
+        "prompts in the Mix-tuned model than in the Stage-tuned one.",
+        observe=lambda m: mix_minus_stage(m.names(), "named"),
+        why="a token is among them or not",
+        source="v1, section 4.2 and appendix A.7.2, figures 5, 18 and 19",
+        quote="in both prompts against one",
+        compares_tunings=True,
+    ),
+)
 
 SECTION = Section(
-    name="case",
+    name="case_study",
     title="Case study",
+    question="Does the head with most shared parameters attend alike in statements and questions?",
     read=_read,
     files=lambda study, model: case_files(model),
-    settings=lambda study, model: {
-        "study_seed": study.seed,
-        "seed": study.training.seeds[0],
-        "layer": study.circuits.case.layer,
-        "individual": study.circuits.case.individual,
-        "relation": study.circuits.case.relation,
-    },
-    body=(
-        Text(
-            "<p>The paper studies one head and one fact. {{ head(m) }} {{ fact(m) }} Models are "
-            "those of seed {{ m.settings.seed }}, grafted.</p>",
-            scope={"head": _head, "fact": _fact},
-        ),
-        Caveats(same_rank, no_trace_of_recall),
+    settings=lambda study, model: {"seed": study.training.seeds[0], "top": TOP},
+    figures=(
         Figure(
             "case",
             data=lambda m: m.cells(),
@@ -217,22 +142,10 @@ SECTION = Section(
             share_x=False,
             share_y="row",
             annotate=mark_tokens,
-            alt=lambda m: f"Heat maps of the attention of {m.head} over one fact’s prompts, a "
-            "statement and a question, in the Stage-tuned and the Mix-tuned model.",
-            caption="<b>What the head attends to.</b> Each row is a token, and its cells are the "
-            "tokens that it attends to, numbered as the rows are; darker is more, by a root, so "
-            "that a little shows. The last row of each map is the token after which the attribute "
-            "has to follow. The colours of the labels, and of the edge above each map, say what a "
-            "token is: name or pronoun, wording of the wanted relation, attributes stated before, "
-            f"or (grey) anything else. Prompts of more than {SHOWN} tokens show those that the "
-            "last one attends to most in either model; what lies between is taken together, as the "
-            "sum of what is attended to and the mean of who attends.",
-        ),
-        Table("", data=lens),
-        Text(
-            '<p class="small">The logit lens applies the last norm and the output head to the '
-            "head’s own output, as if nothing came after it. Where neither the answer nor the name "
-            "is near the top, this head predicts neither by itself.</p>"
+            caption="<b>What the head attends to</b> ({{ m.head }}, counted from 0; seed "
+            "{{ m.settings.seed }}; the {{ m.fact }}): a row a token, darker is more, by a root. "
+            "After the last token the attribute has to follow. Shown are the "
+            f"{SHOWN} tokens it attends to most; blue: name, brown: relation, violet: attributes.",
         ),
         Figure(
             "looks",
@@ -241,23 +154,42 @@ SECTION = Section(
                 "tuning": "string", "format": "string", "role": "string", "mean": "float64",
                 "low": "float64", "high": "float64", "facts": "int32", "case": "float64",
             },
-            prepare=with_tokens,
             row="format",
             layers=(
                 Bars("mean", "role", low="low", high="high", points=False,
                      interval="middle half of the facts"),
+                Points("case", "role", "the case above", "tuning",
+                       look={"marker": "D", "s": 14, "clip_on": False}),
             ),
-            labels={"format": _FORMAT_LABELS, "role": ROLE_LABELS},
+            labels={
+                "format": {"bio": "Statement (BIO)", "qa": "Question (QA)"}, "role": ROLE_LABELS
+            },
             height=lambda rows: 0.5 + 0.36 * rows["role"].nunique(),
             x=Axis("of the last token’s attention (%)", ("mean", "low", "high", "case"),
                    limits=(0, 112), ticks=range(0, 101, 25), grid=True),
-            annotate=mark_case,
-            alt=means_text,
             caption="<b>Whether the case is typical.</b> The same head over all facts that masks "
-            "were fitted to: what part of the last token’s attention goes to the tokens of each "
-            "role, the mean over facts. A bar a tuning; the thin line spans the middle half of the "
-            "facts, the diamond is the case above. A question states no attributes.",
+            "were fitted to: the last token’s attention by the role of the token attended to. A "
+            "question states no attributes.",
         ),
     ),
-    claims=claims,
+    claims=CLAIMS,
+    trust=(one_run, same_rank, no_trace_of_recall),
+    tables=(
+        Table(
+            "Logit lens of the head’s output at the last token: the likeliest tokens, and, at "
+            "their ranks, the answer’s first token and those of the name (subject).",
+            data=lambda m: m.lens(),
+            row="rank",
+            across="prompt",
+            columns=(Column("", lambda rows, m, key: ", ".join(rows["text"]) or MISSING),),
+            head="Rank",
+            wide=True,
+        ),
+    ),
+    method="<p>The head is the one whose output projection has most shared parameters in the "
+    "Mix-tuned model, unless the configuration names one. The fact is the first, universities "
+    "before others, that only the grafted Mix-tuned model recalls.</p>\n<p>Alike: of the last "
+    "token’s attention, without that to the token that begins every text, the part that goes to "
+    "the same roles in both prompts. The logit lens applies the last norm and the output head to "
+    "the head’s own output.</p>",
 )  # fmt: skip

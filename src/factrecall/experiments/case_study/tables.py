@@ -61,14 +61,4 @@ FORMATS = {"bio": "statement", "qa": "question"}
 """Formats of a prompt, and what a reader is shown."""
 
 SHOWN = 32
-"""How many places of a prompt the figure of the attention pattern shows."""
-
-PLACES = {
-    "format": "string",
-    "place": "int32",
-    "first": "int32",
-    "tokens": "int32",
-    "text": "string",
-    "role": "string",
-}
-"""A row a token that is shown, or a stretch of tokens that are taken together."""
+"""How many tokens of a prompt the figure of the attention pattern shows."""

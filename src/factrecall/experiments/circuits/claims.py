@@ -1,287 +1,191 @@
-"""The paper's claims on circuits of Mix-tuned models, as rows."""
+"""Claims on circuits of Mix-tuned models: the paper's, each once, and the checks they need."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from operator import methodcaller
+from typing import TYPE_CHECKING, Any
 
-from factrecall.experiments.circuits.tables import ENOUGH, RATIOS
-from factrecall.report.claims import Claim, Quantity, above, listed, minus, of_all, with_sign
-from factrecall.report.published import COLUMNS, CONTINUITY, HEADS, PYTHIA, TOP_HEADS
-from factrecall.report.style import KIND_LABELS, RANKING_LABELS
-from factrecall.report.tables import NO_BREAK, points
+from factrecall.experiments.circuits.tables import (
+    ALMOST_ALL,
+    EARLY,
+    FIRST_COLUMNS,
+    MLP,
+    WHOLE,
+)
+from factrecall.report.ledger import Claim
+from factrecall.report.observations import observe
+from factrecall.report.published import COLUMNS, CONTINUITY, CONTINUITY_SOURCE, HEADS, TOP_HEADS
+from factrecall.report.style import KIND_LABELS
+from factrecall.report.tables import percent
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from factrecall.experiments.circuits.measures import Circuits
 
-MOST = 0.8
-"""Completeness of `ENOUGH` that takes more than this share of the nodes takes almost all of them:
-fewer would be enough if each gave the same."""
+FEW = 10
+"""Of fewer nodes, a share of the nodes says what single ones do."""
 
-Values = Mapping[int, float]
-"""A share by seed."""
+HIGH = 0.5
+"""From which share on something counts as most of it."""
+
+OTHERS = {"grafted": "ranked by grafted parameters", "random": "in random order"}
 
 
 def claims(m: Circuits) -> list[Claim]:
     """Return the claims on the kinds of nodes that were intervened on."""
-    found = [*_attention(m.paper), *_orders(m, "attention")] if "attention" in m.kinds else []
-    for kind in m.mlp[:1]:
-        found += [*_mlp(m, kind), *_orders(m, kind), *_continuity(kind)]
-    return found
+    heads = _attention(m) if "attention" in m.settings["kinds"] else []
+    kind = m.settings["lasting"]
+    return [*heads, *_mlp(kind), *_continuity(m)] if kind in MLP else heads
 
 
-def _bounded(
-    section: str,
+def _claim(
+    name: str,
     text: str,
-    values: Callable[[Circuits], Values],
-    bound: float,
-    published: str = "",
-    *,
-    after: Callable[[Circuits], str] = lambda m: "",
-    is_extension: bool = False,
+    observed: Callable[[Any], Any],
+    source: str = "",
+    number: float | None = None,
+    **more: Any,
 ) -> Claim:
-    """Return the claim that a share is above a bound in every seed."""
-
-    def quantity(m: Circuits) -> Quantity:
-        found = values(m)
-        return Quantity(above(found, bound), f"By seed {listed(found)}.{after(m)}")
-
-    return Claim(text, quantity, published, is_extension, section)
-
-
-# --- attention --------------------------------------------------------------------------------
-
-
-def _attention(paper: str) -> Iterator[Claim]:
-    theirs, key, section = HEADS[paper], ("attention", "mix", "shared"), "Attention heads"
-    share, top = theirs.share / 100, TOP_HEADS / 100
-    heads, first = f"{whole(share)} of the heads", f"the first {whole(top)} of the heads"
-
-    def reached(m: Circuits) -> Values:
-        return m.reached(*key, share)
-
-    def lost(m: Circuits) -> Values:
-        return m.lost(*key, top)
-
-    def lost_of_added(m: Circuits) -> Values:
-        left = m.added("attention", "mix", {seed: 1 - value for seed, value in lost(m).items()})
-        return {seed: 1 - value for seed, value in left.items()}
-
-    yield _bounded(
-        section,
-        f"{heads} of a Mix-tuned model, ranked by their shared parameters, are enough for more "
-        f"than {theirs.reached:g} % completeness.",
-        reached,
-        theirs.reached / 100,
-        f"over {theirs.reached:g} % with {heads}",
-        after=lambda m: (
-            f" {whole(ENOUGH)} needs, by seed, {listed(_needed(m, 'attention'))} of "
-            f"them.{_floor(m)}"
-        ),
-    )
-    yield Claim(
-        f"{heads}, ranked by shared parameters, reach more completeness than as many ranked by "
-        "grafted parameters.",
-        lambda m: _two(
-            "By shared", reached(m), "by grafted",
-            m.reached("attention", "mix", "grafted", share),
-        ),
-        f"over {theirs.reached:g} % against {theirs.grafted:g} %"
-        + (" or less" if paper == PYTHIA else ""),
-        section=section,
-    )  # fmt: skip
-    for part, bound in ((share, theirs.held), (top, theirs.top_held)):
-        yield _bounded(
-            section,
-            f"The first {whole(part)} of the heads by shared parameters hold more than "
-            f"{bound:g} % of S in attention.",
-            lambda m, part=part: m.held(*key, part),  # type: ignore[misc]
-            bound / 100,
-            f"over {bound:g} %",
-        )
-    yield _bounded(
-        section,
-        f"Resetting {first} by shared parameters costs more than {theirs.top_lost:g} % of "
-        "completeness.",
-        lost,
-        theirs.top_lost / 100,
-        f"over {theirs.top_lost:g} %",
-        after=_floor,
-    )
-    yield _bounded(
-        section,
-        f"Of what heads add to everything else, {heads} alone bring back more than "
-        f"{theirs.reached:g} %.",
-        lambda m: m.added("attention", "mix", reached(m)),
-        theirs.reached / 100,
-        is_extension=True,
-    )
-    yield _bounded(
-        section,
-        f"Resetting {first} by shared parameters costs more than {theirs.top_lost:g} % of what "
-        "heads add to everything else.",
-        lost_of_added,
-        theirs.top_lost / 100,
-        is_extension=True,
-    )
-
-
-def _floor(m: Circuits) -> str:
-    floor = m.floor("attention", "mix")
-    return f" Completeness with no head grafted: {listed(floor)}." if floor else ""
-
-
-# --- the MLP ----------------------------------------------------------------------------------
-
-
-def _mlp(m: Circuits, kind: str) -> Iterator[Claim]:
-    section, nodes, key = "MLP nodes", KIND_LABELS[kind], (kind, "mix", "shared")
-    if kind == "column":
-        share = COLUMNS.nodes / COLUMNS.of
-        one = ", of the first one alone" if share * m.nodes(kind) < 1.5 else ""
-
-        def held(m: Circuits) -> Quantity:
-            found = m.held(*key, share)
-            return Quantity(above(found, COLUMNS.held / 100), f"By seed {listed(found)}{one}.")
-
-        def lost(m: Circuits) -> Quantity:
-            found = m.lost(*key, share)
-            if not found:
-                return Quantity(
-                    dict.fromkeys(m.floor(kind, "mix"), math.nan),
-                    f"Not measured: {100 * share:.2f} % of {m.nodes(kind):,} {nodes} are fewer "
-                    "than the first step takes.",
-                )
-            return Quantity(above(found, COLUMNS.lost / 100), f"By seed {listed(found)}.")
-
-        yield Claim(
-            f"As small a share of the {nodes} as the paper's {COLUMNS.nodes} of {COLUMNS.of:,} "
-            f"({100 * share:.2f} %), ranked by shared parameters, holds more than "
-            f"{COLUMNS.held:g} % of S in the MLP.",
-            held,
-            f"over {COLUMNS.held:g} %",
-            section=section,
-        )
-        yield Claim(
-            f"Resetting that share of them costs more than {COLUMNS.lost:g} % of completeness.",
-            lost,
-            f"over {COLUMNS.lost:g} %",
-            section=section,
-        )
-    yield _bounded(
-        section,
-        f"Almost all {nodes} are needed: {whole(ENOUGH)} completeness takes more than "
-        f"{whole(MOST)} of them, ranked by shared parameters.",
-        lambda m: _needed(m, kind),
-        MOST,
-        "“almost all neurons”; no number",
-    )
-
-
-def _needed(m: Circuits, kind: str) -> Values:
-    """Return the share of nodes that is enough; 1 where none is, if anything is recalled."""
-    floor = m.floor(kind, "mix")
-    needed = m.number(kind, "mix", "shared", "needed", ENOUGH)
-    return {
-        seed: 1.0 if math.isnan(value) and not math.isnan(floor[seed]) else value
-        for seed, value in needed.items()
+    """Return a claim that something is more than the paper's number (in per cent) or than 0."""
+    fields: dict[str, Any] = {
+        "bound": 0.02,
+        "why": "2 points: what the same study moved by on a CPU of another make",
+        "quote": "so in the figure; no number" if source else "",
     }
+    if number is not None:
+        theirs = number / 100
+        fields = {"bound": theirs, "published": theirs, "why": "the paper's own number"}
+    fields |= {"text": text, "observe": observed, "source": source, **more}
+    return Claim(id=f"circuits.{name}", **fields)
 
 
-def _continuity(kind: str) -> Iterator[Claim]:
-    nodes, section = KIND_LABELS[kind], "MLP nodes"
-    least = dict(zip(RATIOS, map(min, zip(*CONTINUITY.values(), strict=True)), strict=True))
+def _ahead(
+    name: str, text: str, source: str, observed: tuple[Any, ...], others: tuple[str, ...]
+) -> list[Claim]:
+    """Return that nodes ranked by shared parameters are ahead of those ranked otherwise."""
+    return [
+        _claim(f"{name}-{o}", f"{text} {OTHERS[o]}.", methodcaller(*observed, against=o), source)
+        for o in others
+    ]
 
-    def lasts(m: Circuits) -> Quantity:
-        means = _ratios(m, kind, shuffled=False)
-        margins = means - [least[ratio] / 100 for ratio in RATIOS]
-        return Quantity(_margins(margins), f"{_written(means.mean())}.")
 
-    def above_chance(m: Circuits) -> Quantity:
-        means, chance = (_ratios(m, kind, shuffled=s) for s in (False, True))
-        both = means.index.intersection(chance.index)
-        said = f"{_written(means.mean())}. Shuffled: {_written(chance.mean())}."
-        return Quantity(_margins(means.loc[both] - chance.loc[both]), said)
+def high_floor(kind: str, m: Circuits) -> str | None:
+    """Say where everything else recalls most of it: so much is reached with any nodes."""
+    if m.floor(kind) > HIGH:
+        nodes, floor = KIND_LABELS[kind], percent(m.floor(kind))
+        return f"completeness is {floor} % with none of the {nodes} grafted"
+    return None
 
-    yield Claim(
-        f"What is recalled stays so while {nodes} are grafted: of the steps from the first to the "
-        f"last at which an attribute is right, at least {least['overall']:g} % are, at least "
-        f"{least['longest']:g} % in a row, and at least {least['retained']:g} % of the attributes "
-        "are right at the end.",
-        lasts,
-        "; ".join(
-            f"{model} {', '.join(with_sign(value / 100) for value in row)}"
-            for model, row in CONTINUITY.items()
+
+def too_few(kind: str, share: float, m: Circuits) -> str | None:
+    """Say where a share of the nodes is fewer than `FEW`, or than a step takes."""
+    nodes, step = share * m.nodes(kind), m.first_step(kind)
+    if nodes < max(FEW, step):
+        of = f"{100 * share:.2g} % of {m.nodes(kind):,} {KIND_LABELS[kind]} are {nodes:.1f}"
+        return f"{of}; a step resets {step}, and fewer than {FEW} say what single ones do"
+    return None
+
+
+def always_right(m: Circuits) -> str | None:
+    """Say where most of what lasts was right before any node was grafted."""
+    rows = m.lasting()
+    always = float((rows["right"] == rows["evaluated"]).mean())
+    if always > HIGH:
+        return f"{percent(always)} % of these facts are right at every step, also without nodes"
+    return None
+
+
+def _attention(m: Circuits) -> list[Claim]:
+    theirs, kind, source = HEADS[m.paper], "attention", HEADS[m.paper].source
+    share, top, least = theirs.share / 100, TOP_HEADS / 100, theirs.reached
+    at, few = (share, share), partial(too_few, kind, top)
+    heads = f"{theirs.share:g} % of the heads, ranked by shared parameters,"
+    first, most = f"the first {TOP_HEADS} % of the heads", "Heads ranked by shared parameters"
+    return [
+        _claim("heads-enough", f"{heads} reach more than {least:g} % completeness.",
+               methodcaller("completeness", kind, at), source, least,
+               unmeasurable=partial(high_floor, kind)),
+        _claim("heads-enough-of-added",
+               f"{heads} bring back more than {least:g} % of what heads add to all else.",
+               methodcaller("added", kind, at),
+               bound=least / 100, why="the paper's number for all of completeness"),
+        _claim("heads-sooner-grafted",
+               f"{heads} reach more completeness than as many {OTHERS['grafted']}.",
+               methodcaller("completeness", kind, at, against="grafted"), source,
+               published=(least - theirs.grafted) / 100),
+        *_ahead("heads-sooner", f"{most} give more completeness, over all steps, than", source,
+                ("completeness", kind, WHOLE), ("random",)),
+        *_ahead("heads-cost", f"{most} cost more completeness when reset, over all steps, than",
+                source, ("lost", kind, WHOLE), ("grafted", "random")),
+        _claim("random-worst",
+               "Heads ranked by grafted parameters give more and cost more than in random order.",
+               lambda m: {
+                   "grafted": m.completeness(kind, WHOLE, "grafted", "random"),
+                   "reset": m.lost(kind, WHOLE, "grafted", "random"),
+               }, source),
+        _claim("heads-hold", f"{heads} hold more than {theirs.held:g} % of S in attention.",
+               methodcaller("held", kind, share), source, theirs.held),
+        _claim("top-heads-hold",
+               f"In {first} is more than {theirs.top_held:g} % of S in attention.",
+               methodcaller("held", kind, top), source, theirs.top_held, unmeasurable=few),
+        _claim("top-heads-cost",
+               f"Resetting {first} costs more than {theirs.top_lost:g} % of completeness.",
+               methodcaller("lost", kind, (top, top)), source, theirs.top_lost,
+               unmeasurable=lambda m: few(m) or high_floor(kind, m)),
+    ]  # fmt: skip
+
+
+def _mlp(kind: str) -> list[Claim]:
+    nodes, source, most = KIND_LABELS[kind], COLUMNS.source, 100 * ALMOST_ALL
+    first = f"the first {COLUMNS.nodes} of {COLUMNS.of:,} columns"
+    ranked = f"{nodes} ranked by shared parameters"
+    found = [
+        _claim("mlp-almost-all",
+               f"Almost all {nodes} are needed: {most:g} % of them, ranked by shared parameters, "
+               f"reach less than {most:g} % completeness.",
+               methodcaller("completeness", kind, (ALMOST_ALL, ALMOST_ALL)), source,
+               bound=ALMOST_ALL, why="what they reach if each gives the same", comparison="less",
+               quote="almost all neurons; no number", unmeasurable=partial(high_floor, kind)),
+        *_ahead("mlp-sooner", f"{ranked} give more completeness, over steps 1 to 20 of 49, than",
+                source, ("completeness", kind, (0.0, EARLY)), tuple(OTHERS)),
+        *_ahead("mlp-cost", f"{ranked} cost more completeness when reset, over all steps, than",
+                source, ("lost", kind, WHOLE), ("grafted",)),
+        _claim("mlp-holds-all", f"All of S in the MLP is in the first 10 % of the {nodes}.",
+               methodcaller("held", kind, COLUMNS.all_held / COLUMNS.of), source,
+               bound=0.99, why="1 point less than all", published=1.0, quote=""),
+    ]  # fmt: skip
+    few = partial(too_few, kind, FIRST_COLUMNS)
+    columns = [
+        _claim("first-columns-hold",
+               f"In {first} is more than {COLUMNS.held:g} % of S in the MLP.",
+               methodcaller("held", kind, FIRST_COLUMNS), source, COLUMNS.held, unmeasurable=few),
+        _claim("first-columns-cost",
+               f"Resetting {first} costs more than {COLUMNS.lost:g} % of completeness.",
+               methodcaller("lost", kind, (FIRST_COLUMNS, FIRST_COLUMNS)), source, COLUMNS.lost,
+               unmeasurable=lambda m: few(m) or high_floor(kind, m)),
+    ]  # fmt: skip
+    return found + columns if kind == "column" else found
+
+
+def _continuity(m: Circuits) -> list[Claim]:
+    texts = {
+        "overall": "from the first to the last step at which a fact is right, it is at {} %.",
+        "longest": "of these steps, at least {} % follow each other.",
+        "retained": "of the facts right at any step, at least {} % are at the last.",
+    }
+    least = [min(column) for column in zip(*CONTINUITY.values(), strict=True)]
+    return [
+        *(
+            _claim(f"continuity-{ratio}", f"While nodes are grafted, {text.format(number)}",
+                   lambda m, ratio=ratio: observe(m.lasting(), ratio), CONTINUITY_SOURCE, number,
+                   published=theirs / 100, unmeasurable=always_right)
+            for (ratio, text), number, theirs in zip(
+                texts.items(), least, CONTINUITY[m.paper], strict=True
+            )
         ),
-        section=section,
-    )
-    yield Claim(
-        "All three are above those of outcomes shuffled between people, step by step, which have "
-        "the same curves.",
-        above_chance,
-        is_extension=True,
-        section=section,
-    )
-
-
-def _ratios(m: Circuits, kind: str, *, shuffled: bool) -> pd.DataFrame:
-    return m.continuity(kind, "mix", shuffled).groupby("seed")[list(RATIOS)].mean()
-
-
-def _margins(rows: pd.DataFrame) -> dict[int, float]:
-    return {int(str(seed)): of_all(row) for seed, row in rows.iterrows()}
-
-
-def _written(ratios: pd.Series) -> str:
-    return ", ".join(with_sign(float(value)) for value in ratios)
-
-
-# --- both -------------------------------------------------------------------------------------
-
-
-def _orders(m: Circuits, kind: str) -> Iterator[Claim]:
-    """Yield that shared parameters rank a kind's nodes better than others do, by whole curves."""
-    attention = kind == "attention"
-    pairs = [("forward", "grafted"), ("forward", "random"), ("backward", "grafted")]
-    for direction, other in [*pairs, *([("backward", "random")] if attention else [])]:
-        if other == "random" and not m.random:
-            continue
-        forward = direction == "forward"
-        effect = "Grafting nodes brings recall back" if forward else "Resetting nodes costs recall"
-        what = "completeness" if forward else "completeness lost"
-        than = "at random" if other == "random" else "by grafted parameters"
-        early = not attention and forward
-        yield Claim(
-            f"{effect} sooner when they are ranked by shared parameters than {than}: mean {what} "
-            "over all steps.",
-            partial(_sooner, kind, "area" if forward else "area_lost", other),
-            "in steps 1 to 20 of 49 (Llama)" if early else "so in the figures; no number",
-            early,
-            "Attention heads" if attention else "MLP nodes",
-        )
-
-
-def _sooner(kind: str, measure: str, other: str, m: Circuits) -> Quantity:
-    ours, theirs = (m.number(kind, "mix", ranking, measure) for ranking in ("shared", other))
-    return _two("By shared parameters", ours, RANKING_LABELS[other], theirs)
-
-
-def _two(name: str, ours: Values, other: str, others: Values) -> Quantity:
-    found = minus(ours, others)
-    if not found:
-        return Quantity()
-    means = [with_sign(sum(side.values()) / len(side)) for side in (ours, others)]
-    return Quantity(
-        found,
-        f"{name} {means[0]}, {other} {means[1]}; difference by seed {listed(found, points)} "
-        "points.",
-    )
-
-
-def whole(share: float) -> str:
-    """Write a share as whole per cent."""
-    return f"{100 * share:g}{NO_BREAK}%"
+        _claim("continuity-beyond-chance",
+               "Facts that are wrong without these nodes then stay right more than facts whose "
+               "answers are exchanged between people at every step.",
+               lambda m: {ratio: m.beyond_chance(ratio) for ratio in texts}),
+    ]  # fmt: skip

@@ -3,7 +3,8 @@
 If the MLP stores facts, an attribute that is once right stays so while nodes are grafted (paper,
 appendix A.6.1 and table 4; docs/method.md). The ratios need a baseline: they are also taken of
 outcomes shuffled, step by step, between the people of one relation. These have the same curves,
-and no attribute of theirs stays right by itself.
+and no attribute of theirs stays right by itself. Those right from the start are shuffled apart from
+the others: most of them need no node.
 """
 
 from __future__ import annotations
@@ -78,9 +79,12 @@ def measure_continuity(right: np.ndarray, questions: pd.DataFrame) -> pd.DataFra
 def shuffle_outcomes(
     right: np.ndarray, questions: pd.DataFrame, rng: np.random.Generator
 ) -> np.ndarray:
-    """Shuffle outcomes between people, anew at every step, within each relation."""
+    """Shuffle outcomes between people, anew at every step.
+
+    They stay within a relation, and within those who are right, or wrong, at the first step.
+    """
     result = right.copy()
-    for columns in questions.groupby("relation").indices.values():
+    for columns in questions.groupby(["relation", right[0]]).indices.values():
         for row in result:
             row[columns] = rng.permutation(row[columns])
     return result

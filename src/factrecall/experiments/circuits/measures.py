@@ -1,163 +1,102 @@
-"""One model's circuits in numbers: what its figures, tables, claims and caveats are made of.
+"""One model's circuits in numbers: what its figures, claims and cautions are made of.
 
-Any kind of nodes may not have been intervened on, and a model may recall nothing. Mappings by seed
-are then empty or NaN.
+Any kind of nodes may not have been intervened on, and a model may recall nothing: tables of
+observations then have no rows.
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from factrecall.experiments.circuits.tables import (
     CURVE,
-    MLP,
+    NOTHING,
     PEOPLE,
-    QUANTITIES,
     QUESTIONS,
     STEPS,
 )
-from factrecall.report.claims import by_seed
+from factrecall.experiments.grafting.mask_choice import looked_at
+from factrecall.report.observations import minus, observe, where
 from factrecall.report.section import Source
-from factrecall.report.style import KIND_LABELS
+from factrecall.runtime.intervals import ratio_observations
 from factrecall.runtime.storage import read_table
-from factrecall.vocabulary import NODE_KINDS
 
-_UNFITTED = ("whole", "movement")
-"""Methods of grafting that fit no mask."""
+QUANTITIES = ("completeness", "shared_fraction", "grafted_fraction")
 
 POINTS = 300
 """As many points of a curve can be told apart."""
 
 
 class Circuits(Source):
-    """One model's sweeps."""
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The kinds of nodes that were intervened on."""
-        there = set(self.rows("interventions")["kind"])
-        return tuple(kind for kind in NODE_KINDS if kind in there)
-
-    @property
-    def mlp(self) -> tuple[str, ...]:
-        """Those of the MLP."""
-        return tuple(kind for kind in MLP if kind in self.kinds)
-
-    @property
-    def lasting(self) -> str | None:
-        """The kind that continuity is shown of: the MLP's if there is one."""
-        return next(iter((*self.mlp, *self.kinds)), None)
-
-    @property
-    def random(self) -> bool:
-        """Whether there are random orders to compare with."""
-        return bool((self.rows("interventions")["ranking"] == "random").any())
-
-    def labels(self, *kinds: str | None) -> str:
-        """Return kinds of nodes in words."""
-        return " and ".join(KIND_LABELS[kind] for kind in kinds if kind)
+    """One model's sweeps; observations are of Mix-tuned models, which the paper's claims are on."""
 
     def nodes(self, kind: str) -> int:
         """Return how many nodes of a kind there are."""
-        rows = self.rows("interventions")
-        return int(rows.loc[rows["kind"] == kind, "nodes"].max())
+        return int(where(self.rows("interventions"), kind=kind)["nodes"].max())
 
-    def sweeps(self, kind: str, tuning: str, ranking: str, *directions: str) -> pd.DataFrame:
-        """Return the steps of sweeps."""
-        rows = _where(self.rows("interventions"), kind=kind, tuning=tuning, ranking=ranking)
-        return rows[rows["direction"].isin(directions)]
+    def first_step(self, kind: str) -> int:
+        """Return the fewest nodes that are reset at once."""
+        rows = where(self.rows("interventions"), kind=kind, direction="backward")
+        return int(rows.loc[rows["nodes"] > 0, "nodes"].min())
 
-    def first_step(self, kind: str, tuning: str, ranking: str, direction: str) -> int:
-        """Return the fewest nodes, but none, at which every sweep was evaluated; 0: no sweep."""
-        rows = self.sweeps(kind, tuning, ranking, direction)
-        least = rows[rows["nodes"] > 0].groupby(["seed", "random_order"])["nodes"].min()
-        return int(least.max()) if len(least) else 0
+    def right(
+        self, kind: str, direction: str, ranking: str, place: tuple[float, float]
+    ) -> pd.DataFrame:
+        """Observe what is right in a sweep, at one of the places ``READ`` of its curve."""
+        rows = where(self.rows("circuits"), kind=kind, direction=direction, ranking=ranking)
+        rows = rows[np.isclose(rows["start"], place[0]) & np.isclose(rows["end"], place[1])]
+        return observe(rows, "right", tuning="mix")
 
-    def number(
-        self, kind: str, tuning: str, ranking: str, measure: str, at: float | None = None
-    ) -> dict[int, float]:
-        """Return a measure of ``tables/circuits.parquet`` by seed, the mean of random orders."""
-        rows = _where(self.rows("circuits"), kind=kind, tuning=tuning, ranking=ranking)
-        rows = rows[rows["measure"] == measure]
-        if at is not None:
-            rows = rows[np.isclose(rows["at"], at)]
-        return by_seed(rows.groupby("seed")["value"].agg(_mean))
+    def whole(self, kind: str) -> pd.DataFrame:
+        """Observe what the whole grafted model has right."""
+        return observe(self.rows("circuits"), "whole", tuning="mix", kind=kind)
 
-    def at(
-        self, kind: str, tuning: str, ranking: str, quantity: str, share: float, *directions: str
-    ) -> dict[int, float]:
-        """Read one of ``QUANTITIES`` off curves by seed, the mean of random orders.
+    def completeness(
+        self, kind: str, place: tuple[float, float], ranking: str = "shared", against: str = ""
+    ) -> pd.DataFrame:
+        """Observe completeness, forward, or by how much it is above that of another ranking."""
+        ours = self.right(kind, "forward", ranking, place)
+        if against:
+            ours = minus(ours, self.right(kind, "forward", against, place))
+        return ratio_observations(ours, self.whole(kind))
 
-        Parameters
-        ----------
-        kind, tuning, ranking : str
-            Of which sweeps.
-        quantity : str
-            What is read.
-        share : float
-            Of the kind's nodes, from 0 to 1; of less than one node, the first is taken.
-        directions : str
-            Of the sweeps. What nodes hold does not depend on it: the steps of both are used.
-        """
-        rows = self.sweeps(kind, tuning, ranking, *directions)
-        if rows.empty:
-            return {}
-        place = max(share * self.nodes(kind), 1)
-        found = {
-            key: float(np.interp(place, sweep["nodes"], sweep[quantity]))
-            for key, sweep in rows.sort_values("nodes").groupby(["seed", "random_order"])
-        }
-        return by_seed(pd.Series(found).groupby(level=0).agg(_mean))
+    def lost(
+        self, kind: str, place: tuple[float, float], ranking: str = "shared", against: str = ""
+    ) -> pd.DataFrame:
+        """Observe completeness lost, backward, or how much more than by another ranking."""
+        left = self.right(kind, "backward", ranking, place)
+        other = self.right(kind, "backward", against, place) if against else self.whole(kind)
+        return ratio_observations(minus(other, left), self.whole(kind))
 
-    def held(self, kind: str, tuning: str, ranking: str, share: float) -> dict[int, float]:
-        """Return by seed the share of the kind's S in a share of its nodes.
+    def added(self, kind: str, place: tuple[float, float]) -> pd.DataFrame:
+        """Observe what nodes give of what all of their kind add to everything else."""
+        nothing = self.right(kind, "forward", "shared", NOTHING)
+        ours = self.right(kind, "forward", "shared", place)
+        return ratio_observations(minus(ours, nothing), minus(self.whole(kind), nothing))
 
-        Counted node by node where it was, else read off the steps.
-        """
-        if counted := self.number(kind, tuning, ranking, "held", share):
-            return counted
-        both = ("forward", "backward")
-        if share * self.nodes(kind) < min(self.first_step(kind, tuning, ranking, d) for d in both):
-            return {}
-        return self.at(kind, tuning, ranking, "shared_fraction", share, *both)
+    def floor(self, kind: str) -> float:
+        """Return the mean completeness with no node of the kind grafted; NaN: nothing recalled."""
+        rows = where(self.rows("interventions"), kind=kind, tuning="mix", direction="forward")
+        return float(rows.loc[rows["nodes"] == 0, "completeness"].mean())
 
-    def reached(
-        self, kind: str, tuning: str, ranking: str, share: float, direction: str = "forward"
-    ) -> dict[int, float]:
-        """Return by seed the completeness with a share of the kind's nodes grafted.
+    def held(self, kind: str, share: float) -> pd.DataFrame:
+        """Observe the share of the kind's S in a share of its nodes, by shared parameters."""
+        rows = where(self.rows("interventions"), kind=kind, tuning="mix", ranking="shared")
+        at, sweeps = share * self.nodes(kind), rows.sort_values("nodes").groupby("seed")
+        found = {s: np.interp(at, r["nodes"], r["shared_fraction"]) for s, r in sweeps}
+        # Where all of S is there in every run, the interval is that of as many nodes (`estimate`).
+        return pd.DataFrame({"seed": found.keys(), "value": found.values(), "questions": round(at)})
 
-        Fewer nodes than the first step takes were not measured: the mapping is then empty.
-        """
-        least = self.first_step(kind, tuning, ranking, direction)
-        if round(share * self.nodes(kind), 6) < least:
-            return {}
-        return self.at(kind, tuning, ranking, "completeness", share, direction)
+    def lasting(self, *, shuffled: bool = False) -> pd.DataFrame:
+        """Return the rows of continuity of Mix-tuned models, of the kind that is shown."""
+        kind = self.settings["lasting"]
+        return where(self.rows("continuity"), tuning="mix", kind=kind, shuffled=shuffled)
 
-    def lost(self, kind: str, tuning: str, ranking: str, share: float) -> dict[int, float]:
-        """Return by seed the completeness lost with a share of the kind's nodes reset."""
-        left = self.reached(kind, tuning, ranking, share, "backward")
-        return {seed: 1 - value for seed, value in left.items()}
-
-    def floor(self, kind: str, tuning: str) -> dict[int, float]:
-        """Return by seed the completeness with no node of the kind grafted."""
-        return self.number(kind, tuning, "shared", "floor")
-
-    def added(self, kind: str, tuning: str, values: Mapping[int, float]) -> dict[int, float]:
-        """Return completeness by seed as a share of what the kind adds: 0 with none, 1 with all."""
-        floor = self.floor(kind, tuning)
-        return {
-            seed: (value - floor[seed]) / (1 - floor[seed]) if floor[seed] < 1 else float("nan")
-            for seed, value in values.items()
-        }
-
-    def continuity(self, kind: str, tuning: str, shuffled: bool) -> pd.DataFrame:
-        """Return the rows of continuity of one sweep a seed, or those of shuffled outcomes."""
-        rows = _where(self.rows("continuity"), kind=kind, tuning=tuning)
-        return rows[rows["shuffled"].astype(bool) == shuffled]
+    def beyond_chance(self, ratio: str) -> pd.DataFrame:
+        """Observe a ratio of attributes wrong at first, less that of shuffled outcomes."""
+        rows = (self.lasting(shuffled=shuffled) for shuffled in (False, True))
+        return minus(*(observe(r[r["first"] > 0], ratio) for r in rows))
 
     def curves(self, *kinds: str) -> pd.DataFrame:
         """Return the sweeps over kinds, condensed over seeds and random orders; see ``CURVE``."""
@@ -165,8 +104,7 @@ class Circuits(Source):
         keys = ["kind", "tuning", "direction", "ranking"]
         parts = [
             condensed.assign(**dict(zip(keys, key, strict=True)), quantity=quantity)
-            for kind in kinds
-            for key, sweeps in rows[rows["kind"] == kind].groupby(keys, sort=False)
+            for key, sweeps in rows[rows["kind"].isin(kinds)].groupby(keys, sort=False)
             for quantity in QUANTITIES
             if len(condensed := _condensed(sweeps, quantity))
         ]
@@ -176,70 +114,36 @@ class Circuits(Source):
         return table.assign(share=table["nodes"] / table["kind"].map(self.nodes))[list(CURVE)]
 
     def places(self) -> pd.DataFrame:
-        """Return what share of S and of γ in attention is in each node, the mean over seeds.
-
-        Columns tuning, layer, projection, head, chosen ("shared" or "grafted"), count, part (of
-        all in attention; missing if there is none) and ranks (the node's rank in each seed).
-        """
-        found = []
-        for chosen in ("shared", "grafted"):
-            rows = self.rows("heads")
-            totals = rows.groupby(["tuning", "seed"])[chosen].transform("sum")
-            rows = rows.assign(
-                count=rows[chosen],
-                part=rows[chosen] / totals.where(totals > 0),
-                ranks=rows[f"{chosen}_rank"].astype(str),
-            )
-            groups = rows.groupby(["tuning", "layer", "projection", "head"], sort=False)
-            table = groups.agg(
-                count=("count", "mean"), part=("part", "mean"), ranks=("ranks", ", ".join)
-            )
-            found.append(table.reset_index().assign(chosen=chosen))
-        return pd.concat(found, ignore_index=True)
+        """Return what each node has of S ("shared"), or γ ("grafted"), in attention, as a part."""
+        run, node = ["tuning", "seed", "chosen"], ["tuning", "layer", "projection", "head"]
+        rows = self.rows("heads").melt(
+            ["seed", *node], ["shared", "grafted"], var_name="chosen", value_name="part"
+        )
+        totals = rows.groupby(run, sort=False)["part"].transform("sum")
+        rows["part"] /= totals.where(totals > 0)
+        return rows.groupby([*node, "chosen"], sort=False)["part"].mean().reset_index()
 
     def strip(self) -> pd.DataFrame:
         """Return by step which attributes of the first ``PEOPLE`` are right, grafting by S."""
         steps = read_table(self.files["sweep_steps"], STEPS)
         questions = read_table(self.files["sweep_questions"], QUESTIONS)
-        steps = steps[(steps["direction"] == "forward") & (steps["ranking"] == "shared")]
-        ever = sorted({int(number) for right in steps["right"] for number in right})
-        people = questions.loc[questions["question"].isin(ever), "individual"].drop_duplicates()
-        chosen = questions[questions["individual"].isin(people.head(PEOPLE))]
-        parts = [
-            chosen.assign(
-                step=step.step, nodes=step.nodes, right=chosen["question"].isin(list(step.right))
-            )
-            for step in steps.itertuples()
-        ]
-        return pd.concat([chosen.assign(step=0, nodes=0, right=False).head(0), *parts])
+        steps = where(steps, direction="forward", ranking="shared")[["step", "nodes", "right"]]
+        ever = {number for right in steps["right"] for number in right}
+        people = questions.loc[questions["question"].isin(ever), "individual"].unique()[:PEOPLE]
+        rows = questions[questions["individual"].isin(people)].merge(steps, how="cross")
+        right = [q in r for q, r in zip(rows["question"], rows["right"], strict=True)]
+        return rows.assign(right=np.array(right, dtype=bool))
 
-    def learnt(self) -> float:
-        """Return the share of QA out that masks gained over the fine-tuned Mix-tuned model."""
-        rows = _where(self.rows("grafting_checks"), check="newly_correct", split="out")
-        rows = _where(rows, tuning="mix")
-        masks = self.masks()
-        if masks.empty:
-            return float("nan")
-        return float(rows.merge(masks[["tuning", "seed", "alpha"]])["value"].mean())
+    def mask(self, check: str) -> float:
+        """Return a check of the masks that are taken apart (Mix-tuned), the mean over seeds."""
+        masks = looked_at(where(self.rows("grafting"), split="out", tuning="mix"), ["seed"])
+        rows = where(self.rows("grafting_checks"), split="out", tuning="mix", check=check)
+        return float(rows.merge(masks[["seed", "alpha"]])["value"].mean())
 
-    def masks(self) -> pd.DataFrame:
-        """Return the mask of QA out of each tuning and seed: the chosen or best one."""
-        rows = _where(self.rows("grafting"), split="out")
-        rows = rows[rows["with_shared"].astype(bool) & ~rows["method"].isin(_UNFITTED)]
-        best = rows.sort_values(
-            ["chosen", "recovery", "alpha"], ascending=[False, False, True], kind="stable"
-        )
-        return best.drop_duplicates(["tuning", "seed"]).sort_index()
-
-
-def _where(rows: pd.DataFrame, **values: Any) -> pd.DataFrame:
-    for column, value in values.items():
-        rows = rows[rows[column] == value]
-    return rows
-
-
-def _mean(values: pd.Series) -> float:
-    return float(values.mean(skipna=False))
+    def fine_tuned(self) -> float:
+        """Return what fine-tuned models recall of the people that no mask was fitted to."""
+        rows = where(self.rows("grafting_checks"), split="out", tuning="mix", other=1)
+        return float(where(rows, check="fine_tuned")["value"].mean())
 
 
 def _condensed(sweeps: pd.DataFrame, quantity: str) -> pd.DataFrame:

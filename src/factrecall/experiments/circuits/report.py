@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from factrecall.experiments.circuits import caveats, views
-from factrecall.experiments.circuits.claims import claims
-from factrecall.experiments.circuits.drawing import maps, projections, strips, sweeps
+from factrecall.experiments.circuits.claims import HIGH, claims
+from factrecall.experiments.circuits.drawing import maps, strips, sweeps
 from factrecall.experiments.circuits.tables import MLP, PEOPLE
 from factrecall.report.marks import Heat
+from factrecall.report.observations import where
 from factrecall.report.plots import Axis, Figure
-from factrecall.report.section import Caveats, Section, Text
-from factrecall.report.tables import Table
+from factrecall.report.section import Section
+from factrecall.report.style import KIND_LABELS, TUNING_LABELS
+from factrecall.report.tables import count, percent
 from factrecall.runs import kinds_of
 
 if TYPE_CHECKING:
     from factrecall.config.study import Study
     from factrecall.experiments.circuits.measures import Circuits
+
+GAINED = 0.1
+"""From which share on of the questions that were wrong a mask has learnt answers itself."""
+
+ENOUGH_ORDERS = 5
+"""Of fewer random orders the mean says little of what a random order does."""
 
 
 def _read(*fields: Any, **named: Any) -> Circuits:
@@ -37,63 +43,79 @@ def _files(study: Study, model: str) -> dict[str, str]:
     return {"sweep_steps": f"{stem}.parquet", "sweep_questions": f"{stem}.questions.parquet"}
 
 
-# --- the section ------------------------------------------------------------------------------
+def masks_learn(m: Circuits) -> list[str]:
+    """Say in what the grafted models are not the fine-tuned ones they stand for."""
+    said, gained, others, whole = (
+        [],
+        m.mask("newly_correct"),
+        m.mask("held_out_people"),
+        m.fine_tuned(),
+    )
+    if gained > GAINED:
+        said.append(
+            f"The masks give {percent(gained)} % of the answers that the fine-tuned Mix-tuned "
+            "model has wrong: a circuit is in part what its mask learnt."
+        )
+    if others < HIGH * whole:
+        said.append(
+            f"Of people the masks were not fitted to, grafted models recall {percent(others)} %, "
+            f"fine-tuned ones {percent(whole)} %: these are no circuits of recall at large."
+        )
+    return said
 
 
-def _attention(m: Circuits) -> bool:
-    return "attention" in m.kinds
+def one_tensor(m: Circuits) -> str | None:
+    """Say where S in attention lies in one tensor, so that its order is not one of heads."""
+    places = where(m.places(), tuning="mix", chosen="shared")
+    tensors = places.groupby(["layer", "projection"])["part"].sum()
+    if not tensors.max() > HIGH:
+        return None
+    layer, projection = tensors.idxmax()
+    return (
+        f"{percent(tensors.max())} % of S in attention is in projection {projection} of layer "
+        f"{layer}. Ranking by shared parameters tells tensors apart rather than heads."
+    )
 
 
-def _mlp(m: Circuits) -> bool:
-    return bool(m.mlp)
+def random_orders(m: Circuits) -> str | None:
+    """Say where random orders are few."""
+    if (orders := m.settings["random_orders"]) >= ENOUGH_ORDERS:
+        return None
+    return f"At random is {count(orders, 'order')} a seed and kind; how orders differ is not known."
 
+
+def steps_left_out(m: Circuits) -> str | None:
+    """Say where steps were left out, and how far off the lines between them are."""
+    rows = m.rows("sweeps")
+    if (rows["evaluated"] > rows["steps"]).all():
+        return None
+    worst = percent(float(rows["worst"].max()))
+    return f"Not every step was evaluated. Steps that test the lines are up to {worst} points off."
+
+
+_CAPTION = (
+    "Lines are means over seeds{% if m.settings.random_orders > 1 %} and random orders{% endif %}, "
+    "bands their range. The steeper a line rises (grafting) or falls (resetting), the more the "
+    "first nodes do. Only what is above the dotted line comes from them."
+)
 
 SECTION = Section(
     name="circuits",
     title="Circuits",
+    question="Does recall run through the attention heads and MLP neurons that hold most of S?",
     read=_read,
-    tables=("interventions", "circuits", "heads", "continuity", "sweeps", "grafting",
-            "grafting_checks"),
+    reads=("interventions", "circuits", "heads", "continuity", "sweeps", "grafting",
+           "grafting_checks"),
     files=_files,
     settings=lambda study, model: {
-        "kind": _kind(study),
+        "kinds": kinds_of(study),
+        "lasting": _kind(study),
+        "nodes": KIND_LABELS[_kind(study)],
         "random_orders": study.circuits.random_orders,
-        "recovery": study.grafting.target_recovery,
         "seed": study.training.seeds[0],
     },
-    body=(
-        Text(
-            "<p>Which parts of the model does recall run through? The grafted model (mask fitted "
-            "to QA out) is taken apart node by node. Forward, none of a kind of nodes is grafted "
-            "at first, and nodes are grafted one after the other. Backward, all are, and nodes are "
-            "reset to θpre. Everything else stays grafted. Completeness is accuracy over that of "
-            "the whole grafted model, on the questions that the mask was fitted to"
-            "{% if study.circuits.individuals %} (those of {{ study.circuits.individuals }} people "
-            "at most){% endif %}. The paper studies Mix-tuned models; Stage-tuned ones are shown "
-            "for comparison. If S lies in the nodes that matter, ranking nodes by shared "
-            "parameters beats ranking them by grafted parameters{% if m.settings.random_orders %} "
-            "and at random{% endif %}.</p>"
-        ),
-        Caveats(caveats.grafted_models),
-        Text(
-            "<h4>Attention heads</h4>\n<p>A node is one head’s slice of the query, key, value or "
-            "output projection.</p>",
-            when=_attention,
-        ),
-        Caveats(caveats.attention),
-        sweeps(
-            "circuits_attention",
-            ("attention",),
-            "<b>Which heads are enough, and which are needed.</b> Lines are means over seeds"
-            "{% if m.settings.random_orders > 1 %} (at random: and over "
-            "{{ m.settings.random_orders }} orders){% endif %}; bands go from the least to the "
-            "most of all. Above, the steeper a line rises the fewer nodes are enough. In the "
-            "middle, the steeper it falls the more the first nodes are needed. The dotted line is "
-            "completeness with no head grafted: only what is above it comes from heads, and <b>the "
-            "axis does not begin at zero</b>. Below: how much of S and γ in attention the first "
-            "nodes by shared parameters hold. Above 100&nbsp;% a part answers more than the whole.",
-        ),
-        Table("", data=partial(views.numbers, "attention")),
+    figures=(
+        sweeps("circuits_attention", ("attention",), f"<b>Attention heads.</b> {_CAPTION}"),
         Figure(
             "heads",
             data=lambda m: m.places(),
@@ -108,50 +130,19 @@ SECTION = Section(
             ),
             labels={
                 "map": {
-                    "shared mix": "S, Mix-tuned",
-                    "grafted mix": "γ, Mix-tuned",
-                    "shared stage": "S, Stage-tuned",
-                    "grafted stage": "γ, Stage-tuned",
+                    f"{chosen} {tuning}": f"{name}, {TUNING_LABELS[tuning]}"
+                    for tuning in ("mix", "stage")
+                    for chosen, name in (("shared", "S"), ("grafted", "γ"))
                 }
             },
             height=lambda rows: min(0.95, max(0.32, 0.05 * rows["layer"].nunique())) + 0.3,
-            x=Axis("heads of each projection", ("part",)),
+            x=Axis("head of the query (Q), key, value or output projection", ("part",)),
             y=Axis("layer"),
-            annotate=projections,
-            when=_attention,
-            alt="Heat maps of the share of S and of γ in each attention node, by layer, projection "
-            "and head; the table below holds the nodes with most.",
-            caption="<b>Where S and γ are in attention.</b> Each cell is a node: its share of all "
-            "that is in attention, mean over seeds. Layers go down from 0, the heads of each "
-            "projection from left to right (in brackets how many). Colours follow a root, so that "
-            "little can be told from nothing. Where one projection of one layer is dark "
-            "throughout, S tells tensors apart, not heads.",
+            when=lambda m: "attention" in m.settings["kinds"],
+            caption="<b>Where S and γ are in attention.</b> A cell is a node: its share of all in "
+            "attention, mean over seeds. Colours follow a root, so that little shows.",
         ),
-        Table("", data=views.top_heads),
-        Text(
-            "<h4>MLP nodes</h4>\n<p>Here the nodes are {{ m.labels(*m.mlp) }}: the paper’s neurons "
-            "are columns of the gate, up and down matrices; a unit is a row of the matrices into "
-            "the MLP with its column of the one out of it.</p>",
-            when=_mlp,
-        ),
-        Caveats(caveats.mlp),
-        sweeps(
-            "circuits_mlp",
-            MLP,
-            "<b>Which neurons are enough, and which are needed.</b> As the figure of heads. In the "
-            "paper completeness rises until nearly all neurons are grafted, and ranking by shared "
-            "parameters is ahead of {% if m.settings.random_orders %}the other two{% else %}that "
-            "by grafted parameters{% endif %} early on. The axis does not begin at zero.",
-        ),
-        *(Table("", data=partial(views.numbers, kind)) for kind in MLP),
-        Text(
-            "<h4>Continuity</h4>\n<p>If the MLP is a store of facts, an attribute that is once "
-            "right stays right while more of its nodes are grafted.{% if not m.mlp %} No nodes of "
-            "the MLP were intervened on here; what is shown is of {{ m.labels(m.lasting) }}."
-            "{% endif %}</p>",
-            when=lambda m: m.lasting is not None,
-        ),
-        Caveats(caveats.always_right),
+        sweeps("circuits_mlp", MLP, f"<b>MLP nodes.</b> {_CAPTION}"),
         Figure(
             "continuity",
             data=lambda m: m.strip(),
@@ -159,30 +150,21 @@ SECTION = Section(
                     "nodes": "int32", "right": "bool", "grafted": "bool"},
             layers=(),
             annotate=strips,
-            when=lambda m: m.lasting is not None,
-            height=lambda rows: 0.6 + 0.18 * len(rows.drop_duplicates(["individual", "relation"]))
-            + 0.18 * rows["individual"].nunique(),
-            titles=lambda key, m: f"Right as {m.labels(m.settings['kind'])} are grafted",
-            x=Axis("nodes grafted (% of all; small ticks: steps)", ticks=range(0, 101, 25)),
-            alt="Lines of the steps at which attributes of the first people are answered "
-            "correctly; the table below holds the ratios over all of them.",
-            caption="<b>When a fact is answered correctly.</b> The forward sweep over "
-            "{{ m.labels(m.lasting) }} ranked by shared parameters, Mix-tuned, seed "
-            "{{ m.settings.seed }}. A line is thick from the first to the last of every stretch of "
-            "steps at which the fact is right; small ticks below are the steps, where there are "
-            "few enough to tell apart. The mark at the right is the whole grafted model’s answer. "
-            f"These are all facts of the first {PEOPLE} people in the table of questions who have "
-            "any of them right at any step.",
+            height=lambda rows: 0.3 + 0.15 * len(rows.drop_duplicates(["individual", "relation"])),
+            x=Axis("nodes grafted (% of all)", limits=(-3, 103), ticks=range(0, 101, 25)),
+            caption="<b>When a fact is right</b> (thick line) while {{ m.settings.nodes }} are "
+            "grafted by shared parameters; Mix-tuned, seed {{ m.settings.seed }}. A tick or cross: "
+            f"the whole grafted model. All facts of the first {PEOPLE} people with any right.",
         ),
-        Table("", data=views.continuity),
-        Text(
-            '<p class="small">Shuffled: at every step answers are exchanged between the people of '
-            "one relation, which keeps every curve and ends everybody’s continuity. Ratios near "
-            "these would mean that facts come and go. Only later right: the only ones that the "
-            "nodes can have brought.</p>",
-            when=lambda m: m.lasting is not None,
-        ),
-        Table("", data=views.grids),
     ),
     claims=claims,
+    trust=(masks_learn, one_tensor, random_orders, steps_left_out),
+    method="<p>The grafted model (mask fitted to QA out) is taken apart node by node. Forward, no "
+    "node of a kind is grafted at first; they are then grafted one after the other. Backward, all "
+    "are, and they are reset to θpre. Everything else stays grafted.</p>\n<p>Completeness is "
+    "accuracy over that of the whole grafted model, on the questions that the mask was fitted to"
+    "{% if study.circuits.individuals %} (of {{ study.circuits.individuals }} people at most)"
+    "{% endif %}. Nodes are heads of one projection, and columns of MLP matrices (the paper’s "
+    "neurons) or hidden units. Continuity: the paper’s table 4, on forward sweeps by shared "
+    "parameters.</p>",
 )  # fmt: skip

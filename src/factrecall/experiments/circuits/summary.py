@@ -1,4 +1,4 @@
-"""The study's tables of circuits, and the quantities that the paper makes claims of."""
+"""The study's tables of circuits."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from factrecall.experiments.circuits.continuity import (
 )
 from factrecall.experiments.circuits.tables import (
     CURVES,
-    ENOUGH,
     NODES,
     QUESTIONS,
-    SHARES,
+    READ,
     STEPS,
     SWEEP,
 )
@@ -75,23 +74,20 @@ and in γ, and its ranks by these."""
 CIRCUITS = {
     **RUN,
     "kind": "string",
+    "direction": "string",
     "ranking": "string",
-    "random_order": "int32",
-    "measure": "string",
-    "at": "float64",
-    "value": "float64",
+    "start": "float64",
+    "end": "float64",
+    "individual": "int32",
+    "right": "float64",
+    "whole": "float64",
 }
-"""Columns of ``tables/circuits.parquet``: a row a quantity that the paper makes claims of.
+"""Columns of ``tables/circuits.parquet``: what claims are judged by, a row a curve and person.
 
-``needed``: the share of nodes at which completeness first reaches `at`, forward.
-``reached``: the completeness of a share `at` of all nodes, forward.
-``lost``: one minus the completeness when a share `at` of the nodes is reset to θpre.
-``held``: the share of the kind's S in a share `at` of the nodes, counted node by node (not of
-random orders).
-``area``: the mean completeness over all shares of nodes, forward; `at` is missing.
-``area_lost``: the mean of ``lost``, backward.
-``floor``: the completeness with no node of the kind grafted.
-Between evaluated steps, curves are straight lines.
+`right` is the share of the person's questions that are right, the mean over the curve from a share
+`start` of the nodes to a share `end` (where both are one, at that share; see ``READ``) and over
+random orders. `whole` is that share for the whole grafted model. Between evaluated steps, curves
+are straight lines.
 """
 
 
@@ -154,7 +150,8 @@ def _tables(jobs: Mapping[str, Intervention], seed: int) -> Iterator[tuple[str, 
         yield "interventions", curve.assign(**job.of_kind)
         yield "by_relation", _by_relation(steps, right, questions).assign(**job.of_kind)
         yield "sweeps", curves.assign(**job.of_kind)
-        yield "circuits", pd.DataFrame(curve_measures(curve, job.kind, nodes)).assign(**job.of_kind)
+        people = by_person(steps, right, questions, job.kind, len(nodes))
+        yield "circuits", people.assign(**job.of_kind)
         if by == "shared":
             forward = right[(steps["direction"] == "forward").to_numpy()]
             rng = generator(seed, "continuity", *map(str, job.of_kind.values()))
@@ -201,55 +198,47 @@ def _by_relation(steps: pd.DataFrame, right: np.ndarray, questions: pd.DataFrame
     return pd.concat(found, ignore_index=True)
 
 
-def curve_measures(
-    curve: pd.DataFrame, kind: str, nodes: pd.DataFrame
-) -> Iterator[dict[str, object]]:
-    """Yield the quantities of one job's curves: rows of ``CIRCUITS`` without run and kind.
+def by_person(
+    steps: pd.DataFrame, right: np.ndarray, questions: pd.DataFrame, kind: str, nodes: int
+) -> pd.DataFrame:
+    """Read what claims are about off the curves of each person.
 
     Parameters
     ----------
-    curve : DataFrame
-        Columns of ``INTERVENTIONS`` from `direction` on.
+    steps : DataFrame
+        Columns of ``STEPS`` up to `nodes`.
+    right : ndarray of bool, shape (steps, questions)
+        Outcomes.
+    questions : DataFrame
+        Columns of ``QUESTIONS``.
     kind : str
         Kind of nodes.
-    nodes : DataFrame
-        Columns of ``HEADS`` without the run.
+    nodes : int
+        How many there are of it.
+
+    Returns
+    -------
+    DataFrame
+        Columns of ``CIRCUITS`` from `direction` on.
     """
-    count = len(nodes)
-    # A share of less than one node is read at the first node.
-    at = {share: max(share, 1 / count) for share in SHARES[kind]}
-    for (direction, ranking, number), rows in curve.groupby(list(SWEEP), sort=False):
+    people = pd.Index(questions["individual"].unique(), name="individual")
+    whole = questions.groupby("individual")["grafted"].mean().reindex(people)
+    curves = pd.DataFrame(right.T).groupby(questions["individual"].to_numpy()).mean().loc[people]
+    parts = []
+    for (direction, ranking, _), rows in steps.groupby(list(SWEEP), sort=False):
         rows = rows.sort_values("nodes")
-        share = rows["nodes"].to_numpy() / count
-        complete = rows["completeness"].to_numpy()
-        lost = 1 - complete
-        found: list[tuple[str, float, float]] = []
-        if direction == "forward":
-            found.append(("needed", ENOUGH, _first(share, complete, ENOUGH)))
-            found += [("reached", a, np.interp(place, share, complete)) for a, place in at.items()]
-            if ranking != "random":
-                score = nodes[str(ranking)] * nodes["weight"]
-                held = nodes["shared"].iloc[np.argsort(-score, kind="stable")].cumsum()
-                first = np.rint(np.array(list(at.values())) * count).astype(int) - 1
-                parts = held.to_numpy()[first] / max(1, held.iloc[-1])
-                found += [("held", a, part) for a, part in zip(at, parts, strict=True)]
-            found.append(("area", np.nan, np.trapezoid(complete, share)))
-            found.append(("floor", np.nan, complete[0]))
-        else:
-            found += [("lost", a, np.interp(place, share, lost)) for a, place in at.items()]
-            found.append(("area_lost", np.nan, np.trapezoid(lost, share)))
-        for measure, where, value in found:
-            key = {"ranking": ranking, "random_order": number, "measure": measure}
-            yield {**key, "at": where, "value": float(value)}
+        lines = curves[rows.index].to_numpy()
+        for start, end in READ[kind]:
+            found = mean_between(rows["nodes"].to_numpy() / nodes, lines, start, end)
+            table = pd.DataFrame({"individual": people, "right": found, "whole": whole.to_numpy()})
+            key = {"direction": direction, "ranking": ranking, "start": start, "end": end}
+            parts.append(table.assign(**key))
+    keys = ["direction", "ranking", "start", "end", "individual"]
+    return pd.concat(parts).groupby(keys, sort=False, as_index=False).mean()
 
 
-def _first(share: np.ndarray, complete: np.ndarray, least: float) -> float:
-    """Return the share at which a line through the points first reaches `least`; NaN if none."""
-    reached = np.flatnonzero(complete >= least)
-    if not len(reached):
-        return float("nan")
-    i = int(reached[0])
-    if i == 0:
-        return float(share[0])
-    part = (least - complete[i - 1]) / (complete[i] - complete[i - 1])
-    return float(share[i - 1] + part * (share[i] - share[i - 1]))
+def mean_between(share: np.ndarray, lines: np.ndarray, start: float, end: float) -> np.ndarray:
+    """Return the means of curves (people, steps) over the shares of nodes from start to end."""
+    at = np.unique(np.clip([start, *share, end], start, end))
+    values = np.stack([np.interp(at, share, line) for line in lines])
+    return values[:, 0] if start == end else np.trapezoid(values, at) / (end - start)

@@ -62,23 +62,30 @@ CURVE = {
 }
 """Data of the figures of sweeps: condensed over seeds and random orders, from `low` to `high`."""
 
-QUANTITIES = ("completeness", "shared_fraction", "grafted_fraction")
-
 MLP = ("column", "unit")
 """The kinds of nodes of the MLP."""
-
-RATIOS = ("overall", "longest", "retained")
-"""What is measured of continuity (see `circuits.continuity`)."""
 
 PEOPLE = 4
 """How many people the figure of continuity shows: the first with an attribute ever right."""
 
-ENOUGH = 0.8
-"""The completeness that the paper's sufficient circuits reach (section 4.1)."""
+EARLY = 20 / 49
+"""The paper's steps 1 to 20 of a forward sweep over Llama's MLP, as a share of the nodes."""
 
-SHARES = {
-    "attention": (0.1, 0.6, 0.8),  # the paper's top 10 %, and its 60 % (Llama) and 80 % (Pythia)
-    "column": (320 / 401_408, 0.1),  # its 320 columns, of Llama-3.2-3B's
-    "unit": (0.1,),
+FIRST_COLUMNS = 320 / 401_408
+"""The share that the paper's 320 columns are of Llama's."""
+
+ALMOST_ALL = 0.8
+"""Who needs almost all nodes has not enough with this share of them."""
+
+NOTHING, WHOLE = (0.0, 0.0), (0.0, 1.0)
+"""Where a curve begins, and all of it."""
+
+_MLP = (NOTHING, (ALMOST_ALL, ALMOST_ALL), (0.0, EARLY), WHOLE)
+
+READ = {
+    # The paper's top 10 % of the heads, and its 60 % (Llama) and 80 % (Pythia).
+    "attention": (NOTHING, (0.1, 0.1), (0.6, 0.6), (0.8, 0.8), WHOLE),
+    "column": (*_MLP, (FIRST_COLUMNS, FIRST_COLUMNS)),
+    "unit": _MLP,
 }
-"""Shares of nodes at which curves are read."""
+"""Where curves are read: from a share of the nodes to another, or at one."""
