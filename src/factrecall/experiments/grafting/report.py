@@ -54,6 +54,10 @@ def _share(rows: pd.DataFrame, panel: Panel) -> str:
     return f"{100 * rows['alpha'].mean():.3g} %"
 
 
+def _room(panel: Panel) -> None:
+    panel.axes.set_xlim(0, 1.4 * panel.axes.dataLim.xmax)
+
+
 def _size_or_seed(value: float, panel: Panel) -> str:
     sizes = panel.key["panel"].startswith("inclusion")
     return f"{100 * value:g} %" if sizes else f"seed {value:g}"
@@ -117,7 +121,7 @@ SECTION = Section(
             labels={"split": SPLIT_NAMES},
             height=1.5,
             x=Axis("parameters in the chosen mask", write="{:,.0f}".format, grid=True),
-            annotate=lambda panel: panel.axes.set_xlim(0, 1.4 * panel.axes.dataLim.xmax),
+            annotate=_room,
             empty="none chosen, or not measured",
             caption="<b>How many parameters that is.</b> The chosen masks, with their share of all "
             "parameters; only sizes that were tried. Where a model recalls little, little is "
