@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from factrecall.experiments.case_study.measures import CaseStudy
-from factrecall.experiments.case_study.report import SECTION, TOP, case_files
+from factrecall.experiments.case_study.report import SECTION, case_files
 from factrecall.experiments.case_study.tables import (
     ATTENTION,
     CASE,
@@ -26,7 +26,7 @@ from factrecall.report.style import DOTS_PER_INCH, WIDTH
 from factrecall.runtime.storage import read_table, write_table
 
 HOSTILE = ("$x_{", "<script>alert(1)</script>", "名" * 40, "\n", "\\frac", "")
-SETTINGS = {"seed": 0, "top": TOP}
+SETTINGS = {"seed": 0}
 
 
 def write_case(
@@ -139,10 +139,10 @@ def test_heads_that_rest_on_the_first_token_are_no_more_alike_for_it(tmp_path: P
 
 def test_cases_unlike_the_papers_are_told(tmp_path: Path) -> None:
     case = case_study(tmp_path / "like")
-    assert len(SECTION.cautions(case)) == 1
+    assert SECTION.cautions(case) == []
     both = case_study(tmp_path / "both", right={"mix": True, "stage": True})
-    assert "no trace of recall" in SECTION.cautions(both)[1]
-    assert "number 1 in the Mix-tuned" in SECTION.cautions(altered(case, "case", shared_rank=1))[1]
+    assert "no trace of recall" in SECTION.cautions(both)[0]
+    assert "number 1 in the Mix-tuned" in SECTION.cautions(altered(case, "case", shared_rank=1))[0]
 
 
 def test_the_lens_lists_tokens_and_the_ranks_that_matter(tmp_path: Path) -> None:
@@ -151,7 +151,8 @@ def test_the_lens_lists_tokens_and_the_ranks_that_matter(tmp_path: Path) -> None
     column = view.head.index("Mix-tuned, statement")
     cells = {row[0]: row[column] for row in rows}
     assert cells == {
-        "1": HOSTILE[0], "2": "", "3": f"{HOSTILE[1]} (subject)", "44": "–", "700": "Neb (answer)",
+        "1": HOSTILE[0], "2": "(blank)", "3": f"{HOSTILE[1]} (subject)", "44": "–",
+        "700": "Neb (answer)",
     }  # fmt: skip
 
 
@@ -194,4 +195,4 @@ def test_long_prompts_are_cut_to_what_is_attended_to(tmp_path: Path) -> None:
 
 def test_the_section_says_which_head_and_fact_it_is(tmp_path: Path) -> None:
     case = case_study(tmp_path)
-    assert case.head == "layer 21, head 17" and case.fact == "university of person 3"
+    assert case.title == "layer 21, head 17; university of person 3"

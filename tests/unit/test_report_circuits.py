@@ -373,7 +373,7 @@ def one_tensor() -> pd.DataFrame:
     ("tables", "settings", "said"),
     [
         (lambda: frames(heads=one_tensor()), {}, "in projection V of layer 0"),
-        (frames, {"random_orders": 1}, "one order a seed"),
+        (frames, {"random_orders": 1}, "one order in each"),
         (lambda: frames(grafting_checks=check_rows(gained=0.3)), {}, "30.0 % of the answers"),
         (lambda: frames(grafting_checks=check_rows(others=0.1)), {}, "recall 10.0 %, fine"),
     ],

@@ -63,7 +63,7 @@ CONDITIONS: dict[str, Callable[[Study], bool]] = {
         study["circuits"]["individuals"] is not None
         and study["circuits"]["individuals"] < (study["grafting"]["fit_individuals"] or 1_000_000)
     ),
-    "few_orders": lambda study: study["circuits"]["random_orders"] == 1,
+    "few_orders": lambda study: study["circuits"]["random_orders"] < 5,
     "node_steps": lambda study: any(
         study["circuits"][kind] not in (None, steps) for kind, steps in _PAPER_STEPS.items()
     ),

@@ -13,6 +13,7 @@ import torch
 
 from factrecall.data.files import BIO_COLUMNS, QA_COLUMNS
 from factrecall.experiments.case_study.attention_head import eager_attention, logit_lens, run_head
+from factrecall.experiments.case_study.tables import TOP
 from factrecall.experiments.common.prompts import Prompt, by_role, prompts
 from factrecall.models.forward import encode
 from factrecall.parameters.nodes import Nodes
@@ -24,9 +25,6 @@ from factrecall.runtime.storage import read_table
 if TYPE_CHECKING:
     from factrecall.experiments.case_study.settings import CaseStudySettings
     from factrecall.experiments.grafting.grafted_model import Grafted
-
-TOP = 10
-"""How many tokens of the logit lens are kept."""
 
 PREFERRED = "university"
 """The relation of the paper's case: a biography states attributes before it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from factrecall.experiments.case_study.tables import FORMATS, SHOWN
+from factrecall.experiments.case_study.tables import FORMATS, SHOWN, TOP
 from factrecall.report.observations import where
 from factrecall.report.section import Source
 from factrecall.report.style import RELATION_LABELS, TUNING_LABELS
@@ -18,15 +18,11 @@ class CaseStudy(Source):
         return where(self.rows("case"), tuning=tuning).iloc[0]
 
     @property
-    def head(self) -> str:
-        """Which head it is."""
-        return f"layer {self.of('mix')['layer']}, head {self.of('mix')['head']}"
-
-    @property
-    def fact(self) -> str:
-        """Which fact it is."""
-        mix = self.of("mix")
-        return f"{RELATION_LABELS[mix['relation']].lower()} of person {mix['individual']}"
+    def title(self) -> str:
+        """Which head and fact it is."""
+        of = self.of("mix")
+        fact = f"{RELATION_LABELS[of['relation']].lower()} of person {of['individual']}"
+        return f"layer {of['layer']}, head {of['head']}; {fact}"
 
     def shown(self, form: str) -> pd.DataFrame:
         """Return the tokens of a prompt that are shown, with columns token, text and role.
@@ -86,13 +82,13 @@ class CaseStudy(Source):
         """Return the tokens of the logit lens; columns rank, prompt and text, with its role."""
         rows = self.rows("logits").sort_values("rank", kind="stable")
         prompt = rows["tuning"].map(TUNING_LABELS) + ", " + rows["format"].map(FORMATS)
-        text = rows["text"] + rows["role"].map(lambda role: f" ({role})" if role else "")
+        text = rows["text"].replace("", "(blank)") + (" (" + rows["role"] + ")").replace(" ()", "")
         return rows.assign(prompt=prompt, text=text)
 
     def names(self) -> pd.DataFrame:
         """Return whether a token of the name is among the likeliest; a row a tuning and prompt."""
-        rows = self.rows("logits")
-        likeliest = rows["rank"] <= self.settings["top"]
-        found = rows.assign(named=likeliest & (rows["role"] == "subject"))
-        named = found.groupby(["tuning", "format"], as_index=False)["named"].max()
-        return named.assign(seed=self.settings["seed"], individual=self.of("mix")["individual"])
+        case = {"seed": self.settings["seed"], "individual": self.of("mix")["individual"]}
+        rows = self.rows("logits").assign(**case)
+        named = (rows["rank"] <= TOP) & (rows["role"] == "subject")
+        keys = ["tuning", "format", *case]
+        return rows.assign(named=named).groupby(keys, as_index=False)["named"].max()

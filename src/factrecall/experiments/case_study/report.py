@@ -26,8 +26,7 @@ ROLE_LABELS = {
 LONGEST = 12
 """Characters of a token."""
 
-TOP = 10
-"""Of the logit lens: tokens that count as among the top ones, of which the paper shows some."""
+_SOURCE = "v1, section 4.2 and appendix A.7.2, figures 5, 18 and 19"
 
 
 def _read(*fields: Any, **named: Any) -> CaseStudy:
@@ -44,19 +43,15 @@ def case_files(model: str) -> dict[str, str]:
 
 def mark_tokens(panel: Panel) -> None:
     """Name the queries, in the colour of their role."""
-    queries = panel.rows.drop_duplicates("query").sort_values("query")
-    names = [
-        "start" if row.query_role == "start" else plain(row.query_text, LONGEST) or "blank"
-        for row in queries.itertuples()
+    rows = panel.rows.drop_duplicates("query").sort_values("query")
+    texts = [
+        f"{plain(row.query_text, LONGEST) or row.query_role} ({row.query})"
+        for row in rows.itertuples()
     ]
-    texts = [f"{name} ({number})" for name, number in zip(names, queries["query"], strict=True)]
     places = [place + 0.5 for place in range(len(texts))]
     panel.axes.set_yticks(places, texts, fontsize=6.3, parse_math=False)
-    for label, role in zip(panel.axes.get_yticklabels(), queries["query_role"], strict=False):
+    for label, role in zip(panel.axes.get_yticklabels(), rows["query_role"], strict=False):
         label.set_color(ROLE_COLOURS[role])
-
-
-# --- how far to trust it ----------------------------------------------------------------------
 
 
 def same_rank(m: CaseStudy) -> str | None:
@@ -75,20 +70,10 @@ def no_trace_of_recall(m: CaseStudy) -> str | None:
     if m.of("mix")["right"] and not m.of("stage")["right"]:
         return None
     return (
-        "There is no fact that only the Mix-tuned model recalls, as in the paper: what differs "
+        "No fact is, as in the paper, one that only the Mix-tuned model recalls: what differs "
         "between the two is then no trace of recall."
     )
 
-
-def one_run(m: CaseStudy) -> str:
-    """Say that it is one training run."""
-    return (
-        f"The head was chosen in one training run (seed {m.settings['seed']}), for what it is in "
-        "the Mix-tuned model: it favours that side."
-    )
-
-
-# --- the section ------------------------------------------------------------------------------
 
 CLAIMS = (
     Claim(
@@ -98,7 +83,7 @@ CLAIMS = (
         observe=lambda m: mix_minus_stage(m.overlap(), "same"),
         bound=0.02,
         why="2 points of attention are little beside the spread between facts",
-        source="v1, section 4.2 and appendix A.7.2, figures 5, 18 and 19",
+        source=_SOURCE,
         quote="so of one head and one fact; no number",
         compares_tunings=True,
     ),
@@ -108,7 +93,7 @@ CLAIMS = (
         "prompts in the Mix-tuned model than in the Stage-tuned one.",
         observe=lambda m: mix_minus_stage(m.names(), "named"),
         why="a token is among them or not",
-        source="v1, section 4.2 and appendix A.7.2, figures 5, 18 and 19",
+        source=_SOURCE,
         quote="in both prompts against one",
         compares_tunings=True,
     ),
@@ -120,7 +105,7 @@ SECTION = Section(
     question="Does the head with most shared parameters attend alike in statements and questions?",
     read=_read,
     files=lambda study, model: case_files(model),
-    settings=lambda study, model: {"seed": study.training.seeds[0], "top": TOP},
+    settings=lambda study, model: {"seed": study.training.seeds[0]},
     figures=(
         Figure(
             "case",
@@ -142,10 +127,9 @@ SECTION = Section(
             share_x=False,
             share_y="row",
             annotate=mark_tokens,
-            caption="<b>What the head attends to</b> ({{ m.head }}, counted from 0; seed "
-            "{{ m.settings.seed }}; the {{ m.fact }}): a row a token, darker is more, by a root. "
-            "After the last token the attribute has to follow. Shown are the "
-            f"{SHOWN} tokens it attends to most; blue: name, brown: relation, violet: attributes.",
+            caption="<b>What the head attends to</b> ({{ m.title }}; seed {{ m.settings.seed }}). "
+            "A row is a token; darker is more. After the last one the attribute follows; shown are "
+            f"the {SHOWN} it attends to most. Blue: name, brown: relation, violet: attribute.",
         ),
         Figure(
             "looks",
@@ -173,7 +157,7 @@ SECTION = Section(
         ),
     ),
     claims=CLAIMS,
-    trust=(one_run, same_rank, no_trace_of_recall),
+    trust=(same_rank, no_trace_of_recall),
     tables=(
         Table(
             "Logit lens of the head’s output at the last token: the likeliest tokens, and, at "
@@ -186,10 +170,10 @@ SECTION = Section(
             wide=True,
         ),
     ),
-    method="<p>The head is the one whose output projection has most shared parameters in the "
-    "Mix-tuned model, unless the configuration names one. The fact is the first, universities "
+    method="<p>The head has most shared parameters in the Mix-tuned model’s output projections "
+    "(or the configuration names it), which favours that side. The fact is the first, universities "
     "before others, that only the grafted Mix-tuned model recalls.</p>\n<p>Alike: of the last "
-    "token’s attention, without that to the token that begins every text, the part that goes to "
-    "the same roles in both prompts. The logit lens applies the last norm and the output head to "
-    "the head’s own output.</p>",
+    "token’s attention, but for the token that begins every text, the part that goes to the same "
+    "roles in both prompts. The logit lens applies the last norm and the output head to the head’s "
+    "own output.</p>",
 )  # fmt: skip

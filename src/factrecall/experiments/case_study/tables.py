@@ -57,6 +57,9 @@ ROLES_ATTENDED = {
 `right` says whether that grafted model answers the question correctly.
 """
 
+TOP = 10
+"""How many tokens of the logit lens are kept."""
+
 FORMATS = {"bio": "statement", "qa": "question"}
 """Formats of a prompt, and what a reader is shown."""
 

@@ -81,7 +81,8 @@ def random_orders(m: Circuits) -> str | None:
     """Say where random orders are few."""
     if (orders := m.settings["random_orders"]) >= ENOUGH_ORDERS:
         return None
-    return f"At random is {count(orders, 'order')} a seed and kind; how orders differ is not known."
+    drawn = f"{count(orders, 'order')} in each training run and kind of nodes"
+    return f"At random: {drawn}. How much depends on the draw is hardly known."
 
 
 def steps_left_out(m: Circuits) -> str | None:
