@@ -9,6 +9,7 @@ from factrecall.cost.memory import BARE, FIGURES, LIGHT, TABLES, Memory
 PERSON = 8e-4  # seconds in which a person's texts are invented and written
 PERSON_BYTES = 350.0  # bytes on the disk of a person's facts, statements and questions
 DRAWN = {"draw-figures": 13.0, "write-report": 4.0}  # seconds of jobs that draw, all figures
+JUDGED = 8.0  # seconds in which a model's claims are judged
 SUMMARY = 1.5  # seconds of a summary: tables, and some thousand bootstrap samples of people
 
 
@@ -31,17 +32,19 @@ def fetching_cost(context: JobContext) -> JobCost:
 
 
 def tables_cost(context: JobContext) -> JobCost:
-    """Return the cost of a summary, of the figures of a model or of the report."""
+    """Return the cost of a summary, of the figures of a model, of verdicts or of the report."""
     study, stage = context.study, context.job.stage
     rows = 42.0 * study.facts.people * len(study.training.seeds) * len(study.models)
     process = FIGURES if stage in DRAWN else TABLES
     memory = Memory({}, {"process": process, "tables": 60.0 * rows})
-    return JobCost(memory, more=DRAWN.get(stage, SUMMARY) + 1e-6 * rows, written=1e6)
+    seconds = JUDGED * len(study.models) if stage == "judge-claims" else DRAWN.get(stage, SUMMARY)
+    return JobCost(memory, more=seconds + 1e-6 * rows, written=1e6)
 
 
 COSTS = {
     "make-facts": facts_cost,
     "fetch-model": fetching_cost,
     "draw-figures": tables_cost,
+    "judge-claims": tables_cost,
     "write-report": tables_cost,
 }
