@@ -14,9 +14,8 @@ import pytest
 
 from factrecall.experiments.attribution.claims import CLAIMS, Attributions
 from factrecall.experiments.attribution.claims import ROLES as LABELS
-from factrecall.experiments.attribution.report import SECTION
+from factrecall.experiments.attribution.report import POSITIONS, SECTION
 from factrecall.experiments.attribution.tables import ATTRIBUTION, OTHER_RELATION, PATCHING
-from factrecall.experiments.attribution.tokenised_prompts import POSITIONS
 from factrecall.experiments.common.prompts import ROLES
 from factrecall.report import style
 from factrecall.report.ledger import Judged
@@ -216,14 +215,10 @@ def test_a_model_like_the_papers_needs_no_word(tmp_path: Path) -> None:
 
 def test_what_speaks_against_the_measures_is_said(tmp_path: Path) -> None:
     attribution, patching = runs({t: {**SHARE[t], "start": -1.0} for t in COMPARED})
-    for rows in attribution.values():
-        few = (rows["role"] == "other") & (rows["individual"] % 4 > 0)
-        rows.loc[few, "replaced_logit"] = np.nan
     for (tuning, _), rows in patching.items():
         rows.loc[(rows["target"] == "bio") & (tuning == "stage"), "unpatched"] = False
-    start, short, known = SECTION.cautions(measured(tmp_path, (attribution, patching)))
+    start, known = SECTION.cautions(measured(tmp_path, (attribution, patching)))
     assert "has up to 69.0 % of the attribution" in start
-    assert "all other wording of statements (25.0 %)" in short and "subject" not in short
     assert "The Stage-tuned model continues only 0.0 % of these biographies" in known
 
 

@@ -108,14 +108,13 @@ def measured(
     folder: Path,
     consistency: pd.DataFrame | None = None,
     probes: pd.DataFrame | None = None,
-    layers: list[int] | None = None,
 ) -> Probes:
     """Write tables, and read them as the section does."""
     files = {name: folder / f"{name}.parquet" for name in SECTION.reads}
     write_table(files["probes"], probe_rows() if probes is None else probes, PROBES)
     rows = delta_rows() if consistency is None else consistency
     write_table(files["consistency"], rows, CONSISTENCY)
-    return Probes("m", files, {"layers": layers})
+    return Probes("m", files)
 
 
 def judged(folder: Path, rows: pd.DataFrame) -> dict[str, Judged]:
@@ -217,11 +216,10 @@ def test_runs_like_the_papers_need_no_word(tmp_path: Path) -> None:
 def test_what_speaks_against_the_measures_is_said(tmp_path: Path) -> None:
     rows = delta_rows({key: -delta for key, delta in PAPERS.items()})
     probes = probe_rows(levels={"stage": 0.1, "mix": 0.8})
-    said = SECTION.cautions(measured(tmp_path, rows, probes, layers=[3, 7]))
+    said = SECTION.cautions(measured(tmp_path, rows, probes))
     assert "Stage-tuned: QA probes decode only 11.0 % of facts out" in "".join(said)
-    assert "(chance 10.0 %)" in said[0] and len(said) == 6
-    assert said[-2].startswith("Mix-tuned: QA probes decode BIO states better")
-    assert said[-1] == "Only layers 3, 7 were probed."
+    assert "(chance 10.0 %)" in said[0] and len(said) == 5
+    assert said[-1].startswith("Mix-tuned: QA probes decode BIO states better")
 
 
 # --- what is drawn ----------------------------------------------------------------------------

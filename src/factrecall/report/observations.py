@@ -57,20 +57,25 @@ def scaled(rows: pd.DataFrame, factor: float) -> pd.DataFrame:
     return rows.assign(value=factor * rows["value"])
 
 
-def estimated(rows: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
-    """Return a column's means, with their 95 % intervals, as figures show them.
+def estimated(rows: pd.DataFrame, by: Sequence[str], *values: str) -> pd.DataFrame:
+    """Return columns' means, with their 95 % intervals, as figures show them.
 
     A row a cell (the columns `by`) and seed, which have no interval, and one of all seeds together
-    (`TOGETHER`), with the columns value, low and high.
+    (`TOGETHER`). Bounds are in columns named after the value's, ``_low`` and ``_high``.
     """
     import pandas as pd
 
     from factrecall.runtime.intervals import estimate
 
-    means = rows.dropna(subset=[value]).groupby([*by, *KEYS], sort=False)[value].mean()
     found = []
-    for cell, part in means.rename("value").groupby(level=list(by), sort=False):
-        seeds = part.groupby(level="seed").mean().items()
-        found += [(*cell, seed, mean, math.nan, math.nan) for seed, mean in seeds]
-        found.append((*cell, TOGETHER, *estimate(part.reset_index())[:3]))
-    return pd.DataFrame(found, columns=[*by, "seed", "value", "low", "high"])
+    for value in values:
+        observed = rows.dropna(subset=[value]).groupby([*by, *KEYS], sort=False)[value]
+        means = observed.agg(value="mean", questions="size")
+        cells = []
+        for cell, part in means.groupby(level=list(by), sort=False):
+            seeds = part["value"].groupby(level="seed").mean().items()
+            cells += [(*cell, seed, mean, math.nan, math.nan) for seed, mean in seeds]
+            cells.append((*cell, TOGETHER, *estimate(part.reset_index())[:3]))
+        columns = [*by, "seed", value, f"{value}_low", f"{value}_high"]
+        found.append(pd.DataFrame(cells, columns=columns).set_index([*by, "seed"]))
+    return pd.concat(found, axis=1).reset_index()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from factrecall.report.ledger import Claim
+from factrecall.report.ledger import SMALLEST, Claim
 from factrecall.report.observations import estimated, minus, observe, where
 from factrecall.report.section import Source
 from factrecall.report.style import TUNING_LABELS
@@ -59,15 +59,9 @@ class Attributions(Source):
 
     def by_role(self) -> pd.DataFrame:
         """Return means of shares and lost logits, of each seed and of all together."""
-        cell = ["tuning", "format", "role"]
-        rows, found = self.attributions(), None
-        for measure in ("share", "logit_drop"):
-            part = estimated(rows, cell, measure).rename(
-                columns={"value": measure, "low": f"{measure}_low", "high": f"{measure}_high"}
-            )
-            found = part if found is None else found.merge(part, on=[*cell, "seed"], how="outer")
-        counts = rows.groupby(cell)["replaced"].agg(facts="size", replaced="sum").reset_index()
-        return found.merge(counts, on=cell)
+        cell, rows = ["tuning", "format", "role"], self.attributions()
+        counts = rows.groupby(cell)["replaced"].agg(facts="size", replaced="sum")
+        return estimated(rows, cell, "share", "logit_drop").join(counts, on=cell)
 
     def patches(self, **keys: Any) -> pd.DataFrame:
         """Return the patches of facts out."""
@@ -77,8 +71,7 @@ class Attributions(Source):
     def gains(self) -> pd.DataFrame:
         """Return the gains of accuracy by place of the patch, of each seed and all together."""
         cell = ["tuning", "source", "target", "layer", "position", "source_fact"]
-        found = estimated(self.patches(), cell, "gain")
-        return found.rename(columns={"value": "gain", "low": "gain_low", "high": "gain_high"})
+        return estimated(self.patches(), cell, "gain")
 
     @property
     def middle(self) -> int | None:
@@ -124,18 +117,14 @@ def more_restored_in_stage(m: Attributions) -> pd.DataFrame:
     return minus(*(observe(rows, "value", tuning=tuning) for tuning in COMPARED))
 
 
-SMALLEST = "2 points: what the same study moved by on another CPU"
-ABSTRACT = "version 2, abstract"
-
 CLAIMS = (
     Claim(
         id="attribution.mix-reads-subject-and-relation",
         text="Mix-tuned models read a statement's fact off subject and relation: these have a "
         "larger share of the attribution than in Stage-tuned ones.",
         observe=_share(ANCHORS, ("mix", "stage")),
-        bound=0.02,
-        why=SMALLEST,
-        source=ABSTRACT,
+        **SMALLEST,
+        source="abstract of version 2",
         quote="so, without a number",
         compares_tunings=True,
     ),
@@ -144,9 +133,8 @@ CLAIMS = (
         text="Stage-tuned models read it off the whole context: attributes stated before and all "
         "other wording have a larger share than in Mix-tuned ones.",
         observe=_share(CONTEXT, ("stage", "mix")),
-        bound=0.02,
-        why=SMALLEST,
-        source=ABSTRACT,
+        **SMALLEST,
+        source="abstract of version 2",
         quote="so, without a number",
         compares_tunings=True,
     ),
@@ -156,16 +144,14 @@ CLAIMS = (
         "wrongly, the state of the fact's own statement restores more than that of another "
         "person's.",
         observe=restored_in_stage,
-        bound=0.02,
-        why=SMALLEST,
+        **SMALLEST,
     ),
     Claim(
         id="attribution.stage-knows-more-than-mix",
         text="It restores more in Stage-tuned than in Mix-tuned models, of questions that both "
         "answer wrongly.",
         observe=more_restored_in_stage,
-        bound=0.02,
-        why=SMALLEST,
+        **SMALLEST,
         compares_tunings=True,
     ),
 )
@@ -181,19 +167,6 @@ def start_token(m: Attributions) -> str | None:
         f"The start token, which holds nothing of the fact, has up to {percent(float(share))} % of "
         "the attribution. That share does not tell what the answer depends on."
     )
-
-
-def few_replaced(m: Attributions) -> str | None:
-    """Say which parts could be replaced in few facts."""
-    rows = m.attributions()
-    parts = rows.groupby(["format", "role"])["replaced"].mean()
-    short = parts[(parts > 0) & (parts < MOSTLY)]
-    each = [
-        f"{ROLES[role]} of {'statements' if form == 'bio' else 'questions'} ({percent(part)} %)"
-        for (form, role), part in short.items()
-    ]
-    named = "; ".join(each).replace("\n", " ")
-    return f"Parts replaced in fewer than half of the facts: {named}." if each else None
 
 
 def few_statements_known(m: Attributions) -> list[str]:

@@ -8,7 +8,6 @@ from factrecall.experiments.attribution.claims import (
     CLAIMS,
     ROLES,
     Attributions,
-    few_replaced,
     few_statements_known,
     start_token,
 )
@@ -76,7 +75,7 @@ SECTION = Section(
     read=Attributions,
     files=_files,
     claims=CLAIMS,
-    trust=(start_token, few_replaced, few_statements_known),
+    trust=(start_token, few_statements_known),
     figures=(
         Figure(
             "attribution",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from factrecall.report.ledger import Claim
+from factrecall.report.ledger import SMALLEST, Claim
 from factrecall.report.observations import estimated, minus, observe, scaled, where
 from factrecall.report.section import Source
 from factrecall.report.style import TUNING_LABELS
@@ -50,7 +50,8 @@ class Probes(Source):
     def differences(self) -> pd.DataFrame:
         """Return the signed differences at each layer, of each seed and of all together."""
         found = estimated(self.rows("consistency"), _CELL, "signed")
-        found = found.rename(columns={"value": "signed"}).assign(value=found["value"].abs())
+        found = found.rename(columns={"signed_low": "low", "signed_high": "high"})
+        found = found.assign(value=found["signed"].abs())
         # Facts out first, as they are shown.
         return found.sort_values("split", key=lambda split: split != SPLIT, kind="stable")
 
@@ -97,16 +98,13 @@ def _longer(m: Probes) -> pd.DataFrame:
     return minus(*(distance(m, tuning="stage", measure="rep", bio=bio) for bio in BIO))
 
 
-SMALLEST = "2 points: what the same study moved by on another CPU"
-
 CLAIMS = (
     Claim(
         id="representations.features-differ",
         text="With BIO long, features differ more between the formats in Stage-tuned models than "
         "in Mix-tuned ones: Δrep is larger.",
         observe=_larger_in_stage("rep"),
-        bound=0.02,
-        why=SMALLEST,
+        **SMALLEST,
         source="short paper, section 3.2, figure 3",
         quote="clearly larger, for jobs of Llama",
         compares_tunings=True,
@@ -126,8 +124,7 @@ CLAIMS = (
         text="In Stage-tuned models features differ more with BIO long than with BIO short: Δrep "
         "is larger.",
         observe=_longer,
-        bound=0.02,
-        why=SMALLEST,
+        **SMALLEST,
         source="short paper, section 3.2, figures 3 and 4",
         quote="much smaller with BIO short",
     ),
@@ -136,8 +133,7 @@ CLAIMS = (
         text="With BIO long, Δmech of BIO states is larger in Stage-tuned models than in Mix-tuned "
         "ones.",
         observe=_larger_in_stage("mech_bio"),
-        bound=0.02,
-        why=SMALLEST,
+        **SMALLEST,
         source="short paper, section 3.2, figure 3",
         quote="about 20 % in Stage-tuned Llama at layer 24, for jobs; higher than in Mix-tuned",
         compares_tunings=True,
@@ -183,9 +179,3 @@ def states_ahead(m: Probes) -> list[str]:
         for t, rows in signed.items()
         if rows["value"].mean() < 0
     ]
-
-
-def chosen_layers(m: Probes) -> str | None:
-    """Say that only some layers were probed."""
-    named = m.settings["layers"]
-    return None if named is None else f"Only layers {', '.join(map(str, named))} were probed."

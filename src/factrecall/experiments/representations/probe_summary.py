@@ -98,7 +98,7 @@ def differences(accuracy: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         A column `signed`; to the index are added bio and measure.
     """
-    found = {}
+    found: dict[tuple[str, str], pd.Series] = {}
     for bio in BIO_FORMATS:
         own, crossed = accuracy["qa", "qa"], accuracy["qa", bio]
         values = (own - crossed, own - accuracy[bio, "qa"], accuracy[bio, bio] - crossed)

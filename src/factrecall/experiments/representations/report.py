@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from factrecall.experiments.representations.claims import (
     BIO,
     CLAIMS,
     Probes,
-    chosen_layers,
     near_chance,
     states_ahead,
 )
@@ -55,15 +54,18 @@ def _panels(data: pd.DataFrame, m: Probes) -> pd.DataFrame:
     )
 
 
+def _points(column: str) -> Callable[[pd.DataFrame, Probes, dict[str, Any]], str]:
+    return lambda rows, m, key: mean_sd(rows[column], points)
+
+
 SECTION = Section(
     name="representations",
     title="Representations",
     question="Does a model represent a fact alike in a statement and in a question?",
     read=Probes,
     reads=("probes", "consistency"),
-    settings=lambda study, model: {"layers": study.representations.layers},
     claims=CLAIMS,
-    trust=(near_chance, states_ahead, chosen_layers),
+    trust=(near_chance, states_ahead),
     figures=(
         Figure(
             "probes",
@@ -133,10 +135,7 @@ SECTION = Section(
             "more of the biography stands before it.",
             data=Probes.by_relation,
             row="relation",
-            columns=tuple(
-                Column(f", {name}", lambda rows, m, key, bio=bio: mean_sd(rows[bio], points))
-                for bio, name in BIO.items()
-            ),
+            columns=tuple(Column(f", {name}", _points(bio)) for bio, name in BIO.items()),
             labels={"relation": RELATION_LABELS},
             head="Relation",
         ),
