@@ -260,10 +260,7 @@ def test_first_screen_says_what_was_found_how_sure_and_what_did_not_replicate(ht
     assert "in the paper 38.8)" in first
     counted = "4 claims of the paper: ✓ 1 hold ✕ 1 do not hold ? 1 inconclusive – 1 not measurable"
     assert counted in first
-    assert (
-        "What did not replicate Both recall biographies Here 36.0 (31.0 to 41.0); "
-        "claimed: less than 2.0." in first
-    )
+    assert first.endswith("What did not replicate Both recall biographies")
 
 
 def test_scoreboard_has_a_row_a_claim_and_our_own_checks_apart(html: str) -> None:
