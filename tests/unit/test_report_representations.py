@@ -21,7 +21,6 @@ from factrecall.report.observations import TOGETHER, where
 from factrecall.report.style import WIDTH
 from factrecall.runtime.storage import read_table, write_table
 from factrecall.vocabulary import COMPARED, RELATIONS
-from tests.unit.test_report_attribution import write_attribution_tables
 
 pytestmark = pytest.mark.usefixtures("quick_figures")
 
@@ -89,19 +88,6 @@ def probe_rows(layers: int = 3, levels: dict[str, float] = LEVEL) -> pd.DataFram
                  shuffled, 0.1, 0.01, 240, 20)
             )  # fmt: skip
     return pd.DataFrame(rows, columns=list(PROBES))
-
-
-def write_representation_tables(folder: Path, models: tuple[str, ...] = ("m",)) -> None:
-    """Write the synthetic tables of some models, and those of their training runs."""
-    tables = {
-        "probes": (probe_rows(), PROBES),
-        "consistency": (delta_rows(), CONSISTENCY),
-    }
-    for name, (table, schema) in tables.items():
-        every = pd.concat(table.assign(model=model) for model in models)
-        write_table(folder / f"{name}.parquet", every, schema)
-    for model in models:
-        write_attribution_tables(folder.parent, model)
 
 
 def measured(
