@@ -15,7 +15,6 @@ from factrecall.experiments.circuits.tables import (
     WHOLE,
 )
 from factrecall.report.ledger import Claim
-from factrecall.report.observations import observe
 from factrecall.report.published import COLUMNS, CONTINUITY, CONTINUITY_SOURCE, HEADS, TOP_HEADS
 from factrecall.report.style import KIND_LABELS
 from factrecall.report.tables import percent
@@ -170,7 +169,7 @@ def _mlp(kind: str) -> list[Claim]:
 
 def _continuity(m: Circuits) -> list[Claim]:
     texts = {
-        "overall": "from the first to the last step at which a fact is right, it is at {} %.",
+        "overall": "from a fact’s first right step to its last, at least {} % are right.",
         "longest": "of these steps, at least {} % follow each other.",
         "retained": "of the facts right at any step, at least {} % are at the last.",
     }
@@ -178,7 +177,7 @@ def _continuity(m: Circuits) -> list[Claim]:
     return [
         *(
             _claim(f"continuity-{ratio}", f"While nodes are grafted, {text.format(number)}",
-                   lambda m, ratio=ratio: observe(m.lasting(), ratio), CONTINUITY_SOURCE, number,
+                   methodcaller("continuity", ratio), CONTINUITY_SOURCE, number,
                    published=theirs / 100, unmeasurable=always_right)
             for (ratio, text), number, theirs in zip(
                 texts.items(), least, CONTINUITY[m.paper], strict=True

@@ -93,6 +93,10 @@ class Circuits(Source):
         kind = self.settings["lasting"]
         return where(self.rows("continuity"), tuning="mix", kind=kind, shuffled=shuffled)
 
+    def continuity(self, ratio: str) -> pd.DataFrame:
+        """Observe a ratio of continuity."""
+        return observe(self.lasting(), ratio)
+
     def beyond_chance(self, ratio: str) -> pd.DataFrame:
         """Observe a ratio of attributes wrong at first, less that of shuffled outcomes."""
         rows = (self.lasting(shuffled=shuffled) for shuffled in (False, True))
