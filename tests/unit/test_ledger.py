@@ -87,6 +87,7 @@ def test_a_claim_of_parts_needs_all_and_names_the_one_that_decides() -> None:
     found = judge(claim(parts, bound=0.02), None)
     assert (found.verdict, found.part) == ("does not hold", "c")
     assert found.value == pytest.approx(-0.3)
+    assert found.reason == ("a 30.0 (holds); b 50.0 (holds); c \N{MINUS SIGN}30.0 (does not hold)")
     assert judge(claim({"a": parts["a"], "b": parts["b"]}, bound=0.02), None).verdict == "holds"
     assert decide({"a": "holds", "b": "inconclusive"}) == ("inconclusive", "b")
     assert decide({"a": "does not hold", "b": "not measurable"}) == ("does not hold", "a")

@@ -37,6 +37,9 @@ SMALLEST: dict[str, Any] = {
 }
 """The bound of most differences of accuracies, with its reason."""
 
+FEW_PARTS = 4
+"""Of so few parts, each is told where they differ in their verdicts."""
+
 Verdict = Literal["holds", "does not hold", "inconclusive", "not measurable"]
 VERDICTS: tuple[Verdict, ...] = ("holds", "does not hold", "inconclusive", "not measurable")
 
@@ -142,6 +145,9 @@ def judge(claim: Claim, measures: Any, *, model: str = "", section: str = "") ->
     found = {name: _rule(claim, rows) for name, rows in parts.items()}
     verdict, part = decide({name: said for name, (said, _, _) in found.items()})
     effect, why = found[part][1:] if found else (_nothing(), reason or "not measured in this study")
+    if 1 < len(found) <= FEW_PARTS and len({said for said, _, _ in found.values()}) > 1:
+        said = (f"{name} {100 * e.value:.1f} ({v})" for name, (v, e, _) in found.items())
+        why = "; ".join(said).replace("-", "\N{MINUS SIGN}")
     published, quote, text = (
         value(measures) if callable(value) else value
         for value in (claim.published, claim.quote, claim.text)

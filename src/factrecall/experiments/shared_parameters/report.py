@@ -158,7 +158,7 @@ CLAIMS = (
     ),
     Claim(
         id="shared.every-reading",
-        text="S is larger in mixed training whichever reading of influence ranks parameters.",
+        text="S is larger in mixed training whichever influence ranks parameters.",
         observe=lambda m: {i: larger(where(m.at_k(), set="S", influence=i)) for i in INFLUENCES},
         **_RELATIVE,
     ),
