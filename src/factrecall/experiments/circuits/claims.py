@@ -20,8 +20,6 @@ from factrecall.report.style import KIND_LABELS
 from factrecall.report.tables import percent
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from factrecall.experiments.circuits.measures import Circuits
 
 FEW = 10
