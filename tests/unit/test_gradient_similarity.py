@@ -21,12 +21,13 @@ from factrecall.experiments.gradient_similarity.compute import (
     compared_people,
     compared_sets,
 )
+from factrecall.experiments.gradient_similarity.runs import Moment
 from factrecall.experiments.gradient_similarity.sampled_parameters import (
     Products,
     SampledParameters,
 )
 from factrecall.experiments.gradient_similarity.settings import GradientSimilaritySettings
-from factrecall.experiments.gradient_similarity.stages import Moment, gradient_similarity
+from factrecall.experiments.gradient_similarity.stages import gradient_similarity
 from factrecall.experiments.gradient_similarity.summary import mean_cosines
 from factrecall.experiments.gradient_similarity.tables import (
     GRADIENT_SUMMARY,

@@ -90,7 +90,9 @@ def answers(split: str, share: float, people: range, rng: np.random.Generator) -
     return keys.assign(split=f"qa_{split}", correct=order < round(share * len(keys)))
 
 
-def write_answers(folder: Path, right: Any = RIGHT, seeds: tuple[int, ...] = SEEDS) -> dict:
+def write_answers(
+    folder: Path, right: Any = RIGHT, seeds: tuple[int, ...] = SEEDS
+) -> dict[str, Path]:
     """Write all per-example tables; return their paths by key."""
     rng = np.random.default_rng(0)
     files = {"base": folder / "base"}
