@@ -102,6 +102,10 @@ def claims_page(run: dict[str, Any]) -> str:
         "Numbers are points (hundredths), those with % relative changes. "
         f"Of {judged} claims judged, {ERROR * judged:.1f} would hold by chance if every quantity "
         "lay at its bound.",
+        "",
+        "**When the bounds were set.** They were written on 2026-11-30, when results of earlier "
+        "runs of the laptop study were known, and before the run shown here. For any other study "
+        "they are set beforehand.",
     ]
     for title, rows in (("The paper's claims", theirs), ("Checks of this project", own)):
         lines += ["", f"## {title}", "", f"Of {len(rows)}, {tally(rows)}.", ""]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 RULE = (
     "A claim says that a quantity is more, or less, than a bound: the smallest difference that "
-    "matters, stated before it was measured. The claim holds if all of the 95 % interval is beyond "
+    "matters, stated with its reason. The claim holds if all of the 95 % interval is beyond "
     "the bound, does not hold if none of it is, and is inconclusive otherwise. One training run "
     "cannot tell what another would give: with fewer than two seeds a claim is inconclusive."
 )
@@ -37,6 +37,7 @@ SMALLEST: dict[str, Any] = {
 }
 """The bound of most differences of accuracies, with its reason."""
 
+MINUS = "\N{MINUS SIGN}"
 FEW_PARTS = 4
 """Of so few parts, each is told where they differ in their verdicts."""
 
@@ -146,8 +147,10 @@ def judge(claim: Claim, measures: Any, *, model: str = "", section: str = "") ->
     verdict, part = decide({name: said for name, (said, _, _) in found.items()})
     effect, why = found[part][1:] if found else (_nothing(), reason or "not measured in this study")
     if 1 < len(found) <= FEW_PARTS and len({said for said, _, _ in found.values()}) > 1:
-        said = (f"{name} {100 * e.value:.1f} ({v})" for name, (v, e, _) in found.items())
-        why = "; ".join(said).replace("-", "\N{MINUS SIGN}")
+        why = "; ".join(
+            f"{name} {f'{100 * e.value:.1f}'.replace('-', MINUS)} ({v})"
+            for name, (v, e, _) in found.items()
+        )
     published, quote, text = (
         value(measures) if callable(value) else value
         for value in (claim.published, claim.quote, claim.text)
