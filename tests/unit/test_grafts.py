@@ -209,8 +209,9 @@ def test_seeds_and_checks_come_together(folder: Path) -> None:
     grafts = [run(folder, SETTINGS, seed, thorough=seed == 3) for seed in (3, 4)]
     table, found = summarised(grafts, folder)
     assert set(table["seed"]) == {3, 4}
-    kinds = {"fine_tuned", "pre_trained", "others", "kept", "inclusion", "random", "overlap_seeds"}
-    assert set(found["check"]) - {"gained"} == kinds | {"overlap_runs", "shuffled"}
+    kinds = {"fine_tuned", "pre_trained", "held_out_people", "retained", "inclusion", "random"}
+    others = {"overlap_seeds", "overlap_runs", "shuffled"}
+    assert set(found["check"]) - {"newly_correct"} == kinds | others
     assert set(found.loc[found["check"] == "shuffled", "seed"]) == {3}
     one, other = (read_sets(g.masks)["0.2"] for g in grafts)
     said = found[(found["check"] == "overlap_seeds") & (found["alpha"] == 0.2)]
@@ -229,7 +230,7 @@ def test_all_people_may_be_fitted(folder: Path, individuals: int | None) -> None
     done = run(folder, SETTINGS.model_copy(update={"fit_individuals": individuals}), thorough=False)
     found = read_table(folder / "3/examples", PER_MASK)
     assert found["fitted"].all() and found["individual"].nunique() == 8
-    assert "others" not in set(read_table(done.checks)["check"])
+    assert "held_out_people" not in set(read_table(done.checks)["check"])
 
 
 def test_a_model_that_knows_nothing_is_grafted_all_the_same(folder: Path, tiny: Tiny) -> None:
