@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from factrecall.runtime.storage import read_table
     from factrecall.workflow.stages import run_stage
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "Evaluator",

@@ -207,10 +207,10 @@ CLAIMS = (
         text="Ranked by the updates that AdamW made of each task, S costs Mix-tuned models more "
         "than it costs Stage-tuned ones, and than random parameters do.",
         observe=lambda m: {
-            "than Stage-tuned": minus(
+            "Mix-tuned against Stage-tuned": minus(
                 *(m.lost("shared", t, influence="adam") for t in ("mix", "stage"))
             ),
-            "than random": minus(
+            "S against random": minus(
                 *(m.lost(a, "mix", influence="adam") for a in ("shared", "random"))
             ),
         },

@@ -56,6 +56,7 @@ def _share(rows: pd.DataFrame, panel: Panel) -> str:
 
 def _room(panel: Panel) -> None:
     panel.axes.set_xlim(0, 1.4 * panel.axes.dataLim.xmax)
+    panel.axes.locator_params(axis="x", nbins=4)
 
 
 def _size_or_seed(value: float, panel: Panel) -> str:
