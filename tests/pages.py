@@ -22,6 +22,9 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 STORED = ROOT / "docs" / "laptop-run.json"
 PICTURE = "recall.svg"
+ON_SHARED = ("shared", "ablation", "layer_ablation", "grafting", "circuits")
+"""Sections with claims on shared parameters."""
+
 WIDTH = 110
 """Characters of a line of prose."""
 
@@ -78,13 +81,14 @@ def tally(claims: list[dict[str, Any]]) -> str:
     count = [c["verdict"] for c in claims].count
     return (
         f"{count('holds')} hold, {count('does not hold')} do not, {count('inconclusive')} are "
-        f"inconclusive, {count('not measurable')} cannot be measured in it"
+        f"inconclusive, {count('not measurable')} cannot be measured in a study like this"
     )
 
 
 def claims_page(run: dict[str, Any]) -> str:
     """Return docs/claims.md."""
     from factrecall.report.ledger import ERROR, RULE
+    from factrecall.report.words import WORDS
 
     theirs = [c for c in run["claims"] if c["source"]]
     own = [c for c in run["claims"] if not c["source"]]
@@ -103,10 +107,14 @@ def claims_page(run: dict[str, Any]) -> str:
         f"Of {judged} claims judged, {ERROR * judged:.1f} would hold by chance if every quantity "
         "lay at its bound.",
         "",
+        "A claim with only one part shown failed or held by the worst of its parts. A cosine is "
+        "written in hundredths, too.",
+        "",
         "**When the bounds were set.** They were written on 2026-11-30, when results of earlier "
         "runs of the laptop study were known, and before the run shown here. For any other study "
         "they are set beforehand.",
     ]
+    lines += ["", "## Words", "", *(f"- **{word}**: {what}." for word, what in WORDS.items())]
     for title, rows in (("The paper's claims", theirs), ("Checks of this project", own)):
         lines += ["", f"## {title}", "", f"Of {len(rows)}, {tally(rows)}.", ""]
         lines += ["| claim | verdict | here | bound | paper |", "|---|---|---|---|---|"]
@@ -115,7 +123,7 @@ def claims_page(run: dict[str, Any]) -> str:
     lines += ["|---|---|---|---|"]
     lines += [
         f"| `{c['id']}` | {_cell(c['source'] or 'this project')} | {_cell(c['why'])} "
-        f"| {_cell(c['method'] or 'none')}; {c['people'] or 'no'} people, {c['seeds']} seeds |"
+        f"| {_cell(c['method'] or 'none')}; {c['people'] or 'no'} people, seeds: {c['seeds']} |"
         for c in run["claims"]
     ]
     return "\n".join(lines) + "\n"
@@ -141,6 +149,7 @@ def blocks(run: dict[str, Any]) -> dict[str, str]:
     """Return the parts of README.md that have numbers."""
     theirs = [c for c in run["claims"] if c["source"]]
     first = run["claims"][0]
+    on_s = [c for c in theirs if c["section"] in ON_SHARED]
 
     def recalled(tuning: str, split: str = "qa_out") -> str:
         mean, deviation = run["recall"][f"{tuning}/{split}"]
@@ -157,7 +166,8 @@ def blocks(run: dict[str, Any]) -> dict[str, str]:
         f"on, Stage-tuned models {recalled('stage')} %. The difference is {effect(first)} points "
         f"(95 % interval over {first['people']} people and {first['seeds']} seeds; the paper's "
         f"Llama-3.2-3B: {number(first['published'])}). Of the paper's {len(theirs)} claims, "
-        f"{tally(theirs)}. [docs/claims.md](docs/claims.md) lists each."
+        f"{tally(theirs)}; of the {len(on_s)} on shared parameters, {tally(on_s)}. "
+        "[docs/claims.md](docs/claims.md) lists each."
     )
     where = f"Laptop study, {run['date']}, {run['hardware']}; mean ± standard deviation over seeds."
     return {"finding": _wrapped(finding), "recall": "\n".join(table), "where": _wrapped(where)}

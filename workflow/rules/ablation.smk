@@ -3,16 +3,6 @@
 ABLATED = f"{RESULTS}/ablation/{{model}}/{{tuning}}/seed{{seed}}"
 
 
-def donor(pattern, tunings=lambda donor: [donor]):
-    """Return a function to the files of the other fine-tuning of the same seed."""
-
-    def files(wildcards):
-        (other,) = set(COMPARED) - {wildcards.tuning}
-        return [pattern.replace("{tuning}", tuning) for tuning in tunings(other)]
-
-    return files
-
-
 use rule model_stage as ablate with:
     input:
         base=BASE,

@@ -167,6 +167,16 @@ def weights_of_history(wildcards):
     return files
 
 
+def donor(pattern, tunings=lambda donor: [donor]):
+    """Return a function to the files of the other fine-tuning of the same seed."""
+
+    def files(wildcards):
+        (other,) = set(COMPARED) - {wildcards.tuning}
+        return [pattern.replace("{tuning}", tuning) for tuning in tunings(other)]
+
+    return files
+
+
 def results_of(model):
     """Return all files that the report's sections read of a model."""
     return [f"{RESULTS}/{path}" for path in sections.inputs(STUDY, model)]

@@ -123,6 +123,16 @@ class Judged(NamedTuple):
     reason: str
 
     @property
+    def paper_falls_short(self) -> bool:
+        """Whether the paper's own number does not pass the bound."""
+        beyond = (
+            self.published - self.bound
+            if self.comparison == "more"
+            else (self.bound - self.published)
+        )
+        return beyond < 0
+
+    @property
     def is_extension(self) -> bool:
         """Whether it is this project's check, not the paper's claim."""
         return not self.source
@@ -178,7 +188,7 @@ def _rule(claim: Claim, observations: pd.DataFrame) -> tuple[Verdict, Effect, st
         return "holds", effect, ""
     if ends[1] <= 0:
         return "does not hold", effect, ""
-    return "inconclusive", effect, "the interval holds the bound"
+    return "inconclusive", effect, "the interval contains the bound"
 
 
 def decide(parts: Mapping[str, Verdict]) -> tuple[Verdict, str]:

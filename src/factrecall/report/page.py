@@ -17,8 +17,9 @@ from factrecall.report.ledger import RULE, Judged, read_claims
 from factrecall.report.published import LLAMA, counterpart
 from factrecall.report.render import Shown, environment, show_section
 from factrecall.report.section import Section
-from factrecall.report.tables import View, count, flat, run_view
+from factrecall.report.tables import View, count, flat, run_view, shape
 from factrecall.report.timings import Timing, timing_view
+from factrecall.report.words import WORDS
 from factrecall.runtime.storage import read_table, write_text
 
 if TYPE_CHECKING:
@@ -83,6 +84,11 @@ def write_page(
         "first_seed": study.training.seeds[0],
         "models": [_model(sections, study, plain, n, results, claims) for n in study.models],
         "rule": RULE,
+        "words": WORDS,
+        "shapes": {
+            name: f"{sizes[name]:,} parameters, {shape(model)}" if sizes.get(name) else shape(model)
+            for name, model in plain["models"].items()
+        },
         "run": run_view(plain, sizes),
         "timings": timing_view(timings) if timings else None,
         "configuration": _yaml(plain),

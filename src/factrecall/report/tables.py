@@ -167,7 +167,7 @@ def run_view(study: Mapping[str, Any], sizes: Mapping[str, int]) -> View:
         recipes = model["training"]
         trained = [f"{recipes[t]['updates']:,} {TIMES} {recipes[t]['batch_size']}" for t in TUNINGS]
         size = f"{sizes[name]:,}" if sizes.get(name) else MISSING
-        rows.append([name, _shape(model), size, *trained])
+        rows.append([name, shape(model), size, *trained])
     return View(
         f"Models, their number of parameters, and updates {TIMES} batch size of each fine-tuning "
         "(Stage-tuned: the questions, after the biographies of BIO).",
@@ -176,7 +176,8 @@ def run_view(study: Mapping[str, Any], sizes: Mapping[str, int]) -> View:
     )
 
 
-def _shape(model: Mapping[str, Any]) -> str:
+def shape(model: Mapping[str, Any]) -> str:
+    """Say what a model of the configuration is."""
     if model["source"] == "scratch":
         return (
             f"{model['architecture']} from scratch, {model['layers']} layers, "

@@ -143,8 +143,8 @@ def _of_split(m: Grafting, split: str, name: str, source: str) -> list[Claim]:
         ),
         Claim(
             id=f"grafting.little-without-s-{split}",
-            text="Without S a Mix-tuned model's mask recovers next to nothing of its recall: no "
-            f"more than the paper's, give or take 2 points ({name}).",
+            text="Without S a Mix-tuned model's mask recovers no more of its recall than in the "
+            f"paper, plus 2 points ({name}).",
             observe=lambda m: ratio_observations(
                 m.right(split, "mix", with_shared=False), m.whole(split, "mix")
             ),
