@@ -87,12 +87,15 @@ def tally(claims: list[dict[str, Any]]) -> str:
 
 def claims_page(run: dict[str, Any]) -> str:
     """Return docs/claims.md."""
-    from factrecall.report.ledger import ERROR, RULE
+    from factrecall.report.ledger import ERROR, RULE, SEEDS
     from factrecall.report.words import WORDS
 
     theirs = [c for c in run["claims"] if c["source"]]
     own = [c for c in run["claims"] if not c["source"]]
-    judged = sum(c["verdict"] != "not measurable" for c in run["claims"])
+    judged = sum(
+        c["verdict"] != "not measurable" and c["seeds"] >= SEEDS and c["low"] is not None
+        for c in run["claims"]
+    )
     lines = [
         "# Claims",
         "",
@@ -104,8 +107,8 @@ def claims_page(run: dict[str, Any]) -> str:
         "that decided is shown.",
         "",
         "Numbers are points (hundredths), those with % relative changes. "
-        f"Of {judged} claims judged, {ERROR * judged:.1f} would hold by chance if every quantity "
-        "lay at its bound.",
+        f"Of the {judged} claims that this study can decide, {ERROR * judged:.1f} would hold by "
+        "chance if every quantity lay at its bound.",
         "",
         "A claim with only one part shown failed or held by the worst of its parts. A cosine is "
         "written in hundredths, too.",

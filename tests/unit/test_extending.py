@@ -39,7 +39,7 @@ from factrecall.experiments.weight_change.report import SECTION
 from factrecall.experiments.weight_change.stages import WEIGHT_CHANGE
 from factrecall.runtime.storage import write_table
 
-rows = [("m", t, s, layer, 0.1 + 0.01 * s + 0.1 * (t == "mix"))
+rows = [("m", t, s, layer, 0.1 + 0.01 * s + (0.1 + 0.002 * s) * (t == "mix"))
         for t in ("stage", "mix") for s in (0, 1, 2) for layer in (-1, 0, 1)]
 table = Path("weight_change.parquet")
 write_table(table, pd.DataFrame(rows, columns=list(WEIGHT_CHANGE)), WEIGHT_CHANGE)

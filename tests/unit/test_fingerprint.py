@@ -130,7 +130,7 @@ def test_no_stage_depends_on_what_checks_the_configuration(stage: str) -> None:
     assert not places & {*SILENT, "cli", "__main__", "runtime/fingerprint"}
 
 
-COMPUTE = [name for name in STAGES if name not in ("draw-figures", "write-report")]
+COMPUTE = [n for n in STAGES if n not in ("draw-figures", "judge-claims", "write-report")]
 
 
 def test_what_an_experiment_says_and_costs_reruns_no_compute_stage(copy: Path) -> None:

@@ -149,8 +149,10 @@ def test_published_numbers_are_those_of_the_papers_model() -> None:
     # By hand: (78.9 + 47.8 + 21.7 - 19.1 - 16.4 - 31.3) / 3, and the same of Mix-tuned.
     assert llama["recall.stage-falls"].published == pytest.approx(0.272)
     assert llama["recall.mix-does-not-fall"].published == pytest.approx(0.224)
-    for found, names in ((pythia, ("stage-falls", "nothing-forgotten")), (none, ("stage-falls",))):
-        assert all(np.isnan(found[f"recall.{name}"].published) for name in names)
+    for name in ("stage-falls", "nothing-forgotten"):
+        assert np.isnan(pythia[f"recall.{name}"].published)
+    # A model of another architecture is held against Llama, as in all sections.
+    assert none["recall.stage-falls"].published == pytest.approx(0.272)
 
 
 def test_a_study_like_the_papers_needs_no_caution() -> None:

@@ -98,7 +98,7 @@ def test_optional_files_may_be_left_out(given: dict[str, str]) -> None:
     assert ("--sets s" in line) == bool(given) and line.endswith("--state state")
 
 
-REPRESENTATIONS = ("capture", "probe", "gradient-similarity", "summarise-representations")
+REPRESENTATIONS = ("capture", "probe", "gradient-similarity")
 CHANGES: list[tuple[str, Any, set[str]]] = [
     ("compute.threads", 7, set()),
     ("compute.checkpoint_interval_s", 7.0, set()),

@@ -78,6 +78,9 @@ class Claim:
         changes its sign.
     unmeasurable : callable
         From the measures to the reason why this study cannot measure it, or None.
+    lenient : callable
+        From the measures to the reason why it would hold in this study whatever was true, or None:
+        if it would hold, it is then not measurable; it can still fail.
     """
 
     id: str
@@ -92,6 +95,7 @@ class Claim:
     quote: str | Callable[[Any], str] = ""
     compares_tunings: bool = False
     unmeasurable: Callable[[Any], str | None] = lambda m: None
+    lenient: Callable[[Any], str | None] = lambda m: None
 
 
 class Judged(NamedTuple):
@@ -161,6 +165,8 @@ def judge(claim: Claim, measures: Any, *, model: str = "", section: str = "") ->
             f"{name} {f'{100 * e.value:.1f}'.replace('-', MINUS)} ({v})"
             for name, (v, e, _) in found.items()
         )
+    if verdict == "holds" and (easy := claim.lenient(measures)):
+        verdict, why = "not measurable", easy
     published, quote, text = (
         value(measures) if callable(value) else value
         for value in (claim.published, claim.quote, claim.text)
@@ -214,9 +220,16 @@ def tally(claims: Iterable[Judged]) -> Counter[Verdict]:
     return Counter(claim.verdict for claim in claims)
 
 
+def decidable(claims: Iterable[Judged]) -> int:
+    """Count the claims that could hold: measured, with an interval over several seeds."""
+    return sum(
+        c.verdict != "not measurable" and c.seeds >= SEEDS and math.isfinite(c.low) for c in claims
+    )
+
+
 def by_chance(claims: Iterable[Judged]) -> float:
     """Return how many claims would hold by chance if every quantity lay at its bound."""
-    return ERROR * sum(claim.verdict != "not measurable" for claim in claims)
+    return ERROR * decidable(claims)
 
 
 def read_claims(table: pd.DataFrame) -> list[Judged]:

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from factrecall.report.ledger import VERDICTS, Judged, by_chance, tally
+from factrecall.report.ledger import VERDICTS, Judged, by_chance, decidable, tally
 from factrecall.report.plots import Figure
 from factrecall.report.scoreboard import Scale, written
 from factrecall.report.section import Section
@@ -50,7 +50,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     engine.globals.update(
-        written=written, scale=Scale.of, tally=tally, by_chance=by_chance,
+        written=written, scale=Scale.of, tally=tally, by_chance=by_chance, decidable=decidable,
         VERDICTS=VERDICTS,
     )  # fmt: skip
     return engine

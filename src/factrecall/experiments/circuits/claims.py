@@ -104,7 +104,7 @@ def _attention(m: Circuits) -> list[Claim]:
     return [
         _claim("heads-enough", f"{heads} reach more than {least:g} % completeness.",
                methodcaller("completeness", kind, at), source, least,
-               unmeasurable=partial(high_floor, kind)),
+               lenient=partial(high_floor, kind)),
         _claim("heads-enough-of-added",
                f"{heads} bring back more than {least:g} % of what heads add to all else.",
                methodcaller("added", kind, at),
@@ -145,7 +145,7 @@ def _mlp(kind: str) -> list[Claim]:
                f"reach less than {most:g} % completeness.",
                methodcaller("completeness", kind, (ALMOST_ALL, ALMOST_ALL)), source,
                bound=ALMOST_ALL, why="what they reach if each gives the same", comparison="less",
-               quote="almost all neurons; no number", unmeasurable=partial(high_floor, kind)),
+               quote="almost all neurons; no number"),
         *_ahead("mlp-sooner", f"{ranked} give more completeness, over steps 1 to 20 of 49, than",
                 source, ("completeness", kind, (0.0, EARLY)), tuple(OTHERS)),
         *_ahead("mlp-cost", f"{ranked} cost more completeness when reset, over all steps, than",
@@ -178,7 +178,7 @@ def _continuity(m: Circuits) -> list[Claim]:
         *(
             _claim(f"continuity-{ratio}", f"While nodes are grafted, {text.format(number)}",
                    methodcaller("continuity", ratio), CONTINUITY_SOURCE, number,
-                   published=theirs / 100, unmeasurable=always_right)
+                   published=theirs / 100, lenient=always_right)
             for (ratio, text), number, theirs in zip(
                 texts.items(), least, CONTINUITY[m.paper], strict=True
             )

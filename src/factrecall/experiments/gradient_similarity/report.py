@@ -116,7 +116,7 @@ CLAIMS = (
     Claim(
         id="gradient_similarity.sits-in-s",
         text=f"In Mix-tuned models, {AGREE} in S than in as many random parameters of each tensor "
-        "and in those in neither S nor γ.",
+        "(partly S itself), and in those in neither S nor γ.",
         observe=lambda m: {
             GROUPS[group].replace("\n", " "): minus(m.above("mix", "S"), m.above("mix", group))
             for group in ("random", "rest")

@@ -1,4 +1,7 @@
-"""Recall in the report: accuracies by split and relation, the paper's beside, and the losses."""
+"""Recall in the report: accuracies by split and relation, the paper's beside, and the losses.
+
+The module is long because a section is declared in one place: its claims, figures and captions.
+"""
 
 from __future__ import annotations
 
@@ -55,13 +58,15 @@ class Recall(Source):
             for relation in (AVERAGE, *RELATIONS)
         ]
         theirs = pd.DataFrame(paper, columns=["source", *means]).dropna()
+        # A model of another architecture is not drawn beside the paper's.
         whole = theirs.groupby("tuning")["relation"].transform("size") > 1
+        whole &= self.published_model is not None
         return pd.concat([means.assign(source="here"), theirs[whole]])
 
     def published(self, tuning: str, split: str, relation: str = AVERAGE) -> float:
         """Return the accuracy that the paper has for its model, as a share; NaN: none."""
         wanted = None if relation == AVERAGE else relation
-        value = published(self.published_model or "", tuning, split, wanted)
+        value = published(self.paper, tuning, split, wanted)
         return math.nan if value is None else value / 100
 
     def mean(self, tuning: str, split: str) -> float:

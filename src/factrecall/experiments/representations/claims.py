@@ -94,6 +94,22 @@ def _of_both(measure: str, bio: str) -> Callable[[Probes], dict[str, pd.DataFram
     }
 
 
+def _no_room(bound: float) -> Callable[[Probes], str | None]:
+    """Return what says where probes decode so little that no difference can reach the bound."""
+
+    def said(m: Probes) -> str | None:
+        rows = m.accuracies()
+        rows = rows[(rows["trained"] == "qa") & (rows["tested"] == "qa")]
+        rows = rows[rows["layer"].isin(m.top) & rows["tuning"].isin(COMPARED)]
+        means = rows.groupby("tuning")[["mean", "chance"]].mean()
+        room = float((means["mean"] - means["chance"]).min())
+        if not room < bound:
+            return None
+        return f"QA probes decode only {percent(room)} points above chance in one of both models"
+
+    return said
+
+
 def _longer(m: Probes) -> pd.DataFrame:
     return minus(*(distance(m, tuning="stage", measure="rep", bio=bio) for bio in BIO))
 
@@ -102,7 +118,7 @@ CLAIMS = (
     Claim(
         id="representations.features-differ",
         text="With BIO long, features differ more between the formats in Stage-tuned models than "
-        "in Mix-tuned ones: Δrep is larger.",
+        "in Mix-tuned ones: Δrep, over all relations, is larger.",
         observe=_larger_in_stage("rep"),
         **SMALLEST,
         source="short paper, section 3.2, figure 3",
@@ -111,7 +127,8 @@ CLAIMS = (
     ),
     Claim(
         id="representations.short-features-agree",
-        text="With BIO short, features differ little in both models: Δrep is below 10 points.",
+        text="With BIO short, features differ little in both models: Δrep, over all relations, "
+        "is below 10 points.",
         observe=_of_both("rep", "bio_short"),
         comparison="less",
         bound=0.1,
@@ -147,6 +164,7 @@ CLAIMS = (
             comparison="less",
             bound=bound,
             why=f"our reading: the paper says “{said}” and names no bound",
+            lenient=_no_room(bound),
         )
         for bio, bound, said in (
             ("bio_long", 0.2, "relatively small"),
