@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.slurm.cluster import Cluster, wait_until
 
-PATIENCE = 900.0
+PATIENCE = 1800.0
 """Seconds a fault waits for the job it is meant for."""
 
 

@@ -16,6 +16,7 @@ from factrecall.report.ledger import Judged
 from factrecall.report.published import LLAMA, PYTHIA
 from factrecall.report.style import DOTS_PER_INCH, WIDTH
 from factrecall.runtime.storage import read_table, write_table
+from factrecall.vocabulary import INFLUENCES
 
 SEEDS = (0, 1, 2)
 N, K = 5_000_000, 150_000
@@ -40,7 +41,7 @@ def shared_rows(seeds: tuple[int, ...] = SEEDS, ratios: dict[str, float] = RATIO
         ("m", tuning, seed, influence, name, k, int(ratio * k), ratio, 0.03, 0.2)
         for tuning, level in ratios.items()
         for seed in seeds
-        for influence in ("absolute", "magnitude", "signed")
+        for influence in INFLUENCES
         for name in SETS
         for k in KS
         for ratio in [level + 0.001 * seed * (1 if tuning == "mix" else -1)]
