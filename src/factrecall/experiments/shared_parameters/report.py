@@ -275,7 +275,7 @@ SECTION = Section(
             },
             titles=lambda key, m: INFLUENCES[key["influence"]]
             + (" (used here)" if key["influence"] == m.settings["influence"] else ""),
-            height=1.75,
+            height=1.25,
             x=Axis("k: parameters taken from each ranking", scale="log", write="{:,.0f}".format),
             y=Axis("shared, in per cent of k", percent=("share",), limits=(0, 100),
                    ticks=range(0, 101, 25), grid=True),
