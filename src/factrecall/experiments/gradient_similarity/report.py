@@ -170,7 +170,7 @@ SECTION = Section(
             annotate=_ticks,
             share_x=False,
             share_y="row",
-            height=0.85,
+            height=0.79,
             legend_columns=1,
             y=Axis("cosine of the gradients of statement and question", grid=True),
             caption="<b>Whether both formats train the same parameters.</b> A fact's statement, "
