@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +21,12 @@ from factrecall.data.tables import FactTables, make_facts
 from factrecall.models.scratch import build_model
 from factrecall.models.tokenizers import train_tokenizer
 from factrecall.report import style
+from factrecall.runtime.storage import read_table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    from factrecall.report.section import Section
 
 # No test is timed: machines are shared.
 settings.register_profile("untimed", deadline=None)
@@ -102,9 +106,26 @@ def llama(facts: FactTables) -> Tiny:
 
 @pytest.fixture
 def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are small and in one format; `test_report_page` draws all of them as they are."""
+    """Figures are small and in one format; `tests/workflow` draws all of them as they are."""
     monkeypatch.setattr(style, "IMAGE_SUFFIXES", (".png",))
     monkeypatch.setattr(style, "DOTS_PER_INCH", 50)
+
+
+def draw_readable(
+    section: Section, measures: Any, folder: Path, *, tallest: float = 1.65, empty: bool = False
+) -> None:
+    """Draw a section's figures and check them: no warning, their data, a size to be read at."""
+    import matplotlib.image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # missing glyphs, layouts that collapse
+        section.draw(measures, folder)
+    for figure in section.figures:
+        stem = folder / figure.name
+        assert empty or len(read_table(stem.with_suffix(".parquet"), dict(figure.schema)))
+        height, width, _ = matplotlib.image.imread(stem.with_suffix(".png")).shape
+        assert width == round(style.WIDTH * style.DOTS_PER_INCH)
+        assert 0.2 < height / width < tallest
 
 
 @dataclass(frozen=True)

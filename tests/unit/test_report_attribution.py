@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 
-import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,12 +15,11 @@ from factrecall.experiments.attribution.claims import ROLES as LABELS
 from factrecall.experiments.attribution.report import POSITIONS, SECTION
 from factrecall.experiments.attribution.tables import ATTRIBUTION, OTHER_RELATION, PATCHING
 from factrecall.experiments.common.prompts import ROLES
-from factrecall.report import style
 from factrecall.report.ledger import Judged
 from factrecall.report.observations import TOGETHER, where
-from factrecall.report.style import WIDTH
-from factrecall.runtime.storage import read_table, write_table
+from factrecall.runtime.storage import write_table
 from factrecall.vocabulary import COMPARED, FORMATS
+from tests.conftest import draw_readable
 
 pytestmark = pytest.mark.usefixtures("quick_figures")
 
@@ -259,14 +256,7 @@ def test_figures_are_of_readable_size_and_hold_their_data(layers: int, tmp_path:
     attribution, patching = runs(layers=layers)
     few = {key: rows[rows["individual"] < 3] for key, rows in patching.items() if key[1] == 0}
     m = measured(tmp_path, (attribution, few))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # missing glyphs, layouts that collapse
-        SECTION.draw(m, tmp_path / "figures")
-    for figure in SECTION.figures:
-        stem = tmp_path / "figures" / figure.name
-        assert len(read_table(stem.with_suffix(".parquet"), dict(figure.schema)))
-        height, width, _ = matplotlib.image.imread(stem.with_suffix(".png")).shape
-        assert width == round(WIDTH * style.DOTS_PER_INCH) and 0.3 < height / width < 2.1
+    draw_readable(SECTION, m, tmp_path / "figures", tallest=2.1)
 
 
 @pytest.mark.parametrize("kept", ["stage", "nothing"])

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
-import matplotlib.image
 import pandas as pd
 import pytest
 
@@ -22,8 +20,8 @@ from factrecall.experiments.case_study.tables import (
 )
 from factrecall.experiments.common.prompts import ROLES
 from factrecall.report.published import LLAMA
-from factrecall.report.style import DOTS_PER_INCH, WIDTH
 from factrecall.runtime.storage import read_table, write_table
+from tests.conftest import draw_readable
 
 HOSTILE = ("$x_{", "<script>alert(1)</script>", "名" * 40, "\n", "\\frac", "")
 SETTINGS = {"seed": 0}
@@ -157,12 +155,7 @@ def test_the_lens_lists_tokens_and_the_ranks_that_matter(tmp_path: Path) -> None
 
 
 def draw(case: CaseStudy, folder: Path) -> dict[str, bytes]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # missing glyphs, layouts that collapse
-        SECTION.draw(case, folder)
-    for path in folder.glob("*.png"):
-        height, width, _ = matplotlib.image.imread(path).shape
-        assert width == round(WIDTH * DOTS_PER_INCH) and 0.3 < height / width < 1.65
+    draw_readable(SECTION, case, folder)
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 

@@ -23,6 +23,7 @@ from factrecall.config.study import Study
 from factrecall.experiments.recall.examples import Asked, Person, Piece
 from factrecall.report.ledger import CLAIMS, VERDICTS, Judged
 from factrecall.report.marks import Bars
+from factrecall.report.observations import TOGETHER
 from factrecall.report.page import write_page
 from factrecall.report.plots import Axis, Figure
 from factrecall.report.render import LONGEST, first_sentence, numbers
@@ -31,7 +32,6 @@ from factrecall.report.section import Section
 from factrecall.report.tables import Table, View
 from factrecall.report.timings import Timing
 from factrecall.runtime.errors import FactRecallError
-from factrecall.runtime.statistics import TOGETHER
 from factrecall.runtime.storage import write_table
 
 PRESET = Path(__file__).parents[2] / "workflow/presets/ci.yaml"

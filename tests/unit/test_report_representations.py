@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,12 +13,11 @@ import pytest
 from factrecall.experiments.representations.claims import CLAIMS, Probes
 from factrecall.experiments.representations.report import SECTION
 from factrecall.experiments.representations.tables import CONSISTENCY, PROBES
-from factrecall.report import style
 from factrecall.report.ledger import Judged
 from factrecall.report.observations import TOGETHER, where
-from factrecall.report.style import WIDTH
-from factrecall.runtime.storage import read_table, write_table
+from factrecall.runtime.storage import write_table
 from factrecall.vocabulary import COMPARED, RELATIONS
+from tests.conftest import draw_readable
 
 pytestmark = pytest.mark.usefixtures("quick_figures")
 
@@ -246,14 +243,7 @@ def test_relations_have_a_table_of_their_own(tmp_path: Path) -> None:
 def test_figures_are_of_readable_size_and_hold_their_data(layers: int, tmp_path: Path) -> None:
     rows = delta_rows(layers=layers)
     m = measured(tmp_path, rows[rows["individual"] < 4], probe_rows(layers))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # missing glyphs, layouts that collapse
-        SECTION.draw(m, tmp_path / "figures")
-    for figure in SECTION.figures:
-        stem = tmp_path / "figures" / figure.name
-        assert len(read_table(stem.with_suffix(".parquet"), dict(figure.schema)))
-        height, width, _ = matplotlib.image.imread(stem.with_suffix(".png")).shape
-        assert width == round(WIDTH * style.DOTS_PER_INCH) and 0.3 < height / width < 2.1
+    draw_readable(SECTION, m, tmp_path / "figures", tallest=2.1)
 
 
 @pytest.mark.parametrize("kept", ["stage", "nothing"])

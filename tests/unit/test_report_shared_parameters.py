@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,9 +13,9 @@ from factrecall.experiments.shared_parameters.compute import SETS, SHARED, SHARE
 from factrecall.experiments.shared_parameters.report import SECTION, SMALL, Shared, larger
 from factrecall.report.ledger import Judged
 from factrecall.report.published import LLAMA, PYTHIA
-from factrecall.report.style import DOTS_PER_INCH, WIDTH
 from factrecall.runtime.storage import read_table, write_table
 from factrecall.vocabulary import INFLUENCES
+from tests.conftest import draw_readable
 
 SEEDS = (0, 1, 2)
 N, K = 5_000_000, 150_000
@@ -223,9 +222,6 @@ def test_figures_are_drawn_of_what_there_is(
     write_table(tmp_path / "shared_locations.parquet", places, SHARED_LOCATIONS)
     files = {name: tmp_path / f"{name}.parquet" for name in SECTION.reads}
     made = Shared("m", files, {"influence": "absolute"})
-    SECTION.draw(made, tmp_path / "figures")
-    for figure in SECTION.figures:
-        height, width, _ = matplotlib.image.imread(tmp_path / f"figures/{figure.name}.png").shape
-        assert width == round(WIDTH * DOTS_PER_INCH) and 0.2 < height / width < 1.65
+    draw_readable(SECTION, made, tmp_path / "figures", empty=True)
     drawn = read_table(tmp_path / "figures/shared.parquet")
     assert len(drawn) == len(rows) / len(SETS) and not np.isnan(drawn["ratio"]).any()

@@ -10,7 +10,7 @@ PERSON = 8e-4  # seconds in which a person's texts are invented and written
 PERSON_BYTES = 350.0  # bytes on the disk of a person's facts, statements and questions
 DRAWN = {"draw-figures": 13.0, "write-report": 4.0}  # seconds of jobs that draw, all figures
 JUDGED = 8.0  # seconds in which a model's claims are judged
-SUMMARY = 1.5  # seconds of a summary: tables, and some thousand bootstrap samples of people
+SUMMARY = 1.5  # seconds of a summary of tables
 
 
 def facts_cost(context: JobContext) -> JobCost:

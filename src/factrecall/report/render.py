@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from factrecall.report.ledger import VERDICTS, Judged, by_chance, decidable, tally
+from factrecall.report.observations import TOGETHER
 from factrecall.report.plots import Figure
 from factrecall.report.scoreboard import Scale, written
 from factrecall.report.section import Section
 from factrecall.report.tables import MISSING, View
 from factrecall.runtime.errors import FactRecallError
-from factrecall.runtime.statistics import TOGETHER
 from factrecall.runtime.storage import read_table
 
 if TYPE_CHECKING:

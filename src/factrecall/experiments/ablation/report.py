@@ -6,7 +6,7 @@ The module is long because a section is declared in one place: its claims, figur
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from factrecall.report.ledger import Claim
@@ -61,6 +61,8 @@ AS_MANY = 0.9
 """From this share of |S| on, a control counts as of as many parameters."""
 
 MOSTLY = 0.5
+LITTLE = 0.1
+"""A model that is ahead of the majority vote by less has little to lose."""
 
 
 class Ablation(Source):
@@ -117,6 +119,11 @@ class Ablation(Source):
         members = rows.groupby("ablated")["members"].sum()
         return float(members.get(ablated, math.nan) / members.get("shared", math.nan))
 
+    def majority(self, split: str) -> float:
+        """Return the accuracy of the majority vote (NaN: not known)."""
+        rows = where(self.rows("recall"), split=split, tuning="majority")
+        return float(rows["correct"].sum() / rows["n"].sum()) if len(rows) else math.nan
+
     def top_tensor(self) -> str:
         """Return the tensor with most of the Mix-tuned models' S ("": none)."""
         rows = where(self.rows("ablation_sets"), ablated="shared", tuning="mix")
@@ -136,12 +143,16 @@ def pooled(rows: pd.DataFrame, *keys: str) -> pd.DataFrame:
 # --- claims -----------------------------------------------------------------------------------
 
 
-def _each(names: Sequence[str], labels: Mapping[str, str] = CONTROLS) -> Callable[[Any], Any]:
+def _each(*names: str) -> Callable[[Any], Any]:
     """Observe how much more S costs Mix-tuned models than each of several sets."""
     return lambda m: {
-        labels[name].replace("\n", " "): minus(m.lost("shared", "mix"), m.lost(name, "mix"))
-        for name in names
+        CONTROLS[name]: minus(m.lost("shared", "mix"), m.lost(name, "mix")) for name in names
     }
+
+
+def _gained(one: str, other: str, tuning: str) -> Callable[[Any], Any]:
+    """Observe how much more a model answers after one ablation than after another."""
+    return lambda m: minus(m.lost(other, tuning), m.lost(one, tuning))
 
 
 def too_small(*names: str) -> Callable[[Ablation], str | None]:
@@ -186,15 +197,20 @@ def _share_lost(m: Ablation) -> pd.DataFrame:
     )
 
 
-def _drop(m: Ablation, tuning: str, ablated: str = "shared") -> float | None:
-    before = published(m.paper, tuning, OUT)
-    after = published_ablation(m.paper, tuning, ablated, OUT)
-    return None if before is None or after is None else (before - after) / 100
+def _published(one: tuple[str, str], other: tuple[str, str]) -> Callable[[Any], float | None]:
+    """Return how much more one ablation of the paper costs than another (tuning and what)."""
 
+    def found(m: Ablation) -> float | None:
+        costs = []
+        for tuning, ablated in (one, other):
+            after = published_ablation(m.paper, tuning, ablated, OUT)
+            before = published(m.paper, tuning, OUT)
+            if before is None or after is None:
+                return None
+            costs.append((before - after) / 100)
+        return costs[0] - costs[1]
 
-def _gap(m: Ablation, one: tuple[str, str], other: tuple[str, str]) -> float | None:
-    ours, theirs = _drop(m, *one), _drop(m, *other)
-    return None if ours is None or theirs is None else ours - theirs
+    return found
 
 
 _FIGURES = "v1, section 3.1 and figures 8 and 9"
@@ -209,7 +225,7 @@ CLAIMS = (
             i: mix_minus_stage(m.people(ablated="shared", influence=i, draw=0), "drop")
             for i in READINGS
         },
-        published=lambda m: _gap(m, ("mix", "shared"), ("stage", "shared")),
+        published=_published(("mix", "shared"), ("stage", "shared")),
         compares_tunings=True,
         **POINTS,
     ),
@@ -222,7 +238,7 @@ CLAIMS = (
             i: minus(*(m.lost(a, "mix", influence=i) for a in ("shared", "random")))
             for i in READINGS
         },
-        published=lambda m: _gap(m, ("mix", "shared"), ("mix", "random")),
+        published=_published(("mix", "shared"), ("mix", "random")),
         **POINTS,
     ),
     Claim(
@@ -259,27 +275,27 @@ CLAIMS = (
     Claim(
         id="ablation.not-just-tensors",
         text="S costs more than as many random parameters of the same tensors, rows or columns.",
-        observe=_each(LIKE_S),
+        observe=_each(*LIKE_S),
         lenient=too_small(*LIKE_S),
         **POINTS,
     ),
     Claim(
         id="ablation.more-than-isolate",
         text="S costs more than parameters that only one task ranks highly: BIO- or QA-isolate.",
-        observe=_each(("bio_only", "qa_only")),
+        observe=_each("bio_only", "qa_only"),
         lenient=too_small("bio_only", "qa_only"),
         **POINTS,
     ),
     Claim(
         id="ablation.more-than-one-task",
         text="S costs more than as many of the top parameters of one task alone.",
-        observe=_each(("bio_top", "qa_top")),
+        observe=_each("bio_top", "qa_top"),
         **POINTS,
     ),
     Claim(
         id="ablation.more-than-moved",
         text="S costs more than as many of the parameters that fine-tuning moved most.",
-        observe=_each(("most_moved",)),
+        observe=_each("most_moved"),
         **POINTS,
     ),
     Claim(
@@ -298,21 +314,14 @@ CLAIMS = (
         id="ablation.sufficient",
         text="S alone carries recall into θpre: with the Mix-tuned values of S it answers more "
         "than with as many random ones.",
-        observe=lambda m: minus(
-            *(scaled(m.lost(a, "mix"), -1) for a in ("only_shared", "only_random"))
-        ),
+        observe=_gained("only_shared", "only_random", "mix"),
         **POINTS,
     ),
     Claim(
         id="ablation.transplanted",
         text="The Mix-tuned values of S make a Stage-tuned model answer more than as many random "
         "ones do.",
-        observe=lambda m: minus(
-            *(
-                scaled(m.lost(a, "stage"), -1)
-                for a in ("mix_into_stage", "mix_into_stage_random")
-            )
-        ),
+        observe=_gained("mix_into_stage", "mix_into_stage_random", "stage"),
         **POINTS,
     ),
 )  # fmt: skip
@@ -345,16 +354,13 @@ def smaller_controls(m: Ablation) -> str | None:
 
 def little_to_lose(m: Ablation) -> list[str]:
     """Say which model is so close to the majority vote that it can lose little."""
-    rows = where(m.rows("recall"), split=OUT, tuning="majority")
-    if rows.empty:
-        return []
-    chance = float(rows["correct"].sum() / rows["n"].sum())
+    chance = m.majority(OUT)
     means = where(m.accuracies(), split=OUT, ablated="none").groupby("tuning")["accuracy"].mean()
     return [
         f"{TUNING_LABELS[str(tuning)]} models answer {percent(mean)} % of QA out and the majority "
         f"vote {percent(chance)} %: they have little to lose."
         for tuning, mean in means.items()
-        if mean - chance < 2 * POINTS["bound"] + MOSTLY * chance
+        if mean - chance < LITTLE
     ]
 
 
@@ -362,8 +368,7 @@ def little_to_lose(m: Ablation) -> list[str]:
 
 
 def _chance(panel: Panel) -> float:
-    rows = where(panel.measures.rows("recall"), tuning="majority", split=panel.key["split"])
-    return 100 * float(rows["correct"].sum() / rows["n"].sum()) if len(rows) else float("nan")
+    return 100 * float(panel.measures.majority(panel.key["split"]))
 
 
 _SCHEMA = {"tuning": "string", "seed": "int32", "ablated": "string", "accuracy": "float64",

@@ -30,6 +30,7 @@ from factrecall.data.traced import traced_individuals
 from factrecall.experiments.gradient_similarity.sampled_parameters import (
     Products,
     SampledParameters,
+    ratio,
 )
 from factrecall.experiments.gradient_similarity.tables import KINDS, MOST
 from factrecall.experiments.grafting.grafted_model import looked_at_mask
@@ -39,7 +40,6 @@ from factrecall.parameters.sets import ParameterSet, read_set
 from factrecall.parameters.space import ParameterSpace
 from factrecall.runtime.progress import progress
 from factrecall.runtime.seeds import generator
-from factrecall.runtime.statistics import ratio
 from factrecall.training.batches import IGNORED, Example, example_loss, padded
 from factrecall.training.snapshots import load_weights
 

@@ -16,7 +16,6 @@ import torch
 
 from factrecall.parameters.sets import ParameterSet
 from factrecall.parameters.sorted_sets import sample_sorted
-from factrecall.runtime.statistics import ratio
 
 
 @dataclass(frozen=True)
@@ -178,3 +177,10 @@ def _spread(
             drawn = np.searchsorted(ends, sample_sorted(int(ends[-1]), most, rng), side="right")
             wanted[here] = np.bincount(drawn, minlength=len(here))
     return wanted
+
+
+def ratio(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Divide; NaN where the count is zero."""
+    result = np.full(sums.shape, np.nan)
+    np.divide(sums, counts, out=result, where=counts > 0)
+    return result
