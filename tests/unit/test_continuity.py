@@ -52,11 +52,18 @@ def test_exchanging_keeps_the_curves_of_relations_and_loses_who_is_right() -> No
     rng = generator(0)
     people = rng.random(40) < 0.5
     right = np.tile(people, (30, 1))  # who is right stays right
+    right[0] = True
     asked = questions(40)
+    kept = right.copy()
     mixed = shuffle_outcomes(right, asked, generator(1))
     for relation in ("job", "city"):
         columns = (asked["relation"] == relation).to_numpy()
         assert np.array_equal(right[:, columns].sum(1), mixed[:, columns].sum(1))
     assert measure_continuity(right, asked)["overall"].mean() == 1.0
     assert measure_continuity(mixed, asked)["longest"].mean() < 0.5
-    assert (right == np.tile(people, (30, 1))).all()  # the outcomes themselves are untouched
+    assert np.array_equal(right, kept)  # the outcomes themselves are untouched
+
+
+def test_exchanging_stays_within_those_right_at_the_first_step() -> None:
+    right = np.tile(generator(0).random(40) < 0.5, (30, 1))
+    assert np.array_equal(shuffle_outcomes(right, questions(40), generator(1)), right)

@@ -83,7 +83,7 @@ class Server:
 
 
 def wait_until(true: Callable[[], object]) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 600
     while not true():
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -168,7 +168,7 @@ def test_signals_reach_the_command(
         signal.signal(number, before)
     process = stub.began(client)
     client.send_signal(number)
-    _, errors = client.communicate(timeout=60)
+    _, errors = client.communicate(timeout=600)
     assert client.returncode == 128 + number and "interrupted" in errors
     assert gone(process)
 
@@ -178,7 +178,7 @@ def test_a_signal_that_comes_before_the_command_can_handle_it_is_not_lost(stub: 
         client = stub.client(SLEEP)
         stub.forked(client)
         client.send_signal(signal.SIGTERM)
-        client.communicate(timeout=60)
+        client.communicate(timeout=600)
         # By its handler, or before it has one: to a shell both are the same.
         assert client.returncode in (128 + signal.SIGTERM, -signal.SIGTERM)
 
@@ -189,7 +189,7 @@ def test_sigusr1_is_passed_on_and_short_work_goes_on(stub: Server) -> None:
     client = stub.client(code)
     stub.began(client)
     client.send_signal(signal.SIGUSR1)
-    told, _ = client.communicate(timeout=60)
+    told, _ = client.communicate(timeout=600)
     assert (client.returncode, told) == (0, "asked\n")
 
 
@@ -212,7 +212,7 @@ def test_when_the_template_is_killed_the_command_runs_alone(stub: Server) -> Non
     template = process.parent()
     assert template is not None and template.pid != stub.process.pid
     template.kill()
-    told, errors = client.communicate(timeout=60)
+    told, errors = client.communicate(timeout=600)
     assert (client.returncode, told) == (0, "done\n") and "fork server" in errors
     assert gone(process)
     later = stub.client("time.sleep(1)")  # another template takes its place
@@ -232,7 +232,7 @@ def test_a_process_that_nobody_waits_for_has_ended(stub: Server) -> None:
         template = process.parent()
         assert template is not None
         template.kill()
-        client.communicate(timeout=30)
+        client.communicate(timeout=600)
         assert client.returncode == 0 and process.status() == psutil.STATUS_ZOMBIE
         os.waitpid(process.pid, 0)
     finally:
@@ -245,15 +245,15 @@ def test_a_full_disk_ends_no_job(stub: Server) -> None:
     template = stub.began(first).ppid()
     blocked = 'mkdir "${FACTRECALL_FORK_SERVER%/*}/$$"; exec "$0" "$@"'
     second = stub.client("print(os.getppid())", program=["bash", "-c", blocked, sys.executable])
-    assert second.communicate(timeout=60)[0] == f"{template}\n"
-    assert first.communicate(timeout=60)[0] == f"{template}\n"
+    assert second.communicate(timeout=600)[0] == f"{template}\n"
+    assert first.communicate(timeout=600)[0] == f"{template}\n"
 
 
 def test_other_names_of_the_interpreter_are_the_same(stub: Server) -> None:
     names = {"python", "python3"} - {Path(sys.executable).name}
     other = Path(sys.executable).with_name(names.pop())
     client = stub.client("print(os.getppid())", program=[str(other)])
-    assert client.communicate(timeout=60)[0] != f"{os.getpid()}\n"
+    assert client.communicate(timeout=600)[0] != f"{os.getpid()}\n"
 
 
 def test_without_a_server_the_command_runs_alone(stub: Server) -> None:
@@ -286,7 +286,7 @@ def test_a_job_outlives_the_workflow_and_the_server_ends_with_it(stub: Server) -
     stub.began(client)
     assert stub.process.stdin is not None
     stub.process.stdin.close()  # as when Snakemake is killed
-    assert client.communicate(timeout=60)[0] == "done\n"
+    assert client.communicate(timeout=600)[0] == "done\n"
     stub.process.wait(60)
     assert not Path(stub.environment["FACTRECALL_FORK_SERVER"]).parent.exists()
 

@@ -17,6 +17,8 @@ import yaml
 
 from tests.workflow.running import PRESET, REPOSITORY, copy_sources
 
+PATIENCE_S = 1200
+"""Three groups of tests share the cores; a starved machine is not a failure."""
 MODEL = "results/alone/models/llama-tiny/mix/seed0"
 
 
@@ -48,13 +50,13 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def finish(run: subprocess.Popen[str]) -> str:
-    told, _ = run.communicate(timeout=120)
+    told, _ = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 0, told[-3000:]
     return told
 
 
 def wait_until(true: Callable[[], object]) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + PATIENCE_S
     while not true():
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -78,7 +80,7 @@ def test_interrupted_or_killed_a_run_goes_on_and_ends_with_the_same_bytes(folder
     interrupted = start(folder)
     wait_until(lambda: state(folder))
     os.killpg(interrupted.pid, signal.SIGINT)  # Ctrl-C reaches every process
-    interrupted.communicate(timeout=60)
+    interrupted.communicate(timeout=PATIENCE_S)
     assert interrupted.returncode != 0
     assert state(folder) and not holders(folder) and not weights.exists()
 
@@ -103,7 +105,7 @@ def test_a_submitted_job_of_an_earlier_start_deletes_nothing(
     inner = ("--mode", "remote", "--force", "--nolock", "--executor", "local")
     monkeypatch.setenv("FACTRECALL_RUN", f"{int(latest) - 1:010d}")
     late = start(folder, *inner)
-    told, _ = late.communicate(timeout=120)
+    told, _ = late.communicate(timeout=PATIENCE_S)
     assert late.returncode == 2 and "earlier start of the workflow" in told
     assert (folder / MODEL / "model.safetensors").exists()
 
