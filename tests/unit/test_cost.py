@@ -271,5 +271,7 @@ def test_no_network_no_weights_and_no_pytorch_are_needed() -> None:
         f"assert main(['plan', '--configfile', {str(PAPER)!r}]) == 0\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=600)
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, timeout=600
+    )
     assert b" jobs" in done.stdout
