@@ -149,9 +149,13 @@ class Workspace:
         """Return a command line; changed options are space-separated, None leaves one out."""
         facts = "individuals.parquet bio.parquet qa.parquet"
         usual: dict[str, dict[str, str]] = {
-            "make-facts": {t: f"out/{t}.parquet" for t in ("individuals", "bio", "qa")},
+            "make-facts": {
+                "seed": "0",
+                **{t: f"out/{t}.parquet" for t in ("individuals", "bio", "qa")},
+            },
             "pretrain": {
                 "model": "m",
+                "seed": "0",
                 "facts": facts,
                 "out": "base",
                 "history": "base.history.parquet",
@@ -177,12 +181,12 @@ class Workspace:
                 "out": "out/recall.parquet",
             },
             "summarise-recall": {
-                "qa": "qa.parquet",
+                "questions": "0 qa.parquet",
                 "evaluations": "m base 0 examples.parquet",
                 "out": "out/summary.parquet",
             },
         }
-        words = {"model", "tuning", "seed"}
+        words, records = {"model", "tuning", "seed"}, {"evaluations", "questions"}
         line = [name, "--study", str(self.study)]
         for option, value in (usual[name] | changes).items():
             if value is None:
@@ -190,7 +194,7 @@ class Workspace:
             line.append(f"--{option}")
             for part in str(value).split():
                 there = part if option in words else str(self.folder / part)
-                is_path = option != "evaluations" or part.endswith(".parquet")
+                is_path = option not in records or part.endswith(".parquet")
                 line.append(there if is_path else part)
         return line
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from factrecall.runtime.replicates import run_seeds, study_seed_of, study_seeds
 from factrecall.vocabulary import COMPARED, NODE_KINDS, PHASES, SIDES, TUNINGS, NodeKind
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ RANKINGS = ("shared", "baseline")
 WILDCARDS = {
     "model": "the model's name in the study",
     "tuning": "how the model is fine-tuned",
-    "seed": "seed of the fine-tuning: the order of its examples",
+    "seed": "seed of the fine-tuning (its order of examples) or of the replicate's facts and θpre",
     "split": "whose questions masks are fitted to: people in or out of distribution",
     "kind": "kind of nodes",
     "ranking": "what nodes are ranked by: shared parameters, or what they are compared with",
@@ -60,23 +61,35 @@ def once(study: Study) -> list[Wildcards]:
     return [{}]
 
 
+def replicates(study: Study) -> list[Wildcards]:
+    """Return all full replicates, by their study seeds."""
+    return [{"seed": seed} for seed in study_seeds(study)]
+
+
 def models(study: Study) -> list[Wildcards]:
     """Return all models."""
     return [{"model": name} for name in study.models]
 
 
 def scratch_models(study: Study) -> list[Wildcards]:
-    """Return the models that are pre-trained here."""
-    return [{"model": n} for n, model in study.models.items() if model.source == "scratch"]
+    """Return the models that are pre-trained here, once a replicate."""
+    scratch = [name for name, model in study.models.items() if model.source == "scratch"]
+    return [{"model": name, **replicate} for name in scratch for replicate in replicates(study)]
 
 
 def fetched_models(study: Study) -> list[Wildcards]:
-    """Return the models that come from the hub or a folder."""
+    """Return the models that come from the hub or a folder: θpre is one for all replicates."""
     return [{"model": n} for n, model in study.models.items() if model.source != "scratch"]
 
 
+def base_seed(study: Study, model: str, seed: int) -> int:
+    """Return the seed in the name of the θpre that a fine-tuning with a seed starts from."""
+    scratch = study.models[model].source == "scratch"
+    return study_seed_of(study, seed) if scratch else study.seed
+
+
 def _tuned(study: Study, tunings: Sequence[str]) -> list[Wildcards]:
-    seeds = study.training.seeds
+    seeds = run_seeds(study)
     return [
         {"model": model, "tuning": tuning, "seed": seed}
         for model in study.models
@@ -91,8 +104,8 @@ def trainings(study: Study) -> list[Wildcards]:
 
 
 def evaluations(study: Study) -> list[Wildcards]:
-    """Return all models to evaluate; θpre has no seed of its own and carries the study's."""
-    base = [{"model": m, "tuning": "base", "seed": study.seed} for m in study.models]
+    """Return all models to evaluate; θpre has no seed of its own and carries the replicate's."""
+    base = [{"model": m, "tuning": "base", **r} for m in study.models for r in replicates(study)]
     return base + trainings(study)
 
 

@@ -5,12 +5,12 @@ ABLATED = f"{RESULTS}/ablation/{{model}}/{{tuning}}/seed{{seed}}"
 
 use rule model_stage as ablate with:
     input:
-        base=BASE,
+        base=base,
         tuned=TUNED,
         traces=rules.select_shared.input.traces,
         sets=SETS,
-        bio=BIO,
-        qa=QA,
+        bio=table_of(BIO),
+        qa=table_of(QA),
     output:
         out=f"{ABLATED}.parquet",
         members=f"{ABLATED}.members.parquet",
@@ -30,8 +30,8 @@ use rule model_stage as transplant_shared with:
         tuned=TUNED,
         traces=donor(TRACE, PHASES.get),
         sets=donor(SETS),
-        bio=BIO,
-        qa=QA,
+        bio=table_of(BIO),
+        qa=table_of(QA),
     output:
         out=f"{ABLATED}.transplant.parquet",
         members=f"{ABLATED}.transplant.members.parquet",

@@ -3,13 +3,13 @@
 
 use rule model_stage as intervene with:
     input:
-        base=BASE,
+        base=base,
         tuned=TUNED,
         # The baseline does not depend on S.
         sets=lambda wildcards: SETS if wildcards.ranking == "shared" else [],
         masks=MASKS,
         outcomes=OUTCOMES,
-        qa=QA,
+        qa=table_of(QA),
     output:
         out=f"{CIRCUIT}.parquet",
         curves=f"{CIRCUIT}.curves.parquet",
@@ -54,13 +54,13 @@ use rule stage as summarise_circuits with:
 
 use rule model_stage as attention_case_study with:
     input:
-        base=BASE,
+        base=of_seed(BASE, STUDY.seed),
         tuned=each(CASES, TUNED),
         sets=each(CASES, SETS),
         masks=each(CASES, MASKS),
         outcomes=each(CASES, OUTCOMES),
-        bio=BIO,
-        qa=QA,
+        bio=of_seed(BIO, STUDY.seed),
+        qa=of_seed(QA, STUDY.seed),
     output:
         out=f"{CASE}.parquet",
         tokens=f"{CASE}.tokens.parquet",

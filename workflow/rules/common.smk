@@ -21,6 +21,7 @@ from factrecall.experiments import sections
 from factrecall import runs
 from factrecall.workflow import snakemake_patches, stages
 from factrecall.runtime import fork_server
+from factrecall.runtime.replicates import study_seed_of
 from factrecall.runtime.errors import EXIT_CODE, FactRecallError
 from factrecall.runtime.lease import begin_run, is_over
 from factrecall.cost import resources as planned
@@ -122,9 +123,15 @@ OWN_FILES = [
     for path in (STUDY.facts.individuals, STUDY.facts.templates)
     if path is not None
 ]
-FACTS = [f"{RESULTS}/facts/{table}.parquet" for table in ("individuals", "bio", "qa")]
+# Facts and θpre have the study seed of their replicate in their names, fine-tuned models and what
+# comes of them their own. Rules for these take `facts`, `table_of(...)` and `base`, functions of
+# the wildcards.
+FACTS = [
+    f"{RESULTS}/facts/seed{{seed}}/{table}.parquet"
+    for table in ("individuals", "bio", "qa")
+]
 INDIVIDUALS, BIO, QA = FACTS
-BASE = f"{RESULTS}/models/{{model}}/base/seed{STUDY.seed}"
+BASE = f"{RESULTS}/models/{{model}}/base/seed{{seed}}"
 TUNED = f"{RESULTS}/models/{{model}}/{{tuning}}/seed{{seed}}"
 TRACE = f"{RESULTS}/traces/{{model}}/{{tuning}}/seed{{seed}}.safetensors"
 TABLES = f"{RESULTS}/tables"
@@ -159,9 +166,29 @@ def one_of(models):
     return "|".join(re.escape(one["model"]) for one in models) or "(?!)"
 
 
+def of_seed(pattern, seed):
+    """Return a pattern with its wildcard `seed` filled in."""
+    return pattern.replace("{seed}", str(seed))
+
+
+def table_of(pattern):
+    """Return a function to a table of facts of the job's replicate."""
+    return lambda wildcards: of_seed(pattern, study_seed_of(STUDY, int(wildcards.seed)))
+
+
+def facts(wildcards):
+    """Return the tables of facts of the job's replicate."""
+    return [table_of(pattern)(wildcards) for pattern in FACTS]
+
+
+def base(wildcards):
+    """Return θpre of the job's replicate."""
+    return of_seed(BASE, runs.base_seed(STUDY, wildcards.model, int(wildcards.seed)))
+
+
 def weights_of_history(wildcards):
     """Return the weights at each moment: θpre, then of each phase snapshots and end."""
-    files = [BASE]
+    files = [base(wildcards)]
     for phase in PHASES[wildcards.tuning]:
         files += [file.replace("{tuning}", phase) for file in [*SNAPSHOTS, TUNED]]
     return files

@@ -7,9 +7,9 @@ use rule stage as make_facts with:
         bio=BIO,
         qa=QA,
     log:
-        f"{LOGS}/make_facts.log",
+        f"{LOGS}/make_facts/seed{{seed}}.log",
     benchmark:
-        f"{BENCHMARKS}/make_facts.tsv"
+        f"{BENCHMARKS}/make_facts/seed{{seed}}.tsv"
     params:
         **job("make-facts"),
         own=OWN_FILES,

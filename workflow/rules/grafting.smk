@@ -3,9 +3,9 @@
 
 use rule model_stage as graft with:
     input:
-        base=BASE,
+        base=base,
         tuned=TUNED,
-        qa=QA,
+        qa=table_of(QA),
     output:
         out=f"{GRAFTED}.masks.safetensors",
         table=f"{GRAFTED}.parquet",
@@ -26,10 +26,10 @@ use rule model_stage as graft with:
 
 use rule graft as graft_without_shared with:
     input:
-        base=BASE,
+        base=base,
         tuned=TUNED,
         sets=SETS,
-        qa=QA,
+        qa=table_of(QA),
     output:
         out=f"{GRAFTED}.without.masks.safetensors",
         table=f"{GRAFTED}.without.parquet",

@@ -56,7 +56,7 @@ use rule stage as judge_claims with:
 
 use rule stage as write_report with:
     input:
-        facts=FACTS,
+        facts=[of_seed(table, STUDY.seed) for table in FACTS],
         claims=rules.judge_claims.output.out,
         results=[file for model in STUDY.models for file in results_of(model)],
         figures=expand([*map(str, rules.draw_figures.output)], model=STUDY.models),

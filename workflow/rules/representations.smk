@@ -4,9 +4,9 @@
 use rule model_stage as capture with:
     input:
         tuned=TUNED,
-        individuals=INDIVIDUALS,
-        bio=BIO,
-        qa=QA,
+        individuals=table_of(INDIVIDUALS),
+        bio=table_of(BIO),
+        qa=table_of(QA),
     output:
         states=f"{REPRESENTED}.states.safetensors",
         attribution=f"{REPRESENTED}.attribution.parquet",
@@ -45,7 +45,7 @@ use rule model_stage as gradient_similarity with:
         sets=SETS,
         masks=MASKS,
         outcomes=OUTCOMES,
-        facts=FACTS,
+        facts=facts,
     output:
         out=f"{REPRESENTED}.gradients.parquet",
     log:

@@ -8,9 +8,9 @@ use rule model_stage as pretrain with:
         out=directory(BASE),
         history=f"{BASE}.history.parquet",
     log:
-        f"{LOGS}/pretrain/{{model}}.log",
+        f"{LOGS}/pretrain/{{model}}/seed{{seed}}.log",
     benchmark:
-        f"{BENCHMARKS}/pretrain/{{model}}.tsv"
+        f"{BENCHMARKS}/pretrain/{{model}}/seed{{seed}}.tsv"
     wildcard_constraints:
         model=one_of(runs.scratch_models(STUDY)),
     threads: STUDY.compute.pretrain_threads or STUDY.compute.threads
@@ -22,7 +22,8 @@ use rule model_stage as pretrain with:
 
 use rule stage as fetch_model with:
     output:
-        out=directory(BASE),
+        # One θpre for all replicates.
+        out=directory(of_seed(BASE, STUDY.seed)),
     log:
         f"{LOGS}/fetch_model/{{model}}.log",
     benchmark:
@@ -38,9 +39,11 @@ use rule stage as fetch_model with:
 
 use rule model_stage as fine_tune with:
     input:
-        facts=FACTS,
+        facts=facts,
         start=lambda wildcards: (
-            TUNED.replace("{tuning}", "bio") if wildcards.tuning == "stage" else BASE
+            TUNED.replace("{tuning}", "bio")
+            if wildcards.tuning == "stage"
+            else base(wildcards)
         ),
     output:
         out=directory(TUNED),
@@ -63,9 +66,11 @@ use rule model_stage as fine_tune with:
 
 use rule model_stage as recall with:
     input:
-        tuned=TUNED,
-        bio=BIO,
-        qa=QA,
+        tuned=lambda wildcards: (
+            base(wildcards) if wildcards.tuning == "base" else TUNED
+        ),
+        bio=table_of(BIO),
+        qa=table_of(QA),
     output:
         out=f"{TUNED}.recall.parquet",
     log:
@@ -81,7 +86,7 @@ use rule model_stage as recall with:
 use rule stage as summarise_recall with:
     input:
         table=each(runs.evaluations(STUDY), f"{TUNED}.recall.parquet"),
-        qa=QA,
+        qa=each(runs.replicates(STUDY), QA),
     output:
         out=f"{TABLES}/recall.parquet",
     log:
@@ -89,4 +94,8 @@ use rule stage as summarise_recall with:
     benchmark:
         f"{BENCHMARKS}/summarise_recall.tsv"
     params:
-        **job("summarise-recall", evaluations=runs.evaluations(STUDY)),
+        **job(
+            "summarise-recall",
+            evaluations=runs.evaluations(STUDY),
+            questions=runs.replicates(STUDY),
+        ),

@@ -53,7 +53,7 @@ class Facts(ConfigSection):
     """Share of the individuals whose questions are trained on; the others' only measure recall."""
     pools: PoolSizes = PoolSizes()
     individuals: Location | None = None
-    """File of your own individuals (`.csv` or `.parquet`); null draws synthetic ones."""
+    """File of your own individuals (`.csv` or `.parquet`), in every replicate; null: synthetic."""
     templates: Location | None = None
     """File of your own sentences and questions (YAML); null takes those of the package."""
 

@@ -27,6 +27,7 @@ from factrecall.experiments.grafting.settings import GraftingSettings
 from factrecall.experiments.recall.settings import RecallSettings
 from factrecall.experiments.representations.settings import RepresentationSettings
 from factrecall.experiments.shared_parameters.settings import SharedSettings
+from factrecall.runtime.replicates import PER_REPLICATE, replicate_of
 from factrecall.vocabulary import TUNINGS
 
 
@@ -52,6 +53,8 @@ class Study(ConfigSection):
     """Name of the study and of its folder in `results/`."""
     seed: Seed = 0
     """Seed of all draws except the order of examples: individuals, templates, first weights."""
+    replicates: Positive = 1
+    """Full replicates: people, texts, θpre and the order of examples are drawn anew in each."""
     facts: Facts
     training: TrainingSettings
     models: Annotated[dict[Name, Model], Field(min_length=1)]
@@ -83,6 +86,7 @@ class Study(ConfigSection):
 
     def _issues(self) -> Iterator[ConfigIssue]:
         yield from self._name_issues()
+        yield from self._seed_issues()
         yield from self._people_issues()
         yield from self._part_issues()
         keep, k = self.trace.top_fraction, self.shared.k
@@ -109,6 +113,22 @@ class Study(ConfigSection):
                     f"on some disks its folder is that of {other!r}: they differ by case alone",
                     "give it another name",
                 )
+
+    def _seed_issues(self) -> Iterator[ConfigIssue]:
+        limit = f"set it below {PER_REPLICATE}"
+        if self.replicates > 1 and replicate_of(self.seed):
+            yield ConfigIssue(
+                ("seed",),
+                f"each of {self.replicates} replicates has the next {PER_REPLICATE} seeds",
+                f"{limit}, or replicates to 1",
+            )
+        numbers = {replicate_of(seed) for seed in self.training.seeds}
+        if len(numbers) > 1 or (self.replicates > 1 and numbers != {0}):
+            yield ConfigIssue(
+                ("training", "seeds"),
+                f"seeds from {PER_REPLICATE} on are those of further replicates",
+                f"set all below {PER_REPLICATE}; `replicates` adds the others",
+            )
 
     def _people_issues(self) -> Iterator[ConfigIssue]:
         scratch = [name for name, m in self.models.items() if isinstance(m, Scratch)]

@@ -97,7 +97,7 @@ class TrainingSettings(Recipes):
     """Settings of all fine-tunings; the recipes hold for every model."""
 
     seeds: Annotated[list[Seed], Field(min_length=1)]
-    """Seeds of the order of examples; every fine-tuning runs once with each."""
+    """Seeds of the order of examples; every fine-tuning runs once with each, in each replicate."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """bfloat16 is autocast over float32 weights; auto is bfloat16 on a GPU, else float32. On a GPU,
     models are evaluated in TF32, unless this is float32."""

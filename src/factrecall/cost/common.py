@@ -5,6 +5,7 @@ from __future__ import annotations
 from factrecall.cost.evaluation import JobContext
 from factrecall.cost.job_cost import JobCost
 from factrecall.cost.memory import BARE, FIGURES, LIGHT, TABLES, Memory
+from factrecall.runtime.replicates import run_seeds
 
 PERSON = 8e-4  # seconds in which a person's texts are invented and written
 PERSON_BYTES = 350.0  # bytes on the disk of a person's facts, statements and questions
@@ -34,7 +35,7 @@ def fetching_cost(context: JobContext) -> JobCost:
 def tables_cost(context: JobContext) -> JobCost:
     """Return the cost of a summary, of the figures of a model, of verdicts or of the report."""
     study, stage = context.study, context.job.stage
-    rows = 42.0 * study.facts.people * len(study.training.seeds) * len(study.models)
+    rows = 42.0 * study.facts.people * len(run_seeds(study)) * len(study.models)
     process = FIGURES if stage in DRAWN else TABLES
     memory = Memory({}, {"process": process, "tables": 60.0 * rows})
     seconds = JUDGED * len(study.models) if stage == "judge-claims" else DRAWN.get(stage, SUMMARY)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from factrecall.runs import replicates
 from factrecall.runtime.job import Job
 from factrecall.runtime.stage import TABLES, Output, stage
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     "make-facts",
     settings=lambda study: {"facts": study.facts},
     libraries=("faker", *TABLES),
+    per=replicates,
 )
 def make_facts(
     job: Job,

@@ -22,7 +22,9 @@ RULE = (
     "A claim says that a quantity is more, or less, than a bound: the smallest difference that "
     "matters, stated with its reason. The claim holds if all of the 95 % interval is beyond "
     "the bound, does not hold if none of it is, and is inconclusive otherwise. One training run "
-    "cannot tell what another would give: with fewer than two seeds a claim is inconclusive."
+    "cannot tell what another would give: with fewer than two seeds a claim is inconclusive. "
+    "An interval over people and seeds covers other people of this study and other orders of its "
+    "examples, one over replicates other people, texts, θpre and orders."
 )
 
 SEEDS = 2

@@ -80,7 +80,7 @@ def write_page(
     claims = read_claims(read_table(results / "tables/claims.parquet"))
     context = {
         "study": plain,
-        "seeds": count(len(study.training.seeds), "seed"),
+        "seeds": _runs(study),
         "first_seed": study.training.seeds[0],
         "models": [_model(sections, study, plain, n, results, claims) for n in study.models],
         "rule": RULE,
@@ -118,6 +118,15 @@ def _model(
             shown.append(show_section(section, measures, own, results, plain))
             headline = headline or (section.headline(measures) if section.headline else "")
     return Model(name, headline, counterpart(plain["models"][name]) or LLAMA, own, shown)
+
+
+def _runs(study: Study) -> str:
+    """Say how often each fine-tuning was run."""
+    seeds = count(len(study.training.seeds), "seed")
+    if study.replicates == 1:
+        return seeds
+    each = f", each with {seeds}" if len(study.training.seeds) > 1 else ""
+    return f"{count(study.replicates, 'replicate')}{each}"
 
 
 def _yaml(study: Mapping[str, Any]) -> str:

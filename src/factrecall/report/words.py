@@ -19,5 +19,8 @@ WORDS = {
     "completeness": "recall of a grafted model with some nodes, over that with all",
     "Δrep, Δmech": "by how much a probe’s accuracy changes with the format of the states that it "
     "reads, and of those that it was fitted to",
+    "seed": "of the order in which a fine-tuning meets its examples; all else is equal",
+    "replicate": "the study again with other people, texts, θpre and orders: seeds from 1000 on "
+    "are those of the second one, from 2000 on of the third",
     "isolate": "of parameters: high in the ranking of one task and not in that of the other",
 }

@@ -1,9 +1,10 @@
-"""95 % intervals of a mean over people and training seeds.
+"""95 % intervals of a mean over people and training seeds, or over full replicates.
 
-Both are drawn: another study would have other people and other seeds. The value of person p in
-seed s is taken as μ + person + seed + rest (crossed random effects). With two or three seeds and
-five people no single variance estimate covers, so the interval is the widest of three t intervals
-(`widths`). `tests/unit/test_intervals.py` simulates its coverage at the study's numbers.
+Both are drawn: another study would have other people and other seeds. Seeds redraw the order of
+examples alone, replicates everything (`runtime.replicates`). Within a replicate, the value of
+person p in seed s is taken as μ + person + seed + rest (crossed random effects). With two or three
+seeds and five people no single variance estimate covers, so the interval is the widest of three t
+intervals (`widths`). `tests/unit/test_intervals.py` simulates its coverage at the study's numbers.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+
+from factrecall.runtime.replicates import replicate_of
 
 NO_SPREAD = 1e-12
 """A half width below this is rounding: all values were equal."""
@@ -38,11 +41,12 @@ def estimate(observations: pd.DataFrame) -> Effect:
     Parameters
     ----------
     observations : DataFrame
-        A row a seed and person, with ``value`` and ``seed``. Rows without a value are dropped.
+        A row a seed and person, with ``value`` and ``seed`` (without the column all are of one).
+        Rows without a value are dropped. Where seeds are of two replicates or more
+        (`runtime.replicates`), people, texts and θpre were drawn anew in each: the interval is then
+        a t interval over the replicates' means, and people are counted in each.
         ``individual``: the person, who need not be in every seed. Without the column the interval
         is over seeds.
-        ``replicate``: where it has two values or more, people, texts and θpre were drawn anew in
-        each. The interval is then a t interval over the replicates' means.
         ``questions``: of how many yes-or-no answers a value is the mean; matters only if all
         values are equal (`mean_and_half_width`).
 
@@ -55,13 +59,16 @@ def estimate(observations: pd.DataFrame) -> Effect:
     observed = observations[observations["value"].notna()]
     if observed.empty:
         return Effect(np.nan, np.nan, np.nan, 0, 0, "no observation")
-    drawn = [name for name in ("replicate",) if name in observed]
-    seeds = len(observed[[*drawn, "seed"]].drop_duplicates())
+    if "seed" not in observed:
+        observed = observed.assign(seed=0)
+    seeds = observed["seed"].nunique()
     named = "individual" in observed
-    people = len(observed[[*drawn, "individual"]].drop_duplicates()) if named else 0
-    if drawn and observed["replicate"].nunique() > 1:
-        means = [estimate(part.drop(columns=drawn)).value for _, part in observed.groupby(drawn)]
-        values, method = np.array([means]), "replicates (t)"
+    people = observed["individual"].nunique() if named else 0
+    replicates = replicate_of(observed["seed"])
+    if replicates.nunique() > 1:
+        parts = [estimate(part) for _, part in observed.groupby(replicates)]
+        people = sum(part.people for part in parts)
+        values, method = np.array([[part.value for part in parts]]), "replicates (t)"
     else:
         rows = observed if named else observed.assign(individual=0)
         # A second row of the same seed and person is refused here.
@@ -194,7 +201,7 @@ def ratio_observations(numerator: pd.DataFrame, denominator: pd.DataFrame) -> pd
     DataFrame
         Without the seeds whose mean denominator is 0, where the ratio is not defined.
     """
-    cells = [name for name in ("replicate", "seed", "individual") if name in numerator]
+    cells = [name for name in ("seed", "individual") if name in numerator]
     pairs = numerator.merge(denominator, on=cells, suffixes=("", "_below"), validate="1:1")
     pairs = pairs.dropna(subset=["value", "value_below"])
     seeds = pairs.groupby([name for name in cells if name != "individual"])

@@ -20,10 +20,12 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, wraps
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from factrecall.runs import WILDCARDS, Wildcards, once
+from factrecall.runtime.replicates import study_seed_of
 
 if TYPE_CHECKING:
     from factrecall.config.study import Study
@@ -59,13 +61,18 @@ COMMON = {
 }
 """What arguments of many stages are; docstrings describe the others."""
 
-SETTINGS: dict[str, Callable[[Study], Any]] = {
-    "study_seed": lambda study: study.seed,
+SETTINGS: dict[str, Callable[..., Any]] = {
+    "study_seed": lambda study, seed: study_seed_of(study, int(seed)),
+    "first_study_seed": lambda study: study.seed,
     "max_eval_tokens": lambda study: study.recall.max_eval_tokens,
     "precision": lambda study: study.training.precision,
     "mode": lambda study: study.training.mode,
 }
-"""Settings of many stages, which a function gets by naming them; declarations have the others."""
+"""Settings of many stages, which a function gets by naming them; declarations have the others.
+
+They take the study and wildcards by name, as a declaration does. `study_seed` is that of the
+replicate that the job is of; jobs without a seed take that of the first replicate.
+"""
 
 Settings = dict[str, Any]
 Function = TypeVar("Function", bound=Callable[..., None])
@@ -190,13 +197,22 @@ class Stage:
     @cached_property
     def setting_wildcards(self) -> tuple[str, ...]:
         """The wildcards that its settings depend on."""
-        return tuple(inspect.signature(self.settings).parameters)[1:]
+        known = {*_wildcards(self.settings), *chain(*map(_wildcards, self._common.values()))}
+        return tuple(name for name in WILDCARDS if name in known)
+
+    @property
+    def _common(self) -> dict[str, Callable[..., Any]]:
+        """Those of `SETTINGS` that its function names."""
+        named = {argument.name for argument in self.of("setting")}
+        return {name: value for name, value in SETTINGS.items() if name in named}
 
     def settings_of(self, study: Study, wildcards: Mapping[str, Any]) -> Settings:
         """Return all settings of a job."""
-        own = self.settings(study, **{name: wildcards[name] for name in self.setting_wildcards})
-        named = {argument.name for argument in self.of("setting")}
-        return {n: of(study) for n, of in SETTINGS.items() if n in named and n not in own} | own
+
+        def of(settings: Callable[..., Any]) -> Any:
+            return settings(study, **{name: wildcards[name] for name in _wildcards(settings)})
+
+        return {n: of(value) for n, value in self._common.items()} | of(self.settings)
 
     def call(self, job: Job, **given: Any) -> None:
         """Run its function as a job."""
@@ -239,6 +255,11 @@ def stage(
         return cast("Function", run)
 
     return declare
+
+
+def _wildcards(settings: Callable[..., Any]) -> tuple[str, ...]:
+    """Return the wildcards that settings depend on: what their function takes after the study."""
+    return tuple(inspect.signature(settings).parameters)[1:]
 
 
 def _described(text: str) -> dict[str, str]:

@@ -90,8 +90,9 @@ class Ablation(Source):
     def of_the_same_people(self) -> pd.DataFrame:
         """Return right answers on QA out of the people that every ablation was evaluated on."""
         rows = self.people()
-        asked = rows.loc[rows["ablated"] == "bio_top", "individual"].unique()
-        return rows[rows["individual"].isin(asked)]
+        # A number is another person in another replicate.
+        asked = where(rows, ablated="bio_top")[["seed", "individual"]].drop_duplicates()
+        return rows.merge(asked, on=["seed", "individual"])
 
     def controls(self) -> pd.DataFrame:
         """Return what S and as many others cost of QA out, the mean over draws."""

@@ -58,7 +58,7 @@ def attention_case_study(
     case: CaseStudySettings,
     individuals: int | None,
     max_eval_tokens: int,
-    study_seed: int,
+    first_study_seed: int,
 ) -> None:
     """Study one head and one fact in both grafted models of a seed.
 
@@ -104,7 +104,7 @@ def attention_case_study(
         tuning: open_grafted(base, files.tuned, files.masks, files.outcomes, job.device)
         for tuning, files in paths.items()
     }
-    evaluator = opened["mix"].questions(qa, individuals, None, study_seed, max_eval_tokens)
+    evaluator = opened["mix"].questions(qa, individuals, None, first_study_seed, max_eval_tokens)
     facts = evaluator.rows[["individual", "relation"]].assign(
         **{tuning: model.right(evaluator) for tuning, model in opened.items()}
     )

@@ -114,7 +114,7 @@ def summarise_circuits(
     heads: Output,
     sweeps: Output,
     circuits: Output,
-    study_seed: int,
+    first_study_seed: int,
 ) -> None:
     """Gather what all interventions show.
 
@@ -134,7 +134,7 @@ def summarise_circuits(
         the table of how closely each sweep was evaluated to write
     circuits
         the table of the circuits' numbers to write
-    study_seed
+    first_study_seed
         Shuffles outcomes between individuals.
     """
     from factrecall.experiments.circuits.summary import circuit_tables
@@ -147,5 +147,5 @@ def summarise_circuits(
         "sweeps": sweeps,
         "circuits": circuits,
     }
-    for name, table, schema in circuit_tables(interventions, study_seed):
+    for name, table, schema in circuit_tables(interventions, first_study_seed):
         job.write(paths[name], table, schema)

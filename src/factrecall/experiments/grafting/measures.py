@@ -12,7 +12,7 @@ from factrecall.experiments.grafting.mask_choice import MOVEMENT, UNFITTED, look
 from factrecall.report.observations import observe, where
 from factrecall.report.section import Source, in_order
 from factrecall.runs import grafts
-from factrecall.runtime.storage import read_table
+from factrecall.runtime.replicates import study_seed_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,13 +25,18 @@ OVERLAP = ["tuning", "split", "matrix", "row", "column", "alpha", "value"]
 
 
 def files(study: Study, model: str) -> dict[str, str]:
-    """Return the per-example files: of masks with S and without, of θtask (``recall``) and θpre."""
-    found = {"base": f"models/{model}/base/seed{study.seed}.recall.parquet"}
+    """Return the per-example files: of masks with S and without, of θtask (``recall``) and θpre.
+
+    That of θpre (``before``) is the one of the run's replicate.
+    """
+    found = {}
     for run in grafts(study):
         run_key, split = f"{run['tuning']}/{run['seed']}", run["split"]
         if run["model"] == model:
             stem = f"{model}/{run['tuning']}/seed{run['seed']}"
             masks = f"grafting/{stem}.{split}"
+            before = study_seed_of(study, run["seed"])
+            found[f"before/{run_key}"] = f"models/{model}/base/seed{before}.recall.parquet"
             found[f"recall/{run_key}"] = f"models/{stem}.recall.parquet"
             found[f"with-{split}/{run_key}"] = f"{masks}.examples.parquet"
             found[f"without-{split}/{run_key}"] = f"{masks}.without.examples.parquet"
@@ -144,5 +149,4 @@ class Grafting(Source):
 
     def before(self, split: str) -> pd.DataFrame:
         """Observe θpre, once for every seed."""
-        rows = where(read_table(self.files["base"]), split=f"qa_{split}")
-        return observe(rows.merge(self.masks[["seed"]].drop_duplicates(), how="cross"), "correct")
+        return observe(self.per_run("before"), "correct", split=f"qa_{split}", tuning="mix")

@@ -155,12 +155,15 @@ def summarise_grafting(job: Job, *, grafts: list[Graft], out: Output, checks: Ou
     from factrecall.experiments.grafting.grafter import GRAFTING
     from factrecall.experiments.grafting.mask_checks import CHECK, CHECKS
     from factrecall.experiments.grafting.summary import graft_outcomes, overlaps
+    from factrecall.runtime.replicates import replicate_of
 
     job.write(out, pd.concat(graft_outcomes(graft) for graft in grafts), GRAFTING)
     found = [read_runs(grafts, CHECK, "checks")]
-    groups: dict[tuple[str, str, str], dict[int, Path]] = {}
+    # Another replicate has another θpre, so that its masks do not compare.
+    groups: dict[tuple[str, str, str, int], dict[int, Path]] = {}
     for g in grafts:
-        groups.setdefault((g.model, g.tuning, g.split), {})[g.seed] = g.masks
-    for (model, tuning, split), masks in groups.items():
+        key = g.model, g.tuning, g.split, replicate_of(g.seed)
+        groups.setdefault(key, {})[g.seed] = g.masks
+    for (model, tuning, split, _), masks in groups.items():
         found.append(overlaps(masks).assign(model=model, tuning=tuning, split=split))
     job.write(checks, pd.concat(found), CHECKS)

@@ -38,7 +38,7 @@ def graft_outcomes(graft: Graft) -> pd.DataFrame:
 
 
 def overlaps(masks: Mapping[int, Path]) -> pd.DataFrame:
-    """Compare the masks of every two fine-tuning seeds; columns ``CHECK`` and ``seed``."""
+    """Compare the masks of every two seeds of a replicate; columns ``CHECK`` and ``seed``."""
     by_seed = {seed: read_sets(path) for seed, path in masks.items()}
     rows = [
         (one, "overlap_seeds", float(alpha), float(other), overlap(mask, theirs[alpha]))

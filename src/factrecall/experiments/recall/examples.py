@@ -50,11 +50,14 @@ class Person(NamedTuple):
 
 
 def examples(study: Study, results: Path) -> dict[str, Any]:
-    """Return what the page shows of people of a finished study, and how many there are."""
+    """Return what the page shows of people of a finished study, and how many there are.
+
+    Of several replicates they are those of the first.
+    """
     from factrecall.data.files import FactFiles
 
     names = ("individuals", "bio", "qa")
-    facts = FactFiles(*(results / "facts" / f"{name}.parquet" for name in names))
+    facts = FactFiles(*(results / f"facts/seed{study.seed}/{name}.parquet" for name in names))
     individuals, bio, qa = facts.read()
     right = {}
     for model, tuning in product(study.models, TUNINGS):

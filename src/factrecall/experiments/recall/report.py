@@ -17,6 +17,7 @@ from factrecall.report.published import published
 from factrecall.report.section import Section, Source
 from factrecall.report.style import RELATION_LABELS, TUNING_LABELS
 from factrecall.report.tables import percent, points
+from factrecall.runtime.replicates import run_seeds
 from factrecall.vocabulary import COMPARED, RELATIONS, TUNINGS
 
 if TYPE_CHECKING:
@@ -256,7 +257,7 @@ def _files(study: Study, model: str) -> dict[str, str]:
         f"{key}/{tuning}/{seed}": f"models/{model}/{tuning}/seed{seed}.{suffix}.parquet"
         for key, suffix in (("history", "history"), ("answers", "recall"))
         for tuning in TUNINGS
-        for seed in study.training.seeds
+        for seed in run_seeds(study)
     }
 
 

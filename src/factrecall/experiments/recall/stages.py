@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+
 from factrecall.runs import Evaluation, evaluations
 from factrecall.runtime.job import Job
 from factrecall.runtime.stage import EXPERIMENTS, TABLES, Input, Output, stage
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The questions of a replicate, with its study seed."""
+
+    seed: int
+    qa: Path
 
 
 @stage("recall", libraries=EXPERIMENTS, per=evaluations, device="model")
@@ -33,7 +44,7 @@ def recall(
 
 @stage("summarise-recall", libraries=TABLES)
 def summarise_recall(
-    job: Job, *, evaluations: list[Evaluation], qa: Input, out: Output, study_seed: int
+    job: Job, *, evaluations: list[Evaluation], questions: list[Questions], out: Output
 ) -> None:
     """Count what all models recall, and what the majority vote does.
 
@@ -41,10 +52,10 @@ def summarise_recall(
     ----------
     evaluations
         the per-example table of a model, tuning and seed; give one for each
+    questions
+        the study seed of a replicate and its table of questions; give one for each
     out
         the table of accuracies to write
-    study_seed
-        The study's, which the majority vote carries, having none of its own.
     """
     import pandas as pd
 
@@ -54,7 +65,9 @@ def summarise_recall(
     parts = [
         summarise(job.read(e.table, PER_EXAMPLE), e.model, e.tuning, e.seed) for e in evaluations
     ]
-    voted = majority(job.read(qa, QA_COLUMNS))
-    for model in dict.fromkeys(e.model for e in evaluations):
-        parts.append(summarise(voted, model, "majority", study_seed))
+    # The majority vote has no seed of its own: it carries the replicate's.
+    for asked in questions:
+        voted = majority(job.read(asked.qa, QA_COLUMNS))
+        for model in dict.fromkeys(e.model for e in evaluations):
+            parts.append(summarise(voted, model, "majority", asked.seed))
     job.write(out, pd.concat(parts), SUMMARY)

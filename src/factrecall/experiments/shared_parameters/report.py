@@ -51,7 +51,10 @@ class Shared(Source):
 
     @property
     def k(self) -> int:
-        """How many parameters of each ranking were taken; 0 where nothing was selected."""
+        """How many parameters of each ranking were taken; 0 where nothing was selected.
+
+        It is a share of all, so that replicates of other sizes differ: the most of any.
+        """
         return max(map(int, where(self.rows("shared"), selected=True)["k"]), default=0)
 
     def curve(self) -> pd.DataFrame:
@@ -59,8 +62,9 @@ class Shared(Source):
         return where(self.rows("shared"), set="S")
 
     def at_k(self) -> pd.DataFrame:
-        """Return all sets and influences at the study's k."""
-        return where(self.rows("shared"), k=self.k)
+        """Return all sets and influences at the k of each run."""
+        rows, run = self.rows("shared"), ["tuning", "seed", "k"]
+        return rows.merge(where(rows, selected=True)[run].drop_duplicates(), on=run)
 
     def at_s(self) -> pd.DataFrame:
         """Return |S(k)|/k of the study's k and influence: of what S is."""
