@@ -6,12 +6,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import factrecall
 from factrecall.cli import main
-from factrecall.experiments.recall.stages import Evaluation
+from factrecall.experiments.recall.stages import Evaluation, Questions
 from factrecall.runtime.errors import FactRecallError
 from tests.conftest import Workspace
 
@@ -54,8 +55,9 @@ def test_a_summary_takes_records_of_its_runs(workspace: Workspace) -> None:
     folder = workspace.folder
     assert main(workspace.command("summarise-recall")) == 0
     runs = [Evaluation("m", "base", 0, folder / "examples.parquet")]
-    out, qa = folder / "again.parquet", folder / "qa.parquet"
-    factrecall.run_stage("summarise-recall", workspace.study, evaluations=runs, qa=qa, out=out)
+    out, questions = folder / "again.parquet", [Questions(0, folder / "qa.parquet")]
+    given = {"evaluations": runs, "questions": questions, "out": out}
+    factrecall.run_stage("summarise-recall", workspace.study, **given)
     assert out.read_bytes() == (folder / "out/summary.parquet").read_bytes()
 
 
@@ -66,9 +68,18 @@ def test_a_training_goes_on_from_its_state(workspace: Workspace) -> None:
     expected = files["history"].read_bytes()
     shutil.rmtree(files["out"])
     factrecall.run_stage(
-        "pretrain", workspace.study, model="m", facts=workspace.facts, state=folder / "s", **files
+        "pretrain",
+        workspace.study,
+        model="m",
+        seed=0,
+        facts=workspace.facts,
+        state=folder / "s",
+        **files,
     )
     assert files["history"].read_bytes() == expected and not list((folder / "s").iterdir())
+
+
+PRETRAIN = {"model": "m", "seed": 0, "facts": "x", "out": "x", "history": "x"}
 
 
 @pytest.mark.parametrize(
@@ -77,15 +88,19 @@ def test_a_training_goes_on_from_its_state(workspace: Workspace) -> None:
         ("graph", {}, "there is no such stage"),
         ("recall", {"tuned": "x", "bio": "x", "qa": "x"}, "recall: out\n  why:    it is missing"),
         ("recall", dict.fromkeys(("tuned", "bio", "qa", "out", "k"), "x"), "no such argument"),
-        ("pretrain", {"model": "own", "facts": [], "out": "x", "history": "x"}, "its source is"),
-        ("pretrain", {"model": "m", "facts": "x", "out": "x", "history": "x"}, "a list"),
+        ("pretrain", {**PRETRAIN, "model": "own", "facts": []}, "its source is"),
+        ("pretrain", PRETRAIN, "a list"),
         ("recall", {"tuned": 5, "bio": "x", "qa": "x", "out": "x"}, "tuned = 5"),
         ("recall", {"tuned": ["x"], "bio": "x", "qa": "x", "out": "x"}, "give one path"),
-        ("summarise-recall", {"evaluations": ["x"], "qa": "x", "out": "x"}, "each: Evaluation of"),
+        (
+            "summarise-recall",
+            {"evaluations": ["x"], "questions": [], "out": "x"},
+            "each: Evaluation of",
+        ),
     ],
 )
 def test_a_mistake_is_told(
-    workspace: Workspace, name: str, given: dict[str, str], said: str
+    workspace: Workspace, name: str, given: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(FactRecallError) as caught:
         factrecall.run_stage(name, workspace.study, **given)

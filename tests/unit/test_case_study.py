@@ -45,7 +45,7 @@ def study(folder: Path, case: CaseStudySettings) -> dict[str, pd.DataFrame]:
         for t in ("mix", "stage")
     ]
     attention_case_study(
-        Job(CPU), case=case, individuals=PEOPLE, max_eval_tokens=512, study_seed=7,
+        Job(CPU), case=case, individuals=PEOPLE, max_eval_tokens=512, first_study_seed=7,
         base=folder / "base", grafted=grafted, bio=folder / "bio.parquet",
         qa=folder / "qa.parquet", **paths,
     )  # fmt: skip

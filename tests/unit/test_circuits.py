@@ -129,7 +129,7 @@ def summarised(folder: Path, interventions: list[Intervention]) -> dict[str, pd.
         "circuits": tables.CIRCUITS,
     }
     paths = {name: folder / f"summary.{name}.parquet" for name in schemas}
-    summarise_circuits(Job(), interventions=interventions, study_seed=7, **paths)
+    summarise_circuits(Job(), interventions=interventions, first_study_seed=7, **paths)
     return {name: read_table(paths[name], schema) for name, schema in schemas.items()}
 
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from factrecall.report.observations import TOGETHER
 from factrecall.runtime.intervals import (
     Effect,
     estimate,
@@ -20,6 +21,7 @@ from factrecall.runtime.intervals import (
     t_quantile,
     widths,
 )
+from factrecall.runtime.replicates import PER_REPLICATE
 
 METHOD = Path(__file__).parents[2] / "docs" / "method.md"
 QUESTIONS = 6
@@ -275,7 +277,10 @@ def test_equal_values_have_the_interval_of_nothing_seen() -> None:
 
 
 def test_replicates_decide_where_there_are_two() -> None:
-    parts = [observations(VALUES + shift).assign(replicate=shift) for shift in (0.0, 0.1, 0.5)]
+    parts = [
+        observations(VALUES + shift).eval(f"seed = seed + {PER_REPLICATE * number}")
+        for number, shift in enumerate((0.0, 0.1, 0.5))
+    ]
     means = VALUES.mean() + np.array([0.0, 0.1, 0.5])
     half = 4.30265 * means.std(ddof=1) / 3**0.5
     found = estimate(pd.concat(parts))
@@ -283,7 +288,20 @@ def test_replicates_decide_where_there_are_two() -> None:
         (means.mean(), means.mean() - half, means.mean() + half), abs=1e-4
     )
     assert found[3:] == (9, 18, "replicates (t)")
-    assert estimate(parts[0]) == estimate(observations(VALUES))
+    alone = [part.groupby("seed", as_index=False)["value"].mean() for part in parts]
+    assert estimate(pd.concat(alone))[:5] == pytest.approx((*found[:4], 0))
+    one_seed = pd.concat(part[part["seed"] % PER_REPLICATE == 0] for part in parts)
+    assert estimate(one_seed)[3:] == (3, 18, "replicates (t)")
+
+
+def test_rows_of_one_replicate_have_the_interval_over_people_and_seeds() -> None:
+    rows = observations(VALUES)
+    second = estimate(rows.assign(seed=rows["seed"] + PER_REPLICATE))
+    assert second == estimate(rows) and second.method == "people and seeds (t)"
+    means = rows.groupby("individual", as_index=False)["value"].mean()
+    alone = estimate(means)
+    assert alone[3:] == (1, 6, "people (t), one seed")
+    assert estimate(means.assign(seed=TOGETHER)) == alone
 
 
 @settings(max_examples=30)
@@ -304,8 +322,8 @@ def two_counts(samples: int, people: int, seeds: int) -> tuple[pd.DataFrame, pd.
     shape = (samples, people, seeds)
     recalled = rng.binomial(QUESTIONS, rng.uniform(0.1, 1, (samples, people, 1)), shape)
     left = rng.binomial(recalled, 0.4)
-    replicate, individual, seed = (numbers.ravel() for numbers in np.indices(shape))
-    keys = pd.DataFrame({"replicate": replicate, "individual": individual, "seed": seed})
+    sample, individual, seed = (numbers.ravel() for numbers in np.indices(shape))
+    keys = pd.DataFrame({"individual": individual, "seed": seed + PER_REPLICATE * sample})
     return (
         keys.assign(value=left.ravel() / QUESTIONS),
         keys.assign(value=recalled.ravel() / QUESTIONS),
@@ -323,7 +341,7 @@ def test_intervals_of_ratios_cover(people: int, seeds: int) -> None:
 
 
 def test_a_ratio_is_that_of_pooled_means() -> None:
-    left, recalled = (table.drop(columns="replicate") for table in two_counts(1, 10, 3))
+    left, recalled = two_counts(1, 10, 3)
     pooled = left.groupby("seed")["value"].sum() / recalled.groupby("seed")["value"].sum()
     rows = ratio_observations(left, recalled)
     assert rows.groupby("seed")["value"].mean().tolist() == pytest.approx(pooled.tolist())
@@ -335,7 +353,7 @@ def test_a_ratio_is_that_of_pooled_means() -> None:
 
 
 def test_a_seed_without_a_denominator_is_missing() -> None:
-    left, recalled = (table.drop(columns="replicate") for table in two_counts(1, 10, 3))
+    left, recalled = two_counts(1, 10, 3)
     recalled.loc[recalled["seed"] == 1, "value"] = 0.0
     rows = ratio_observations(left, recalled)
     assert sorted(rows["seed"].unique()) == [0, 2]

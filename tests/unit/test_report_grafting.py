@@ -95,9 +95,9 @@ def write_answers(
 ) -> dict[str, Path]:
     """Write all per-example tables; return their paths by key."""
     rng = np.random.default_rng(0)
-    files = {"base": folder / "base"}
+    files = {f"before/{t}/{s}": folder / "base" for t, s in product(COMPARED, seeds)}
     base = [answers(split, 0.05, PEOPLE, rng) for split in SIDES]
-    write_table(files["base"], pd.concat(base)[list(PER_EXAMPLE)], PER_EXAMPLE)
+    write_table(folder / "base", pd.concat(base)[list(PER_EXAMPLE)], PER_EXAMPLE)
     for tuning, seed in product(COMPARED, seeds):
         shares, run = right[tuning], f"{tuning}/{seed}"
         files[f"recall/{run}"] = folder / f"recall-{tuning}-{seed}"

@@ -46,7 +46,7 @@ def test_timings_are_found_and_condensed_over_seeds(tmp_path: Path) -> None:
     seeds, folder = study.training.seeds, tmp_path / "benchmarks"
     runs = [f"fine_tune/{model}/{t}-seed{s}" for t in ("bio", "stage", "mix") for s in seeds]
     runs += [
-        "make_facts",
+        "make_facts/seed0",
         f"graft/{model}/mix-seed0-in",
         f"intervene/{model}/mix-seed0-unit-shared",
     ]

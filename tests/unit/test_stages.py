@@ -27,13 +27,9 @@ def study() -> Study:
 
 
 def wildcards(stage: str) -> dict[str, str]:
-    if stage == "fine-tune":
-        return {"model": MODEL, "tuning": "mix"}
-    if stage == "graft":
-        return {"seed": "1"}
-    if stage == "intervene":
-        return {"kind": "attention", "ranking": "baseline"}
-    return {"model": MODEL} if stage in ("pretrain", "fetch-model", "draw-figures") else {}
+    known = {"model": MODEL, "tuning": "mix", "seed": "1", "kind": "attention"}
+    known["ranking"] = "baseline"
+    return {name: known[name] for name in STAGES[stage].setting_wildcards}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -79,13 +75,12 @@ def test_a_command_line_is_quoted_and_has_the_files_of_all_runs() -> None:
         {"model": "a b", "tuning": "mix", "seed": 0},
         {"model": "c", "tuning": "mix", "seed": 1},
     ]
-    files = SimpleNamespace(table=["one file", "two"], qa="$(x)")
-    line = job_command(
-        "summarise-recall", None, files, SimpleNamespace(out="out"), {"evaluations": runs}
-    )
+    files = SimpleNamespace(table=["one file", "two"], qa=["$(x)"])
+    fixed = {"evaluations": runs, "questions": [{"seed": 5}]}
+    line = job_command("summarise-recall", None, files, SimpleNamespace(out="out"), fixed)
     assert shlex.split(line) == [
         "summarise-recall", "--evaluations", "a b", "mix", "0", "one file",
-        "--evaluations", "c", "mix", "1", "two", "--qa", "$(x)", "--out", "out",
+        "--evaluations", "c", "mix", "1", "two", "--questions", "5", "$(x)", "--out", "out",
     ]  # fmt: skip
 
 
@@ -109,7 +104,6 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
         9,
         {
             "make-facts",
-            "summarise-recall",
             "pretrain",
             "fine-tune",
             "ablate",
@@ -125,6 +119,7 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
     ("facts.people", 42, {"make-facts"}),
     ("training.seeds", [0, 1, 5], set()),
     ("training.seeds", [1, 0], {"graft"}),  # only the first seed's masks are checked at length
+    ("replicates", 2, set()),
     ("grafting.alphas", [0.5], {"graft", "graft-without-shared"}),
     ("grafting.optimiser.updates", 7, {"graft", "graft-without-shared"}),
     ("training.precision", "bfloat16", {"pretrain", "fine-tune"}),
@@ -200,7 +195,7 @@ def test_an_edit_changes_the_parameters_of_its_readers_alone(
 
 def test_each_tuning_has_its_own_recipe(study: Study) -> None:
     for tuning in TUNINGS:
-        found = settings(study, "fine-tune", model=MODEL, tuning=tuning)["recipe"]
+        found = settings(study, "fine-tune", model=MODEL, tuning=tuning, seed=0)["recipe"]
         assert found == getattr(study.models[MODEL].training, tuning)
 
 
@@ -210,7 +205,7 @@ def test_draws_are_of_the_controls_alone(study: Study) -> None:
     )
 
     def told(of: Study, by: str) -> dict[str, Any]:
-        return parameters(of, "intervene", kind="attention", ranking=by)
+        return parameters(of, "intervene", kind="attention", ranking=by, seed=0)
 
     assert told(study, "shared") == told(edited, "shared")
     assert told(study, "baseline") != told(edited, "baseline")
