@@ -25,6 +25,7 @@ LEFT_OUT = ("benchmarks", "claims", "logs", "state", "studies")
 """Folders that hold no results. `claims` are the leases of cluster jobs."""
 
 FILES: tuple[tuple[str, str], ...] = (
+    (r"^facts/(?!seed)", "facts/seed0/"),
     (r"\.controls\.", ".baseline."),
     (r"^(shared/.*)\.curve\.", r"\1.overlap_curve."),
     (r"^(shared/.*)\.places\.", r"\1.locations."),

@@ -95,7 +95,7 @@ def test_a_stage_gets_the_study_seed_of_its_replicate(study: Study) -> None:
         assert parameters(twice, name, **first) == parameters(changed(study, seed=3), name, **first)
 
 
-def test_a_fetched_model_is_one_for_all_replicates(study: Study, tmp_path: Path) -> None:
+def test_a_fetched_model_is_one_for_all_replicates(study: Study) -> None:
     raw = study.model_dump(mode="json")
     fetched = {"source": "hub", "repository": "EleutherAI/pythia-70m", "training": {}}
     both = Study.model_validate(

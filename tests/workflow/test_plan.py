@@ -22,12 +22,13 @@ CHANGES: dict[str, dict[str, Any]] = {
     "workflow/presets/gpu.yaml": {},
     "config.yaml": {
         "seed": 3,
+        "replicates": 2,
         "training": {"seeds": [4, 7]},
         "circuits": {"unit": {"forward": 8, "backward": 8}, "attention": None},
         "trace": {"checkpoints": 0},
     },
 }
-"""A preset and what is changed in it: several models, other seeds, other kinds of nodes."""
+"""A preset and what is changed in it: several models, seeds, replicates, other kinds of nodes."""
 
 
 @pytest.mark.parametrize("preset", CHANGES)

@@ -142,6 +142,13 @@ def test_a_finished_study_has_nothing_left_to_do(checkout: Path) -> None:
             | {"transplant_shared": 4}
             | REPORT,
         ),
+        (
+            {"replicates": 2},
+            {"make_facts": 1, "pretrain": 2, "fine_tune": 12, "recall": 14, "summarise_recall": 1}
+            | {name: jobs for name, jobs in TUNED.items() if name != "attention_case_study"}
+            | {"intervene": 32}
+            | REPORT,
+        ),
     ],
     ids=[
         "k",
@@ -161,6 +168,7 @@ def test_a_finished_study_has_nothing_left_to_do(checkout: Path) -> None:
         "BIO learning rate",
         "traced individuals",
         "one more seed",
+        "one more replicate",
     ],
 )
 def test_a_change_reruns_what_depends_on_it(
@@ -264,7 +272,7 @@ def test_edits_taken_back_and_touched_files_rerun_nothing(checkout: Path) -> Non
         "src/factrecall/training/loop.py",
         "src/factrecall/data/templates.yaml",
         PRESET,
-        "results/ci/facts/bio.parquet",
+        "results/ci/facts/seed0/bio.parquet",
         "results/ci/tables/recall.parquet",
         "results/ci/shared/llama-tiny/mix/seed0.overlap_curve.parquet",
     ):
@@ -284,7 +292,7 @@ def test_an_edit_of_own_sentences_remakes_the_facts_and_a_touch_does_not(checkou
     own.write_text(text, encoding="utf-8")
     change = {"name": "own", "facts": {"templates": own.name}}
     (checkout / "change.yaml").write_text(yaml.safe_dump(change))
-    facts = ("--configfile", PRESET, "change.yaml", "--", "results/own/facts/bio.parquet")
+    facts = ("--configfile", PRESET, "change.yaml", "--", "results/own/facts/seed0/bio.parquet")
     made = snakemake(checkout, "--cores", "1", *facts)
     assert made.returncode == 0, made.stdout[-4000:]
     os.utime(own)
