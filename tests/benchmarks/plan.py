@@ -24,6 +24,7 @@ from factrecall.config.reading import read_study
 from factrecall.cost.devices import this_cpu
 from factrecall.cost.jobs import StageJob
 from factrecall.cost.plan import plan_study
+from factrecall.runs import job_name
 
 SHARED = 55.0
 """Per cent of a core; a job of ours that is alone uses 65 and more, start-up included."""
@@ -53,14 +54,10 @@ class Measured:
 
 def benchmark(results: Path, job: StageJob) -> Path:
     """Return the file of a job, as the rules name it."""
-    folder = results / "benchmarks" / job.stage.replace("-", "_")
-    if not job.model:
-        return folder.with_suffix(".tsv")
-    name = job.model
-    if job.tuning:
-        parts = [f"{job.tuning}-seed{job.seed}", job.split, job.kind, job.ranking]
-        name = f"{job.model}/{'-'.join(filter(None, parts))}"
-    return folder / f"{name}.tsv"
+    known = {name: value for name, value in vars(job).items() if name != "stage" and value != ""}
+    if not job.tuning and job.stage not in ("make-facts", "pretrain"):
+        del known["seed"]
+    return results / "benchmarks" / f"{job_name(job.stage.replace('-', '_'), known)}.tsv"
 
 
 def measured(path: Path) -> Measured | None:
