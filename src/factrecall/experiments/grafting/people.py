@@ -30,15 +30,21 @@ class GraftedPeople(NamedTuple):
         cls, qa: pd.DataFrame, settings: GraftingSettings, study_seed: int, split: str
     ) -> GraftedPeople:
         """Divide the questions of a study for the masks of one side."""
-        parts, rest = {}, []
+        parts: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         asked = qa[qa["split"] != "pretrain"]
         for side in asked["split"].unique():
             rows = asked[asked["split"] == side]
             fitted = fitted_people(rows, settings.fit_individuals, study_seed, side)
             held_out = _held_out(rows, fitted, settings.held_out_individuals, study_seed, side)
-            parts[side] = [rows[rows["individual"].isin(who)] for who in (fitted, held_out)]
-            rest.append(~asked["individual"].isin(held_out))
-        return cls(*parts[split], asked[np.logical_and.reduce(rest)])
+            parts[side] = fitted, held_out
+        nobody = np.concatenate([held_out for _, held_out in parts.values()])
+        own = asked[asked["split"] == split]
+        who = own["individual"]
+        return cls(
+            fitted=own[who.isin(parts[split][0])],
+            held_out=own[who.isin(parts[split][1])],
+            distilled=asked[~asked["individual"].isin(nobody)],
+        )
 
 
 def fitted_people(
