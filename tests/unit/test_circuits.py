@@ -20,10 +20,10 @@ from factrecall.experiments.circuits.settings import AdaptiveSteps, AllSteps, No
 from factrecall.experiments.circuits.stages import Intervention, intervene, summarise_circuits
 from factrecall.experiments.circuits.tables import CURVES, NODES, QUESTIONS, STEPS
 from factrecall.experiments.grafting.grafted_model import Grafted, open_grafted
-from factrecall.experiments.grafting.grafter import OUTCOMES, fitted_people
-from factrecall.experiments.grafting.mask_choice import looked_at
+from factrecall.experiments.grafting.people import fitted_people
 from factrecall.experiments.grafting.settings import DualAveraging, GraftingSettings
 from factrecall.experiments.grafting.stages import graft
+from factrecall.experiments.grafting.tables import OUTCOMES
 from factrecall.models.loading import load_model, save_model
 from factrecall.parameters.nodes import Nodes
 from factrecall.parameters.sets import ParameterSet, read_sets, write_sets
@@ -148,8 +148,12 @@ def test_sweeps_go_from_pre_to_the_grafted_model_and_back(folder: Path) -> None:
     whole = grafted.right(judge)
     assert questions["grafted"].tolist() == whole.tolist() and whole.mean() > 0
     # The model that grafting judged is the one that is taken apart here.
-    outcome = looked_at(read_table(folder / "mix.outcomes", OUTCOMES), [])
+    table = read_table(folder / "mix.outcomes", OUTCOMES)
+    outcome = table[table["taken_apart"]]
     assert outcome["accuracy"].item() == whole.mean()
+    assert set(found["sweeps"]["objective"]) == {outcome["objective"].item()}
+    held_out = outcome["held_out_recovery"].item()
+    assert found["sweeps"]["held_out_recovery"].to_numpy() == pytest.approx(held_out, nan_ok=True)
     names = {"forward": len(nodes), "backward": -(-len(nodes) // 4)}
     floors = set()
     for (direction, ranking, number), rows in steps.groupby(

@@ -127,6 +127,9 @@ CASES: dict[str, Case] = {
     # Former names.
     "old trace.keep": ([("trace/keep", 0.2)], "trace.keep = 0.2", "renamed to top_fraction", "write trace.top_fraction"),
     "old trace.snapshots": ([("trace/snapshots", 2)], "trace.snapshots", "renamed to checkpoints", "write trace.checkpoints"),
+    "no gold": ([("grafting/objectives", ["distilled"])], "grafting.objectives", "gold is missing", "[gold, distilled]"),
+    "nobody to test masks": ([("grafting/fit_individuals", None), ("grafting/held_out_individuals", 5)], "grafting.held_out_individuals", "nobody is left", "set fit_individuals"),
+    "refined sigmoid": ([("grafting/optimiser", {"method": "sigmoid_sgd"}), ("grafting/refine", 1.2)], "grafting.refine", "fits each size anew", "refine: null"),
     "old grafting.recovery": ([("grafting/recovery", 0.9)], "grafting.recovery", "renamed", "write grafting.target_recovery"),
     "old grafting.individuals": ([("grafting/individuals", 5)], "grafting.individuals", "renamed", "write grafting.fit_individuals"),
     "old circuits.draws": ([("circuits/draws", 3)], "circuits.draws", "renamed", "write circuits.random_orders"),

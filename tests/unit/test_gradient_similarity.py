@@ -34,7 +34,7 @@ from factrecall.experiments.gradient_similarity.tables import (
     GRADIENTS,
     MOST,
 )
-from factrecall.experiments.grafting.grafter import OUTCOMES
+from factrecall.experiments.grafting.tables import OUTCOMES
 from factrecall.models.loading import save_model
 from factrecall.models.scratch import build_model
 from factrecall.parameters.sets import ParameterSet, write_sets
@@ -83,9 +83,13 @@ def folder(tiny: Tiny, tmp_path: Path) -> Path:
     shared, grafted = sets_of(tiny)
     write_sets(tmp_path / "sets", {"S": shared})
     nothing = ParameterSet.empty(shared.space)
-    write_sets(tmp_path / "masks", {"0.1": nothing, "0.2": grafted})
+    write_sets(tmp_path / "masks", {"gold 0.1": nothing, "distilled 0.2": grafted})
     row = {"with_shared": True, "method": "m", "accuracy": 1.0, "recovery": 1.0, "size": 1}
-    outcomes = [{**row, "alpha": 0.1, "chosen": False}, {**row, "alpha": 0.2, "chosen": True}]
+    row |= {"held_out_recovery": 1.0, "chosen": True}
+    outcomes = [
+        {**row, "objective": "gold", "alpha": 0.1, "taken_apart": False},
+        {**row, "objective": "distilled", "alpha": 0.2, "taken_apart": True},
+    ]
     write_table(tmp_path / "outcomes", pd.DataFrame(outcomes), OUTCOMES)
     write_table(tmp_path / "individuals", tiny.facts.individuals, INDIVIDUAL_COLUMNS)
     write_table(tmp_path / "bio", tiny.facts.bio, BIO_COLUMNS)

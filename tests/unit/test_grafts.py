@@ -13,18 +13,10 @@ import torch
 
 from factrecall.data.files import QA_COLUMNS
 from factrecall.experiments.common.model_pair import open_pair
-from factrecall.experiments.grafting.grafter import (
-    GRAFTING,
-    OUTCOMES,
-    PER_MASK,
-    RECOVERED,
-    SHARES,
-    Grafter,
-    outcomes,
-    overlap,
-    smallest,
-)
+from factrecall.experiments.grafting.grafter import Grafter, outcomes, overlap
 from factrecall.experiments.grafting.mask_checks import CHECKS, shuffled
+from factrecall.experiments.grafting.mask_choice import mask_name, smallest, taken_apart
+from factrecall.experiments.grafting.people import GraftedPeople
 from factrecall.experiments.grafting.settings import DualAveraging, GraftingSettings, SigmoidSGD
 from factrecall.experiments.grafting.stages import (
     Graft,
@@ -33,6 +25,7 @@ from factrecall.experiments.grafting.stages import (
     summarise_grafting,
 )
 from factrecall.experiments.grafting.summary import graft_outcomes
+from factrecall.experiments.grafting.tables import GRAFTING, OUTCOMES, PER_MASK, RECOVERED, SHARES
 from factrecall.models.loading import save_model
 from factrecall.parameters.sets import ParameterSet, read_sets, write_sets
 from factrecall.parameters.space import ParameterSpace
@@ -50,6 +43,7 @@ ALPHAS = [0.02, 0.2]
 SETTINGS = GraftingSettings(
     alphas=ALPHAS,
     fit_individuals=4,
+    held_out_individuals=2,
     exclude_embeddings=False,
     optimiser=DualAveraging(method="dual_averaging", updates=2, batch_size=12),
 )
@@ -99,6 +93,7 @@ def run_without(
         Job(CPU, state=folder / "state", checkpoint_interval_s=checkpoint_interval_s),
         grafting=settings, max_eval_tokens=512, study_seed=7, base=folder / "base",
         tuned=folder / "tuned", seed=seed, split="in", sets=folder / "sets.safetensors",
+        outcomes=out / "table",
         qa=folder / "qa.parquet", out=out / "without.masks", table=out / "without",
         examples=out / "without.examples", shares=out / "shares",
     )  # fmt: skip
@@ -128,28 +123,41 @@ def test_the_stages_write_what_their_masks_recall(
     table, _ = summarised([done], folder)
     shared = read_sets(folder / "sets.safetensors")["S"]
     masks = {True: read_sets(done.masks), False: read_sets(folder / "3/without.masks")}
-    assert all(set(sets) == {repr(alpha) for alpha in ALPHAS} for sets in masks.values())
+    for with_shared, objectives in ((True, ("gold", "distilled")), (False, ("gold",))):
+        names = {mask_name(o, alpha) for o in objectives for alpha in ALPHAS}
+        assert set(masks[with_shared]) == names
     found = pd.concat(
         read_table(folder / f"3/{name}", PER_MASK) for name in ("examples", "without.examples")
     )
-    assert table[["with_shared", "method", "alpha"]].apply(tuple, axis=1).tolist() == [
-        (with_shared, method, alpha)
+    assert table[["with_shared", "method", "objective", "alpha"]].apply(tuple, axis=1).tolist() == [
+        (with_shared, method, objective, alpha)
         for with_shared in (True, False)
-        for method, alphas in (("whole", [1.0]), ("movement", ALPHAS), ("dual_averaging", ALPHAS))
+        for method, objective, alphas in (
+            ("whole", "", [1.0]),
+            ("movement", "", ALPHAS),
+            ("dual_averaging", "gold", ALPHAS),
+            *([("dual_averaging", "distilled", ALPHAS)] if with_shared else []),
+        )
         for alpha in alphas
     ]
     fitted = found[found["fitted"]]
     assert fitted["individual"].nunique() == 4
     assert not set(fitted["individual"]) & set(found.loc[~found["fitted"], "individual"])
     # Others are asked of what may hold anything alone.
-    assert found.loc[~found["fitted"], "with_shared"].all()
+    held_out = found[~found["fitted"]]
+    assert held_out["with_shared"].all() and held_out["individual"].nunique() == 2
 
     tokenizer, model, weights = open_pair(folder / "base", folder / "tuned", CPU)
     asked = tiny.facts.qa[tiny.facts.qa["individual"].isin(fitted["individual"].unique())]
     state = Checkpoint(folder / "no.safetensors", 1e9)
-    tables = asked, asked[:0]
+    people = GraftedPeople.of(tiny.facts.qa, settings, 7, "in")
+    assert set(people.fitted["individual"]) == set(asked["individual"])
+    assert set(people.held_out["individual"]) == set(held_out["individual"])
+    # Nobody held out, of either side, is in the fit; everybody else is.
+    assert people.distilled["individual"].nunique() == 16 - 2 * 2
+    assert not set(people.distilled["individual"]) & set(people.held_out["individual"])
     grafter = Grafter(
-        settings, 512, tokenizer, model, weights, *tables, CPU, state, 7, done.seed, "in"
+        settings, 512, tokenizer, model, weights, people, CPU, state, 7, done.seed, "in"
     )
     with weights:
         whole = grafter.evaluator(asked).answers.right(model).mean()
@@ -158,6 +166,7 @@ def test_the_stages_write_what_their_masks_recall(
                 (fitted["alpha"] == row.alpha)
                 & (fitted["with_shared"] == row.with_shared)
                 & (fitted["method"] == row.method)
+                & (fitted["objective"] == row.objective)
             ]
             assert row.accuracy == rows["correct"].mean()
             assert row.recovery == pytest.approx(row.accuracy / whole)
@@ -165,7 +174,9 @@ def test_the_stages_write_what_their_masks_recall(
             mask = {
                 "whole": lambda row, left_out: ~left_out,
                 "movement": lambda row, left_out: weights.largest_change(row.size, left_out),
-                "dual_averaging": lambda row, left_out: masks[row.with_shared][repr(row.alpha)],
+                "dual_averaging": lambda row, left_out: masks[row.with_shared][
+                    mask_name(row.objective, row.alpha)
+                ],
             }[row.method](row, left_out)
             weights.set(mask)
             assert grafter.evaluator(asked).answers.right(model).mean() == row.accuracy
@@ -176,7 +187,7 @@ def test_the_stages_write_what_their_masks_recall(
     assert both[True] - both[False] == len(shared - grafter.excluded())
     if not exclude_embeddings:
         assert table.loc[table["method"] == "whole", "recovery"].iloc[0] == 1.0
-        best = table[(table["method"] == "dual_averaging") & table["with_shared"]]
+        best = table[(table["objective"] == "gold") & table["with_shared"]]
         moved = table[(table["method"] == "movement") & table["with_shared"]]
         assert best["accuracy"].max() > moved["accuracy"].max()  # fitting is worth something
 
@@ -185,7 +196,7 @@ def test_another_s_changes_nothing_of_what_may_hold_anything(folder: Path) -> No
     done = run(folder, SETTINGS, thorough=False)
     before = {p: p.read_bytes() for p in (done.masks, done.table, done.checks)}
     table, checks = summarised([done], folder)
-    everything = ~ParameterSet.empty(read_sets(done.masks)["0.2"].space)
+    everything = ~ParameterSet.empty(read_sets(done.masks)["gold 0.2"].space)
     write_sets(folder / "sets.safetensors", {"S": everything.sample(3000, generator(1))})
     assert run(folder, SETTINGS, thorough=False) == done
     assert all(path.read_bytes() == content for path, content in before.items())
@@ -213,21 +224,24 @@ def test_seeds_and_checks_come_together(folder: Path) -> None:
     others = {"overlap_seeds", "overlap_runs", "shuffled"}
     assert set(found["check"]) - {"newly_correct"} == kinds | others
     assert set(found.loc[found["check"] == "shuffled", "seed"]) == {3}
-    one, other = (read_sets(g.masks)["0.2"] for g in grafts)
+    one, other = (read_sets(g.masks)["distilled 0.2"] for g in grafts)
     said = found[(found["check"] == "overlap_seeds") & (found["alpha"] == 0.2)]
+    said = said[said["objective"] == "distilled"]
     assert said.set_index("seed")["value"].to_dict() == {
         3: overlap(one, other),
         4: overlap(other, one),
     }
     inside = found[(found["check"] == "inclusion") & (found["seed"] == 3)]
-    small, large = (read_sets(grafts[0].masks)[repr(a)] for a in ALPHAS)
+    inside = inside[inside["objective"] == "gold"]
+    small, large = (read_sets(grafts[0].masks)[mask_name("gold", a)] for a in ALPHAS)
     assert inside["value"].tolist() == [overlap(small, large)]
     assert found["value"].between(0, 1).all()
 
 
 @pytest.mark.parametrize("individuals", [None, 8, 500])
 def test_all_people_may_be_fitted(folder: Path, individuals: int | None) -> None:
-    done = run(folder, SETTINGS.model_copy(update={"fit_individuals": individuals}), thorough=False)
+    people = {"fit_individuals": individuals, "held_out_individuals": None}
+    done = run(folder, SETTINGS.model_copy(update=people), thorough=False)
     found = read_table(folder / "3/examples", PER_MASK)
     assert found["fitted"].all() and found["individual"].nunique() == 8
     assert "held_out_people" not in set(read_table(done.checks)["check"])
@@ -239,6 +253,8 @@ def test_a_model_that_knows_nothing_is_grafted_all_the_same(folder: Path, tiny: 
     assert not table["chosen"].any() and table["recovery"].isna().all()
     assert (table.loc[table["method"] != "whole", "size"] == 0).all()
     assert (table.loc[table["method"] != "whole", "shared_fraction"] == 0).all()
+    # Circuits take a gold mask: no other is better.
+    assert table.loc[table["taken_apart"], "objective"].tolist() == ["gold"]
 
 
 def test_sets_of_another_file_are_told(folder: Path) -> None:
@@ -278,13 +294,19 @@ def test_the_smallest_mask_that_recovers_enough_is_chosen(tmp_path: Path) -> Non
         for (alpha, count), method in itertools.product(
             right[with_shared].items(), ("movement", "fitted")
         ):
-            masks[alpha, method] = everything.sample(round(100 * alpha), generator(0))
+            objective = "gold" if method == "fitted" else ""
+            masks[alpha, method, objective] = everything.sample(round(100 * alpha), generator(0))
             correct = np.arange(10) < (count if method == "fitted" else 10)
             said = {"alpha": alpha, "with_shared": with_shared, "method": method, "fitted": True}
+            said["objective"] = objective
             parts.append(pd.DataFrame({"correct": correct}).assign(**said))
             asked = pd.DataFrame({"correct": [False]}).assign(**said | {"fitted": False})
             parts.append(asked)
-        fitted = {repr(alpha): mask for (alpha, method), mask in masks.items() if method[0] == "f"}
+        fitted = {
+            mask_name("gold", alpha): mask
+            for (alpha, method, _), mask in masks.items()
+            if method == "fitted"
+        }
         write_sets(tmp_path / "masks", fitted)
         return outcomes(masks, pd.concat(parts), whole)
 
@@ -295,7 +317,8 @@ def test_the_smallest_mask_that_recovers_enough_is_chosen(tmp_path: Path) -> Non
     done = Graft("m", "mix", 1, "in", files.pop("table"), *files.values(), tmp_path / "sets")
     for least, alpha in ((0.9, 0.2), (0.5, 0.1), (0.95, 0.3), (1.1, None)):
         table = recovered(True, 1.0)
-        write_table(done.table, table.assign(chosen=smallest(table, least)), OUTCOMES)
+        table = table.assign(chosen=smallest(table, least), taken_apart=False)
+        write_table(done.table, table, OUTCOMES)
         joined = graft_outcomes(done)
         chosen = joined[joined["chosen"]]
         assert chosen["alpha"].tolist() == ([alpha, alpha] if alpha else [])
@@ -304,6 +327,67 @@ def test_the_smallest_mask_that_recovers_enough_is_chosen(tmp_path: Path) -> Non
         moved = joined[(joined["method"] == "movement") & joined["with_shared"]]
         assert (moved["shared_fraction"] == 0.5).all()
     assert recovered(True, 0.0)["recovery"].isna().all()
+
+
+def recovered(*rows: tuple[str, float, float, float]) -> pd.DataFrame:
+    """Make outcomes: objective, α, recovery, that of held-out people."""
+    table = pd.DataFrame(rows, columns=["objective", "alpha", "recovery", "held_out_recovery"])
+    table = table.assign(with_shared=True, method="fitted")
+    return table.assign(chosen=smallest(table, 0.9))
+
+
+@pytest.mark.parametrize(
+    ("rows", "taken"),
+    [
+        # Held-out people recover with both: what is fitted to own answers comes first.
+        ([("gold", 0.1, 1.0, 1.0), ("distilled", 0.2, 1.0, 0.9)], ("distilled", 0.2)),
+        ([("gold", 0.1, 1.0, 0.95), ("distilled", 0.2, 1.0, 0.8)], ("gold", 0.1)),
+        # The chosen mask of an objective is the one that is tested, not a larger one.
+        ([("gold", 0.1, 1.0, 0.1), ("distilled", 0.1, 0.9, 0.1), ("distilled", 0.2, 1.0, 1.0)],
+         ("gold", 0.1)),
+        ([("gold", 0.1, 0.2, np.nan), ("gold", 0.2, 0.3, np.nan), ("distilled", 0.1, 1.0, np.nan)],
+         ("gold", 0.2)),
+    ],
+)  # fmt: skip
+def test_circuits_take_masks_with_which_held_out_people_recover(
+    rows: list[tuple[str, float, float, float]], taken: tuple[str, float]
+) -> None:
+    table = recovered(*rows)
+    found = table[taken_apart(table, 0.9)]
+    assert found[["objective", "alpha"]].apply(tuple, axis=1).tolist() == [taken]
+
+
+def test_sizes_between_the_chosen_one_and_the_next_are_evaluated(folder: Path) -> None:
+    settings = SETTINGS.model_copy(
+        update={"refine": 2.0, "target_recovery": 0.01, "alphas": [0.001, 0.01, 0.2]}
+    )
+    sizes = settings.sizes()
+    assert set(settings.alphas) < set(sizes) and sizes == sorted(sizes)
+    assert max(large / small for small, large in itertools.pairwise(sizes)) <= 2.001
+    done = run(folder, settings, thorough=False)
+    table, _ = summarised([done], folder)
+    for objective, rows in table[table["with_shared"]].groupby("objective"):
+        if not objective:
+            continue
+        between = sorted(set(rows["alpha"]) - set(settings.alphas))
+        enough = rows[rows["recovery"] >= 0.01]
+        assert rows.loc[rows["chosen"], "alpha"].tolist() == [enough["alpha"].min()]
+        first = min(enough.loc[enough["alpha"].isin(settings.alphas), "alpha"])
+        before = max((a for a in settings.alphas if a < first), default=first)
+        assert between == [a for a in sizes if before < a < first]
+    # The size chosen with S is there without it.
+    without = table[~table["with_shared"] & table["chosen"]]
+    gold = table[table["with_shared"] & table["chosen"] & (table["objective"] == "gold")]
+    assert without["alpha"].tolist() == gold["alpha"].tolist()
+
+
+def test_gold_alone_gives_the_same_gold_masks(folder: Path) -> None:
+    both = run(folder, SETTINGS, thorough=False)
+    masks = read_sets(both.masks)
+    alone = run(folder, SETTINGS.model_copy(update={"objectives": ["gold"]}), thorough=False)
+    found = read_sets(alone.masks)
+    assert set(found) == {mask_name("gold", alpha) for alpha in ALPHAS}
+    assert all(mask == masks[name] for name, mask in found.items())
 
 
 def test_exchanged_answers_stay_within_their_relation(tiny: Tiny) -> None:

@@ -22,6 +22,7 @@ from tests.unit.test_grafts import run_graft, run_without, write_study
 DUAL = GraftingSettings(
     alphas=[0.02, 0.2],
     fit_individuals=3,
+    objectives=["gold", "distilled"],
     exclude_embeddings=False,
     target_recovery=0.01,  # the smaller mask is chosen, so that later fits have both sizes too
     optimiser=DualAveraging(method="dual_averaging", updates=2, batch_size=6),

@@ -13,13 +13,14 @@ import pytest
 
 from factrecall.config.reading import read_study
 from factrecall.evaluation.exact_match import PER_EXAMPLE
-from factrecall.experiments.grafting.grafter import GRAFTING, PER_MASK
 from factrecall.experiments.grafting.mask_checks import CHECKS
 from factrecall.experiments.grafting.mask_choice import MOVEMENT, WHOLE
 from factrecall.experiments.grafting.measures import Grafting
 from factrecall.experiments.grafting.report import SECTION, trust
+from factrecall.experiments.grafting.tables import GRAFTING, PER_MASK
 from factrecall.report.ledger import Judged
 from factrecall.report.published import GRAFTS, LLAMA, PYTHIA
+from factrecall.report.tables import MISSING
 from factrecall.runtime.storage import read_table, write_table
 from factrecall.vocabulary import COMPARED, RELATIONS, SIDES
 
@@ -39,7 +40,10 @@ FITTED, PEOPLE = range(30), range(60)
 
 
 def grafting_rows(
-    seeds: tuple[int, ...] = SEEDS, chosen: Any = None, in_s: dict[str, float] = IN_S
+    seeds: tuple[int, ...] = SEEDS,
+    chosen: Any = None,
+    in_s: dict[str, float] = IN_S,
+    distilled: float = 0.3,
 ) -> pd.DataFrame:
     """Make masks of which Mix-tuned models need the middle size, Stage-tuned ones the largest."""
     chosen = chosen or CHOSEN
@@ -48,7 +52,8 @@ def grafting_rows(
         key = ("m", tuning, seed, split)
         right = RIGHT[tuning]
         for held in (True, False):
-            rows.append((*key, 1.0, held, WHOLE, right["whole"], 1.0, 1000, 0.1, False))
+            whole = (right["whole"], 1.0, 1.0, 1000)
+            rows.append((*key, 1.0, held, WHOLE, "", *whole, False, False, 0.1))
             for alpha in ALPHAS:
                 enough = alpha >= (chosen[tuning] or 1)
                 recovery = (1.0 if enough else 0.4) * (1.0 if held else 0.5)
@@ -56,8 +61,14 @@ def grafting_rows(
                 # Trainings are never quite alike.
                 apart = 0.001 * seed * (1 if tuning == "mix" else -1)
                 accuracy, inside = right["whole"] * recovery + apart, (in_s[tuning] + apart) * held
-                rows.append((*key, alpha, held, METHOD, accuracy, recovery, size, inside, picked))
-                rows.append((*key, alpha, held, MOVEMENT, 0.05, 0.1, size, 0.0, False))
+                others = 0.06 / right["whole"] if held else np.nan
+                fitted = (accuracy, recovery, others, size, picked)
+                rows.append((*key, alpha, held, METHOD, "gold", *fitted, picked, inside))
+                if held:
+                    own = (accuracy, recovery, distilled, size, picked, False, inside)
+                    rows.append((*key, alpha, held, METHOD, "distilled", *own))
+                moved = (0.05, 0.1, np.nan, size, False, False, 0.0)
+                rows.append((*key, alpha, held, MOVEMENT, "", *moved))
     return pd.DataFrame(rows, columns=list(GRAFTING))
 
 
@@ -68,18 +79,19 @@ def check_rows(seeds: tuple[int, ...] = SEEDS) -> pd.DataFrame:
     for tuning, seed, split in product(COMPARED, seeds, SIDES):
         key = ("m", tuning, seed, split)
         for other in (0.0, 1.0):
-            rows.append((*key, "pre_trained", nan, other, 0.05))
-            rows.append((*key, "fine_tuned", nan, other, RIGHT[tuning]["whole"]))
+            rows.append((*key, "pre_trained", "", nan, other, 0.05))
+            rows.append((*key, "fine_tuned", "", nan, other, RIGHT[tuning]["whole"]))
         for alpha in ALPHAS:
-            rows.append((*key, "held_out_people", alpha, nan, 0.06))
-            rows.append((*key, "retained", alpha, nan, 0.9))
-            rows.append((*key, "newly_correct", alpha, nan, 0.4))
-            rows += [(*key, "random", alpha, float(draw), 0.05) for draw in range(3)]
-            rows += [(*key, "inclusion", alpha, b, 0.9 + 0.001 * seed) for b in ALPHAS if b > alpha]
-            rows += [(*key, "overlap_seeds", alpha, float(s), 0.4) for s in seeds if s != seed]
-            if seed == seeds[0]:
-                rows.append((*key, "overlap_runs", alpha, nan, 0.6))
-                rows.append((*key, "shuffled", alpha, nan, 0.35))
+            made: list[tuple[str, float, float]] = [
+                ("held_out_people", nan, 0.06),
+                ("retained", nan, 0.9),
+                ("newly_correct", nan, 0.4),
+                *(("random", float(draw), 0.05) for draw in range(3)),
+                *(("inclusion", b, 0.9 + 0.001 * seed) for b in ALPHAS if b > alpha),
+                *(("overlap_seeds", float(s), 0.4) for s in seeds if s != seed),
+                *([("overlap_runs", nan, 0.6), ("shuffled", nan, 0.35)] * (seed == seeds[0])),
+            ]
+            rows += [(*key, check, "gold", alpha, *rest) for check, *rest in made]
     return pd.DataFrame(rows, columns=list(CHECKS))
 
 
@@ -110,9 +122,14 @@ def write_answers(
                 own = answers(split, shares[kind], FITTED, rng).assign(fitted=True)
                 others = answers(split, shares["held_out"], held, rng).assign(fitted=False)
                 both = pd.concat([own, others] if kind == "with" else [own])
-                parts.append(both.assign(alpha=alpha, with_shared=kind == "with", method=METHOD))
-                parts.append(own.assign(correct=False, alpha=alpha, with_shared=kind == "with",
-                                        method=MOVEMENT))  # fmt: skip
+                key = {"alpha": alpha, "with_shared": kind == "with"}
+                parts.append(both.assign(method=METHOD, objective="gold", **key))
+                parts.append(own.assign(correct=False, method=MOVEMENT, objective="", **key))
+                if kind == "with":
+                    shared = shares.get("distilled", shares["held_out"])
+                    more = answers(split, shared, held, rng).assign(fitted=False)
+                    both = pd.concat([own, more])
+                    parts.append(both.assign(method=METHOD, objective="distilled", **key))
             files[f"{kind}-{split}/{run}"] = folder / f"{kind}-{split}-{tuning}-{seed}"
             table = pd.concat(parts)[list(PER_MASK)]
             write_table(files[f"{kind}-{split}/{run}"], table, PER_MASK)
@@ -131,7 +148,7 @@ def measured(
     ):
         files[name] = folder / f"{name}.parquet"
         write_table(files[name], table, schema)
-    settings = {"recovery": 0.92, "optimiser": METHOD}
+    settings = {"recovery": 0.92, "optimiser": METHOD, "objectives": ["gold", "distilled"]}
     return Grafting("m", files, settings, paper)
 
 
@@ -298,18 +315,51 @@ def test_figures_show_what_there_is(tmp_path: Path) -> None:
     m = measured(tmp_path)
     SECTION.draw(m, tmp_path)
     lines = read_table(tmp_path / "grafting.parquet")
-    assert set(lines["line"]) == {"with", "without", "movement", "held_out_people"}
-    held = lines[lines["line"] == "held_out_people"].query("tuning == 'mix'")
-    assert held["recovery"].to_numpy() == pytest.approx(0.06 / 0.8)
+    assert set(lines["line"]) == {"with", "without", "movement"}
+    rows = read_table(tmp_path / "grafting_objectives.parquet")
+    held = rows[rows["people"] == "held_out"].query("tuning == 'mix'")
+    gold, own = (held[held["objective"] == o]["recovery"] for o in ("gold", "distilled"))
+    assert gold.to_numpy() == pytest.approx(0.06 / 0.8) and own.to_numpy() == pytest.approx(0.3)
     assert m.nothing("out", "mix") == pytest.approx(0.05 / 0.8)
     overlap = read_table(tmp_path / "grafting_overlap.parquet")
     assert set(overlap[overlap["matrix"] == "seeds"]["alpha"]) == {0.1, 0.01}
     assert len(read_table(tmp_path / "grafting_size.parquet")) == 12
-    (table,) = SECTION.tables
+    table, held_out = SECTION.tables
     view = table.view(m)
     assert [title for title, _ in view.groups] == ["QA in", "QA out"]
     shuffled = next(row for row in view.groups[0][1] if "exchanged" in row[0])
     assert shuffled[1:] == ["35.0", "35.0"]
+    gold, own = held_out.view(m).groups[1][1]
+    assert gold == ["Fitted to gold answers", "10 / 10 / 10", "12.0 ± 0.0", MISSING,
+                    "1 / 1 / 1", "7.5 ± 0.0", MISSING]  # fmt: skip
+    assert own[2] == "30.0 ± 0.0"
+
+
+def test_masks_fitted_to_own_answers_are_judged_by_held_out_people(tmp_path: Path) -> None:
+    found = judged(measured(tmp_path))["distilled-finds-recall"]
+    assert found.verdict == "does not hold" and found.bound == 0.92
+    right = {t: {**RIGHT[t], "distilled": RIGHT[t]["whole"] + 0.1} for t in COMPARED}
+    (tmp_path / "b").mkdir()
+    again = judged(measured(tmp_path / "b", right=right))
+    assert again["distilled-finds-recall"].verdict == "holds"
+    # The paper's claims keep to masks fitted to gold answers.
+    assert again["finds-recall-mix"].verdict == "does not hold"
+    (tmp_path / "c").mkdir()
+    rows = grafting_rows(distilled=np.nan).assign(held_out_recovery=np.nan)
+    nobody = judged(measured(tmp_path / "c", grafting=rows))["distilled-finds-recall"]
+    assert nobody.verdict == "not measurable" and "held out" in nobody.reason
+
+
+def test_sizes_of_single_trainings_are_in_no_line_nor_comparison(tmp_path: Path) -> None:
+    rows = grafting_rows()
+    one = (rows["seed"] == 0) & (rows["tuning"] == "mix") & (rows["alpha"] == 0.01)
+    finer = rows[one].assign(alpha=0.008)
+    rows.loc[one, "chosen"] = False
+    m = measured(tmp_path, grafting=pd.concat([rows, finer]))
+    assert m.sizes == list(ALPHAS) and m.size_of_all(0.008) == 0.01
+    lines = m.lines()
+    assert set(lines.loc[~lines["listed"], "alpha"]) == {0.008}
+    assert 0.008 in set(m.chosen["alpha"])
 
 
 CASES: dict[str, Any] = {

@@ -121,6 +121,7 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
     ("training.seeds", [1, 0], {"graft"}),  # only the first seed's masks are checked at length
     ("replicates", 2, set()),
     ("grafting.alphas", [0.5], {"graft", "graft-without-shared"}),
+    ("grafting.objectives", ["gold"], {"graft", "graft-without-shared"}),
     ("grafting.optimiser.updates", 7, {"graft", "graft-without-shared"}),
     ("training.precision", "bfloat16", {"pretrain", "fine-tune"}),
     ("trace.top_fraction", 0.5, {"fine-tune"}),

@@ -14,7 +14,8 @@ from factrecall.experiments.ablation.compute import ABLATION, SETS
 from factrecall.experiments.ablation.resets import RESETS
 from factrecall.experiments.circuits.continuity import CONTINUITY
 from factrecall.experiments.circuits.summary import HEADS, INTERVENTIONS, SWEEPS
-from factrecall.experiments.grafting.grafter import GRAFTING, OUTCOMES
+from factrecall.experiments.grafting.mask_choice import mask_name
+from factrecall.experiments.grafting.tables import GRAFTING, OUTCOMES
 from factrecall.experiments.shared_parameters.compute import SHARED as SHARED_TABLE
 from factrecall.parameters.sets import read_sets
 from factrecall.runtime.safetensors_writer import read_tensors
@@ -111,16 +112,20 @@ def test_shared_tables_have_every_row(results: Path, study: Study) -> None:
     assert (both["correct_x"] == both["correct_y"]).all() and (both["drop"] == 0).all()
 
     grafting = read_table(results / "tables/grafting.parquet", GRAFTING)
-    keys = ["model", "tuning", "seed", "split", "alpha", "with_shared", "method"]
+    keys = ["model", "tuning", "seed", "split", "alpha", "with_shared", "method", "objective"]
     alphas = study.grafting.alphas
-    methods = [*itertools.product(alphas, (True, False), ("movement", "dual_averaging"))]
-    methods += [(1.0, True, "whole"), (1.0, False, "whole")]
+    both = (("movement", ""), ("dual_averaging", "gold"))
+    methods = [(a, s, *m) for a, s, m in itertools.product(alphas, (True, False), both)]
+    methods += [(a, True, "dual_averaging", "distilled") for a in alphas]
+    methods += [(1.0, True, "whole", ""), (1.0, False, "whole", "")]
     expected = {
         (*run, *method)
         for run in itertools.product(models, tunings, seeds, ("in", "out"))
         for method in methods
     }
-    assert set(grafting[keys].itertuples(index=False, name=None)) == expected
+    listed = grafting[grafting["alpha"].isin([*alphas, 1.0])]
+    assert set(listed[keys].itertuples(index=False, name=None)) == expected
+    assert set(grafting["alpha"]) <= {*study.grafting.sizes(), 1.0}
     assert not grafting.duplicated(keys).any()
     assert (grafting.loc[~grafting["with_shared"], "shared_fraction"] == 0).all()
 
@@ -166,14 +171,16 @@ def test_masks_are_as_large_as_their_table_says(results: Path) -> None:
         True: read_sets(folder / "seed1.out.masks.safetensors"),
         False: read_sets(folder / "seed1.out.without.masks.safetensors"),
     }
-    assert len(read_table(folder / "seed1.out.parquet", OUTCOMES)) == 1 + 2 * len(masks[True])
+    found = read_table(folder / "seed1.out.parquet", OUTCOMES)
+    assert (found["objective"] != "").sum() == len(masks[True])
+    assert found["taken_apart"].sum() == 1
     table = read_table(results / "tables/grafting.parquet", GRAFTING)
     shared = read_sets(results / "shared/gpt-neox-tiny/mix/seed1.sets.safetensors")["S"]
     of = "model == 'gpt-neox-tiny' and tuning == 'mix' and seed == 1 and split == 'out'"
     fitted = table.query(f"{of} and method == 'dual_averaging'")
     assert len(fitted) == sum(map(len, masks.values()))
     for row in fitted.itertuples():
-        mask = masks[row.with_shared][repr(row.alpha)]
+        mask = masks[row.with_shared][mask_name(row.objective, row.alpha)]
         assert len(mask) == row.size == round(row.alpha * mask.space.size)
         assert row.shared_fraction == len(mask & shared) / len(mask)
         assert row.with_shared or not len(mask & shared)

@@ -29,6 +29,8 @@ use rule graft as graft_without_shared with:
         base=base,
         tuned=TUNED,
         sets=SETS,
+        # The size chosen with S is shown without it.
+        outcomes=f"{GRAFTED}.parquet",
         qa=table_of(QA),
     output:
         out=f"{GRAFTED}.without.masks.safetensors",

@@ -58,6 +58,7 @@ CONDITIONS: dict[str, Callable[[Study], bool]] = {
     "grafted_embeddings": lambda study: not study["grafting"]["exclude_embeddings"],
     # The paper's tables hold eight sizes; a grid that has all of them is as fine as its own.
     "mask_sizes": lambda study: not set(study["grafting"]["alphas"]) >= _PAPER_ALPHAS,
+    "distilled": lambda study: "distilled" in study["grafting"]["objectives"],
     "fewer_grafted": lambda study: study["grafting"]["fit_individuals"] != 1_000,
     "fewer_in_circuits": lambda study: (
         study["circuits"]["individuals"] is not None

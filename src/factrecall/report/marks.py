@@ -92,7 +92,7 @@ class Lines:
     """Lines of means over hue (colour) and style: a thin line or a band shows the units.
 
     Without `units`, `low` and `high` are columns of a band, and there is no band without them.
-    `markers` puts a mark at every place.
+    `markers` puts a mark at every place; `rows` selects what is drawn.
     """
 
     x: str
@@ -104,6 +104,7 @@ class Lines:
     high: str | None = None
     markers: bool = False
     mean: bool = True
+    rows: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows
 
     def draw(self, panel: Panel) -> None:
         """Draw the lines of every hue and style."""
@@ -112,15 +113,15 @@ class Lines:
 
         hues, colours = panel.order(self.hue), panel.colours(self.hue)
         styles = panel.order(self.style) if self.style else [None]
-        keys = [self.hue, *([self.style] if self.style else [])]
+        keys, drawn = [self.hue, *([self.style] if self.style else [])], self.rows(panel.rows)
         if self.units:
             sns.lineplot(
-                data=panel.rows, x=self.x, y=self.y, hue=self.hue, hue_order=hues, palette=colours,
+                data=drawn, x=self.x, y=self.y, hue=self.hue, hue_order=hues, palette=colours,
                 units=self.units, estimator=None, linewidth=0.6, alpha=0.4 if self.mean else 0.9,
                 legend=False, ax=panel.axes, **({"style": self.style, "dashes": False}
                                                 if self.style else {}),
             )  # fmt: skip
-        for (hue, style), rows in _pairs(panel.rows, keys, hues, styles):
+        for (hue, style), rows in _pairs(drawn, keys, hues, styles):
             colour = colours[hues.index(hue)]
             look = _look(styles, style, self.markers)
             if self.low and self.high:

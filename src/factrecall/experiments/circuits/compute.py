@@ -120,6 +120,8 @@ def run_sweeps(
                     "evaluated": len(curve.values),
                     "held_out": curve.held_out,
                     "worst": curve.worst,
+                    "objective": grafted.objective,
+                    "held_out_recovery": grafted.held_out_recovery,
                     "order": order,
                 }
             )

@@ -16,7 +16,6 @@ from factrecall.experiments.circuits.tables import (
     QUESTIONS,
     STEPS,
 )
-from factrecall.experiments.grafting.mask_choice import looked_at
 from factrecall.report.observations import minus, observe, where
 from factrecall.report.section import Source
 from factrecall.runtime.intervals import ratio_observations
@@ -140,9 +139,14 @@ class Circuits(Source):
 
     def mask(self, check: str) -> float:
         """Return a check of the masks that are taken apart (Mix-tuned), the mean over seeds."""
-        masks = looked_at(where(self.rows("grafting"), split="out", tuning="mix"), ["seed"])
         rows = where(self.rows("grafting_checks"), split="out", tuning="mix", check=check)
-        return float(rows.merge(masks[["seed", "alpha"]])["value"].mean())
+        masks = where(self.masks(), tuning="mix")[["seed", "objective", "alpha"]]
+        return float(rows.merge(masks)["value"].mean())
+
+    def masks(self) -> pd.DataFrame:
+        """Return the masks that are taken apart, a row a tuning and seed."""
+        rows = where(self.rows("grafting"), split="out")
+        return rows[rows["taken_apart"].astype(bool)]
 
     def fine_tuned(self) -> float:
         """Return what fine-tuned models recall of the people that no mask was fitted to."""

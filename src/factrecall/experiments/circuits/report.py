@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from factrecall.experiments.circuits.claims import HIGH, claims
 from factrecall.experiments.circuits.drawing import maps, strips, sweeps
 from factrecall.experiments.circuits.tables import MLP, PEOPLE
+from factrecall.experiments.grafting.report import OBJECTIVES
 from factrecall.report.marks import Heat
 from factrecall.report.observations import where
 from factrecall.report.plots import Axis, Figure
@@ -64,6 +65,23 @@ def masks_learn(m: Circuits) -> list[str]:
     return said
 
 
+def masks_used(m: Circuits) -> list[str]:
+    """Say what the masks are that are taken apart, and whether held-out people recover."""
+    masks, said = m.masks(), []
+    for objective, rows in masks.groupby("objective", sort=True):
+        back = rows["held_out_recovery"].mean()
+        passed = (rows["held_out_recovery"] >= m.settings["recovery"]).all()
+        held_out = "nobody was held out to test them"
+        if back == back:
+            verb = "recover" if passed else "do not recover"
+            held_out = f"held-out people {verb} with them ({percent(back)} % of their recall)"
+        said.append(
+            f"Of {len(masks)} grafted models (Mix- and Stage-tuned), {len(rows)} have masks fitted "
+            f"to {OBJECTIVES[objective]}: {held_out}."
+        )
+    return said
+
+
 def one_tensor(m: Circuits) -> str | None:
     """Say where S in attention lies in one tensor, so that its order is not one of heads."""
     places = where(m.places(), tuning="mix", chosen="shared")
@@ -112,6 +130,7 @@ SECTION = Section(
         "kinds": kinds_of(study),
         "lasting": _kind(study),
         "nodes": KIND_LABELS[_kind(study)],
+        "recovery": study.grafting.target_recovery,
         "random_orders": study.circuits.random_orders,
         "seed": study.training.seeds[0],
     },
@@ -159,11 +178,13 @@ SECTION = Section(
         ),
     ),
     claims=claims,
-    trust=(masks_learn, one_tensor, random_orders, steps_left_out),
-    method="<p>The grafted model (mask fitted to QA out) is taken apart node by node. Forward, no "
-    "node of a kind is grafted at first; they are then grafted one after the other. Backward, all "
-    "are, and they are reset to θpre. Everything else stays grafted.</p>\n<p>Completeness is "
-    "accuracy over that of the whole grafted model, on the questions that the mask was fitted to"
+    trust=(masks_used, masks_learn, one_tensor, random_orders, steps_left_out),
+    method="<p>The grafted model is taken apart node by node. Its mask is of QA out: fitted to the "
+    "fine-tuned model’s own answers if held-out people recover with it, else to gold answers. "
+    "Forward, no node of a kind is grafted at first; they are then grafted one after the other. "
+    "Backward, all are, and they are reset to θpre. Everything else stays grafted.</p>\n"
+    "<p>Completeness is "
+    "accuracy over that of the whole grafted model, on the questions that gold masks are fitted to"
     "{% if study.circuits.individuals %} (of {{ study.circuits.individuals }} people at most)"
     "{% endif %}. Nodes are heads of one projection, and columns of MLP matrices (the paper’s "
     "neurons) or hidden units. Continuity: the paper’s table 4, on forward sweeps by shared "

@@ -58,7 +58,8 @@ BY_RELATION = {
 """Columns of ``tables/interventions_by_relation.parquet``."""
 
 SWEEPS = {**KEYS, **{column: kind for column, kind in CURVES.items() if column != "order"}}
-"""Columns of ``tables/sweeps.parquet``: how finely each sweep was evaluated (see ``CURVES``)."""
+"""Columns of ``tables/sweeps.parquet``: how finely each sweep was evaluated, and of which mask (see
+``CURVES``)."""
 
 HEADS = {
     **RUN,

@@ -27,10 +27,13 @@ CURVES = {
     "evaluated": "int32",
     "held_out": "int32",
     "worst": "float64",
+    "objective": "string",
+    "held_out_recovery": "float64",
     "order": "list<int32>",
 }
 """A row a sweep: the last step, how many steps were evaluated, how many of these tested the curve
-between the others, the largest error of such a step, and the nodes in the order of the ranking."""
+between the others, the largest error of such a step; what the grafted model's mask was fitted to,
+and its recovery on held-out people; and the nodes in the order of the ranking."""
 
 QUESTIONS = {"question": "int32", "individual": "int32", "relation": "string", "grafted": "bool"}
 """A row a question; `grafted` says whether the whole grafted model is right."""

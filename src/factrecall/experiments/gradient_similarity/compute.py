@@ -33,7 +33,7 @@ from factrecall.experiments.gradient_similarity.sampled_parameters import (
     ratio,
 )
 from factrecall.experiments.gradient_similarity.tables import KINDS, MOST
-from factrecall.experiments.grafting.grafted_model import looked_at_mask
+from factrecall.experiments.grafting.grafted_model import mask_of_circuits
 from factrecall.models.forward import encode
 from factrecall.models.loading import load_model, load_tokenizer
 from factrecall.parameters.sets import ParameterSet, read_set
@@ -204,7 +204,7 @@ def gradient_table(
     space = ParameterSpace.of(model)
     sampled = SampledParameters(
         compared_sets(
-            read_set(sets, "S", space), looked_at_mask(masks, outcomes, space), study_seed
+            read_set(sets, "S", space), mask_of_circuits(masks, outcomes, space), study_seed
         ),
         gradients.sampled_parameters,
         generator(study_seed, "gradient coordinates"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from factrecall.experiments.grafting.mask_choice import WHOLE
@@ -42,9 +41,13 @@ def fewer(split: str, m: Grafting) -> pd.DataFrame:
 
 def too_coarse(split: str, paper: float, m: Grafting) -> str | None:
     """Say where the sizes tried around the masks needed are further apart than the paper's two."""
-    tried = sorted({*m.fitted()["alpha"], 1.0})
-    factors = {tried[0]: math.inf} | {large: large / small for small, large in pairwise(tried)}
-    ours = max((factors[alpha] for alpha in needed(m, split)["value"]), default=0.0)
+    tried = where(m.fitted(), split=split).groupby(["tuning", "seed"])["alpha"].agg(set)
+    ours = 0.0
+    for tuning, seed, alpha in needed(m, split)[["tuning", "seed", "value"]].itertuples(
+        index=False, name=None
+    ):
+        smaller = [a for a in tried[tuning, seed] if a < alpha]
+        ours = max(ours, alpha / max(smaller) if smaller else math.inf)
     if ours <= paper:
         return None
     step = "the smallest tried" if ours == math.inf else f"{ours:.2f} times the next smaller tried"
@@ -54,9 +57,10 @@ def too_coarse(split: str, paper: float, m: Grafting) -> str | None:
 def enriched(split: str, m: Grafting) -> pd.DataFrame:
     """Observe by how much the share of S in masks exceeds that in all that may be grafted.
 
-    All are of one size, the largest that was chosen in any training.
+    All are of one size, no smaller than was chosen in any training.
     """
-    rows = where(m.fitted(), split=split, alpha=where(m.chosen, split=split)["alpha"].max())
+    size = m.size_of_all(where(m.chosen, split=split)["alpha"].max())
+    rows = where(m.fitted(), split=split, alpha=size)
     every = where(m.rows("grafting"), method=WHOLE, with_shared=True).set_index(KEYS)
     rows = rows.set_index(KEYS)
     excess = rows["shared_fraction"] - every["shared_fraction"]
@@ -68,11 +72,12 @@ def gain(split: str, tuning: str, m: Grafting) -> pd.DataFrame:
     return minus(m.right(split, tuning), m.right(split, tuning, with_shared=False))
 
 
-def held_out(tuning: str, m: Grafting) -> dict[str, pd.DataFrame]:
+def held_out(tuning: str, m: Grafting, objective: str = "gold") -> dict[str, pd.DataFrame]:
     """Observe which share of what fine-tuning added is back for people not fitted to."""
     found = {}
     for split, name in SPLIT_NAMES.items():
-        sides = (m.right(split, tuning, fitted=False), m.whole(split, tuning))
+        found_back = m.right(split, tuning, fitted=False, objective=objective)
+        sides = (found_back, m.whole(split, tuning))
         found[name] = ratio_observations(*(minus(side, m.before(split)) for side in sides))
     return found
 
@@ -152,7 +157,7 @@ def _of_split(m: Grafting, split: str, name: str, source: str) -> list[Claim]:
 def claims(m: Grafting) -> list[Claim]:
     """Return the claims on grafting."""
     limit, least = (0.005, 0.927) if m.paper == LLAMA else (0.007, 0.932)
-    tried = [alpha for alpha in m.fitted()["alpha"] if alpha <= limit]
+    tried = [alpha for alpha in m.sizes if alpha <= limit]
     judged = f" (judged at the largest of these tried, {100 * max(tried):g} %)" if tried else ""
     runs, inside = (MASK_CHECKS[check] / 100 for check in ("overlap_runs", "inclusion"))
     source = f"v1, section 3.2 and {graft_source(m.paper).removeprefix('v1, ')}"
@@ -200,4 +205,26 @@ def claims(m: Grafting) -> list[Claim]:
             )
             for tuning in COMPARED
         ),
+        *([_distilled(m)] if "distilled" in m.settings["objectives"] else []),
     ]  # fmt: skip
+
+
+def _distilled(m: Grafting) -> Claim:
+    """Return the claim that masks fitted to θtask's own answers recover held-out people."""
+    return Claim(
+        id="grafting.distilled-finds-recall",
+        text="Masks fitted to θtask’s own answers recover held-out people: they bring back what "
+        "fine-tuning added for people whose questions they were not fitted to.",
+        observe=lambda m: {
+            f"{tuning.title()}-tuned, {name}": rows
+            for tuning in COMPARED
+            for name, rows in held_out(tuning, m, "distilled").items()
+        },
+        bound=m.recovery,
+        why="What a chosen mask recovers at least for the people gold masks were fitted to.",
+        unmeasurable=lambda m: (
+            None
+            if m.fitted(objective="distilled")["held_out_recovery"].notna().any()
+            else "nobody was held out"
+        ),
+    )

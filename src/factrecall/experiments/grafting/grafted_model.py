@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 
 from factrecall.data.files import QA_COLUMNS
 from factrecall.experiments.common.model_pair import open_pair
-from factrecall.experiments.grafting.grafter import OUTCOMES, fitted_people, qa_evaluator
-from factrecall.experiments.grafting.mask_choice import looked_at
+from factrecall.experiments.grafting.grafter import qa_evaluator
+from factrecall.experiments.grafting.mask_choice import mask_name
+from factrecall.experiments.grafting.people import fitted_people
+from factrecall.experiments.grafting.tables import OUTCOMES
 from factrecall.parameters.sets import ParameterSet, read_set
 from factrecall.runtime.storage import read_table
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -33,23 +36,29 @@ class Grafted:
     Attributes
     ----------
     mask : ParameterSet
-        γ of the chosen size; where none recovers enough, of the one that recovers most.
+        γ: of the first objective whose chosen mask recovers held-out people, else fitted to gold
+        answers (`mask_choice.taken_apart`).
+    objective : str
+        What the mask was fitted to.
+    held_out_recovery : float
+        Recall of held-out people with it, over that of θtask; NaN: nobody was held out.
     """
 
     tokenizer: PreTrainedTokenizerBase
     model: PreTrainedModel
     weights: PatchedWeights
     mask: ParameterSet
+    objective: str
+    held_out_recovery: float
     device: torch.device
 
     def questions(
         self, qa: Path, grafted_individuals: int | None, individuals: int | None, study_seed: int,
         max_eval_tokens: int,
     ) -> Evaluator:  # fmt: skip
-        """Return the evaluator of the people that the mask was fitted to, or of some of them.
+        """Return the evaluator of the people that gold masks were fitted to, or of some of them.
 
-        Masks were fitted to `grafted_individuals`, of whom the first `individuals` are evaluated;
-        None: all.
+        They are `grafted_individuals`, of whom the first `individuals` are evaluated; None: all.
         """
         asked = read_table(qa, QA_COLUMNS)
         asked = asked[asked["split"] == SPLIT]
@@ -72,11 +81,18 @@ def open_grafted(
     `spare` are the bytes that the job needs on the device besides (see `pair.open_pair`).
     """
     tokenizer, model, weights = open_pair(base, tuned, device, spare=spare)
-    mask = looked_at_mask(masks, outcomes, weights.space)
-    return Grafted(tokenizer, model, weights, mask, device)
+    row = _taken_apart(outcomes)
+    mask = read_set(masks, mask_name(row["objective"], float(row["alpha"])), weights.space)
+    recovery = float(row["held_out_recovery"])
+    return Grafted(tokenizer, model, weights, mask, row["objective"], recovery, device)
 
 
-def looked_at_mask(masks: Path, outcomes: Path, space: ParameterSpace) -> ParameterSet:
+def mask_of_circuits(masks: Path, outcomes: Path, space: ParameterSpace) -> ParameterSet:
     """Read the mask of a grafted model (see `Grafted`)."""
-    alpha = float(looked_at(read_table(outcomes, OUTCOMES), [])["alpha"].iloc[0])
-    return read_set(masks, repr(alpha), space)
+    row = _taken_apart(outcomes)
+    return read_set(masks, mask_name(row["objective"], float(row["alpha"])), space)
+
+
+def _taken_apart(outcomes: Path) -> pd.Series:
+    table = read_table(outcomes, OUTCOMES)
+    return table[table["taken_apart"].astype(bool)].iloc[0]

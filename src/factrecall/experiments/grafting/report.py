@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from factrecall.experiments.grafting.claims import claims
@@ -10,7 +11,7 @@ from factrecall.report.marks import Bars, Heat, Lines, Points, Reference
 from factrecall.report.plots import Axis, Figure, Panel
 from factrecall.report.section import Section
 from factrecall.report.style import SPLIT_NAMES, TUNING_LABELS
-from factrecall.report.tables import Column, Table
+from factrecall.report.tables import MISSING, Column, Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,8 +23,9 @@ LINES = {
     "with": "fitted, S may be in it",
     "without": "fitted, without S",
     "movement": "moved most, not fitted",
-    "held_out_people": "fitted: held-out people",
 }
+OBJECTIVES = {"gold": "gold answers", "distilled": "the fine-tuned model’s own answers"}
+PEOPLE = {"fitted": "people gold masks are fitted to", "held_out": "held-out people"}
 CHECKS = {
     "retained": "Retained: right, of what θtask has right",
     "newly_correct": "Newly correct: right, of what θtask has wrong",
@@ -50,6 +52,21 @@ def trust(m: Grafting) -> list[str]:
     return said
 
 
+def _floored(data: pd.DataFrame, m: Grafting) -> pd.DataFrame:
+    return data.assign(recovery=data["recovery"].clip(lower=_FLOOR))
+
+
+def _listed(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows["listed"].astype(bool)]
+
+
+def _alphas(column: str, rows: pd.DataFrame, m: Grafting, key: dict[str, Any]) -> str:
+    known = rows[column].notna()
+    shown = [f"{100 * a:.3g}" if there else MISSING
+             for a, there in zip(rows[column], known, strict=True)]  # fmt: skip
+    return " / ".join(shown) if known.any() else MISSING
+
+
 def _share(rows: pd.DataFrame, panel: Panel) -> str:
     return f"{100 * rows['alpha'].mean():.3g} %"
 
@@ -70,6 +87,15 @@ def _matrix_title(key: dict[str, Any], m: Grafting) -> str:
     return f"{name} (%)\n{SPLIT_NAMES[split]}, {TUNING_LABELS[key['tuning']]}"
 
 
+_SIZES = Axis(
+    "α: grafted (%, log)",
+    percent=("alpha",),
+    scale="log",
+    ticks=lambda rows: sorted(_listed(rows)["alpha"].unique()),
+)
+_RECOVERY = Axis("recovery (%, log)", percent=("recovery",), scale="log", grid=True,
+                 write="{:g}".format)  # fmt: skip
+
 SECTION = Section(
     name="grafting",
     title="Grafting",
@@ -79,6 +105,7 @@ SECTION = Section(
     files=files,
     settings=lambda study, model: {
         "recovery": study.grafting.target_recovery, "optimiser": study.grafting.optimiser.method,
+        "objectives": list(study.grafting.objectives),
     },
     claims=claims,
     trust=(trust,),
@@ -87,12 +114,13 @@ SECTION = Section(
             "grafting",
             data=Grafting.lines,
             schema={"tuning": "string", "split": "string", "seed": "int32", "line": "string",
-                    "alpha": "float64", "recovery": "float64", "chosen": "bool"},
-            prepare=lambda data, m: data.assign(recovery=data["recovery"].clip(lower=_FLOOR)),
+                    "alpha": "float64", "recovery": "float64", "chosen": "bool",
+                    "listed": "bool"},
+            prepare=_floored,
             row="split",
             col="tuning",
             layers=(
-                Lines("alpha", "recovery", style="line", units="seed", markers=True),
+                Lines("alpha", "recovery", style="line", units="seed", markers=True, rows=_listed),
                 Points("alpha", "recovery", "chosen size, a ring a seed",
                        rows=lambda rows: rows[rows["chosen"].astype(bool)].query("line == 'with'"),
                        look={"s": 60, "facecolor": "none", "edgecolor": "#000000", "linewidth": 1}),
@@ -104,14 +132,38 @@ SECTION = Section(
             ),
             labels={"line": LINES, "split": SPLIT_NAMES},
             height=2.1,
-            x=Axis("α: grafted (%, log)", percent=("alpha",), scale="log",
-                   ticks=lambda rows: sorted(rows["alpha"].unique())),
-            y=Axis("recovery (%, log)", percent=("recovery",), scale="log", grid=True,
-                   write="{:g}".format),
-            caption="<b>How few parameters recover recall.</b> Recovery is accuracy over that of "
-            "the fine-tuned model; thick lines are means, thin ones seeds. If a mask found recall, "
-            "crosses (held-out people) would follow dots; if it learnt answers, they stay at "
-            "<i>nothing grafted</i>.",
+            x=_SIZES,
+            y=_RECOVERY,
+            caption="<b>How few parameters recover recall.</b> Masks fitted to gold answers. "
+            "Recovery is accuracy over that of the fine-tuned model, on the people masks are "
+            "fitted to; thick lines are means, thin ones seeds.",
+        ),
+        Figure(
+            "grafting_objectives",
+            data=Grafting.by_objective,
+            schema={"tuning": "string", "split": "string", "seed": "int32", "objective": "string",
+                    "people": "string", "alpha": "float64", "recovery": "float64",
+                    "chosen": "bool", "listed": "bool"},
+            prepare=_floored,
+            row="split",
+            col="tuning",
+            layers=(
+                Lines("alpha", "recovery", hue="objective", style="people", units="seed",
+                      markers=True, rows=_listed),
+                Reference(lambda panel: 100 * panel.measures.recovery, "enough",
+                          lambda panel: f"enough: {100 * panel.measures.recovery:g} %"),
+                Reference(lambda panel: 100 * max(panel.measures.nothing(**panel.key), _FLOOR),
+                          "nothing", "nothing grafted"),
+            ),
+            labels={"objective": OBJECTIVES, "people": PEOPLE, "split": SPLIT_NAMES},
+            palettes={"objective": {"gold": "#aa7700", "distilled": "#3366aa"}},
+            height=2.1,
+            x=_SIZES,
+            y=_RECOVERY,
+            caption="<b>Whether masks find recall or learn answers.</b> If a mask finds recall, "
+            "held-out people’s line follows that of fitted people; if it learns answers, it stays "
+            "at <i>nothing grafted</i>. No mask is fitted to held-out people’s questions.",
+            when=lambda m: m.by_objective()["people"].eq("held_out").any(),
         ),
         Figure(
             "grafting_size",
@@ -155,9 +207,26 @@ SECTION = Section(
             data=Grafting.checked, row="check", group="split", columns=(Column("", "value"),),
             labels={"check": CHECKS, "split": SPLIT_NAMES}, head="Check",
         ),
+        Table(
+            lambda m: "Whether held-out people recover: α of the chosen mask by seed, recovery of "
+            "held-out people with it (mean ± s.d.), and the smallest α that recovers "
+            f"{100 * m.recovery:g} % of them. All in per cent.",
+            data=Grafting.held_out_check, row="objective", group="split",
+            columns=(
+                Column(": α", partial(_alphas, "alpha")),
+                Column(": held out", "held_out_recovery"),
+                Column(": α for them", partial(_alphas, "smallest")),
+            ),
+            labels={"objective": {name: f"Fitted to {what}" for name, what in OBJECTIVES.items()},
+                    "split": SPLIT_NAMES},
+            head="Masks",
+        ),
     ),
     method="<p>A mask of few parameters is grafted: they are as after fine-tuning, all others as "
-    "before. It is fitted to some people's questions. The chosen size is the smallest that "
-    "recovers {{ '{:g}'.format(100 * m.recovery) }} % of what the fine-tuned model has right of "
-    "these people. The same is done with S reset beforehand.</p>",
+    "before. It is fitted to gold answers to some people's questions. The chosen size is the "
+    "smallest that recovers {{ '{:g}'.format(100 * m.recovery) }} % of what the fine-tuned model "
+    "has right of these people. The same is done with S reset beforehand.</p>"
+    "{% if 'distilled' in m.settings.objectives %}\n<p>Beside it, masks are fitted to the "
+    "fine-tuned model’s own answers, right or wrong, to the questions of everybody but the "
+    "held-out people. Their size is chosen by the same people as before.</p>{% endif %}",
 )  # fmt: skip

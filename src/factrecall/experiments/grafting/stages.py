@@ -52,7 +52,7 @@ def graft(
     Parameters
     ----------
     out
-        the fitted masks to write, each named by its α
+        the fitted masks to write, each named by its objective and α
     table
         the table of outcomes to write
     examples
@@ -62,14 +62,17 @@ def graft(
     thorough
         Also fit again with another order of questions, and to other people's answers.
     """
-    from factrecall.experiments.grafting.grafter import OUTCOMES, open_grafter, smallest
+    from factrecall.experiments.grafting.grafter import open_grafter
     from factrecall.experiments.grafting.mask_checks import CHECK, check_masks
+    from factrecall.experiments.grafting.mask_choice import smallest, taken_apart
+    from factrecall.experiments.grafting.tables import OUTCOMES
 
     grafter = open_grafter(job, base, tuned, qa, grafting, max_eval_tokens, study_seed, seed, split)
     with grafter.weights:
-        sweep = grafter.sweep("grafting", grafter.excluded(), with_shared=True)
-        chosen = smallest(sweep.outcomes, grafting.target_recovery)
-        sweep = sweep._replace(outcomes=sweep.outcomes.assign(chosen=chosen))
+        sweep = grafter.sweep("grafting", grafter.excluded(), grafting.objectives, with_shared=True)
+        least = grafting.target_recovery
+        found = sweep.outcomes.assign(chosen=smallest(sweep.outcomes, least))
+        sweep = sweep._replace(outcomes=found.assign(taken_apart=taken_apart(found, least)))
         trusted = check_masks(grafter, sweep, thorough=thorough)
     grafter.write(job, sweep, out, examples)
     job.write(table, sweep.outcomes, OUTCOMES)
@@ -93,6 +96,7 @@ def graft_without_shared(
     seed: int,
     split: str,
     sets: Input,
+    outcomes: Input,
     qa: Input,
     out: Output,
     table: Output,
@@ -104,10 +108,14 @@ def graft_without_shared(
 ) -> None:
     """Graft a fine-tuned model by masks with none of its shared parameters in them.
 
+    They are fitted to gold answers alone, which the paper's claims are about.
+
     Parameters
     ----------
+    outcomes
+        the table of outcomes of `graft`: the size chosen there is evaluated without S, too
     out
-        the fitted masks to write, each named by its α
+        the fitted masks to write, each named by its objective and α
     table
         the table of outcomes to write
     examples
@@ -117,20 +125,25 @@ def graft_without_shared(
     """
     import pandas as pd
 
-    from factrecall.experiments.grafting.grafter import RECOVERED, SHARES, open_grafter, overlap
+    from factrecall.experiments.grafting.grafter import open_grafter, overlap
+    from factrecall.experiments.grafting.mask_choice import looked_at
+    from factrecall.experiments.grafting.tables import OUTCOMES, RECOVERED, SHARES
     from factrecall.parameters.sets import read_set
 
     grafter = open_grafter(job, base, tuned, qa, grafting, max_eval_tokens, study_seed, seed, split)
     shared = read_set(sets, "S", grafter.weights.space)
     excluded = grafter.excluded()
+    also = looked_at(job.read(outcomes, OUTCOMES), [])["alpha"].tolist()
     with grafter.weights:
-        sweep = grafter.sweep("grafting without S", excluded | shared, with_shared=False)
+        sweep = grafter.sweep(
+            "grafting without S", excluded | shared, ["gold"], with_shared=False, also=also
+        )
         # The largest changes are found again, here where S is known: these masks are as large as
         # the fitted ones, and `graft` would have to keep them for this one number.
         unfitted = grafter.unfitted(excluded)
     grafter.write(job, sweep, out, examples)
     job.write(table, sweep.outcomes, RECOVERED)
-    rows = [(*key, overlap(mask, shared)) for key, mask in unfitted.items()]
+    rows = [(alpha, method, overlap(m, shared)) for (alpha, method, _), m in unfitted.items()]
     job.write(shares, pd.DataFrame(rows, columns=list(SHARES)), SHARES)
     grafter.checkpoint.remove()
 
@@ -152,9 +165,9 @@ def summarise_grafting(job: Job, *, grafts: list[Graft], out: Output, checks: Ou
     import pandas as pd
 
     from factrecall.experiments.common.summaries import read_runs
-    from factrecall.experiments.grafting.grafter import GRAFTING
     from factrecall.experiments.grafting.mask_checks import CHECK, CHECKS
     from factrecall.experiments.grafting.summary import graft_outcomes, overlaps
+    from factrecall.experiments.grafting.tables import GRAFTING
     from factrecall.runtime.replicates import replicate_of
 
     job.write(out, pd.concat(graft_outcomes(graft) for graft in grafts), GRAFTING)
