@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -231,6 +232,10 @@ def test_seeds_and_checks_come_together(folder: Path) -> None:
         3: overlap(one, other),
         4: overlap(other, one),
     }
+    # Another replicate has another θpre: masks of its seeds compare with none of these.
+    _, more = summarised([*grafts, replace(grafts[0], seed=1003)], folder)
+    pairs = more[more["check"] == "overlap_seeds"][["seed", "other"]]
+    assert set(pairs.itertuples(index=False, name=None)) == {(3, 4), (4, 3)}
     inside = found[(found["check"] == "inclusion") & (found["seed"] == 3)]
     inside = inside[inside["objective"] == "gold"]
     small, large = (read_sets(grafts[0].masks)[mask_name("gold", a)] for a in ALPHAS)

@@ -107,7 +107,7 @@ def write_answers(
 ) -> dict[str, Path]:
     """Write all per-example tables; return their paths by key."""
     rng = np.random.default_rng(0)
-    files = {f"before/{t}/{s}": folder / "base" for t, s in product(COMPARED, seeds)}
+    files = {f"before/base/{seed}": folder / "base" for seed in seeds}
     base = [answers(split, 0.05, PEOPLE, rng) for split in SIDES]
     write_table(folder / "base", pd.concat(base)[list(PER_EXAMPLE)], PER_EXAMPLE)
     for tuning, seed in product(COMPARED, seeds):
@@ -388,9 +388,14 @@ def test_poor_studies_are_shown_without_a_verdict(tmp_path: Path, case: str) -> 
 
 def test_its_files_are_those_of_the_study() -> None:
     study = read_study(ROOT / "workflow/presets/ci.yaml")
-    request = SECTION.request(study, next(iter(study.models)))
-    runs = 2 * len(study.training.seeds)
-    assert len(request["files"]) == 2 + 1 + runs + 2 * 2 * runs
+    seeds, model = study.training.seeds, next(iter(study.models))
+    runs = 2 * len(seeds)
+    assert len(SECTION.request(study, model)["files"]) == 2 + len(seeds) + runs + 2 * 2 * runs
+    twice = SECTION.request(study.model_copy(update={"replicates": 2}), model)["files"]
+    before = {seed: twice[f"before/base/{seed}"] for seed in (0, 1, 1000, 1001)}
+    expected = {seed: f"models/{model}/base/seed{1000 * (seed >= 1000)}.recall.parquet"
+                for seed in before}  # fmt: skip
+    assert before == expected
 
 
 def test_published_masks_are_those_of_both_tables() -> None:

@@ -161,6 +161,16 @@ def test_larger_is_relative_to_the_smaller_of_the_same_seed() -> None:
     assert larger(rows.iloc[:0]).empty and larger(rows.assign(ratio=0.0)).empty
 
 
+def test_each_run_is_shown_at_its_own_k() -> None:
+    rows = shared_rows((0, 1000))
+    # k is a share of all parameters, and another replicate has another vocabulary.
+    rows.loc[(rows["seed"] == 1000) & (rows["k"] == K), "k"] = K - 7
+    found = measures(rows, places_rows(seeds=(0, 1000)))
+    shown = found.at_k()[["seed", "k"]].drop_duplicates()
+    assert shown.to_numpy().tolist() == [[0, K], [1000, K - 7]]
+    assert judged(found)["every-reading"].method == "replicates (t)"
+
+
 def test_seeds_decide_and_few_do_not() -> None:
     one = judged(measures(shared_rows((1,)), places_rows(seeds=(1,))))
     assert {claim.verdict for claim in one.values()} == {"inconclusive"}

@@ -38,7 +38,7 @@ OVERLAP = ["tuning", "split", "matrix", "row", "column", "alpha", "value"]
 def files(study: Study, model: str) -> dict[str, str]:
     """Return the per-example files: of masks with S and without, of θtask (``recall``) and θpre.
 
-    That of θpre (``before``) is the one of the run's replicate.
+    That of θpre (``before``), by the seed of a run, is the one of the run's replicate.
     """
     found = {}
     for run in grafts(study):
@@ -47,7 +47,7 @@ def files(study: Study, model: str) -> dict[str, str]:
             stem = f"{model}/{run['tuning']}/seed{run['seed']}"
             masks = f"grafting/{stem}.{split}"
             before = study_seed_of(study, run["seed"])
-            found[f"before/{run_key}"] = f"models/{model}/base/seed{before}.recall.parquet"
+            found[f"before/base/{run['seed']}"] = f"models/{model}/base/seed{before}.recall.parquet"
             found[f"recall/{run_key}"] = f"models/{stem}.recall.parquet"
             found[f"with-{split}/{run_key}"] = f"{masks}.examples.parquet"
             found[f"without-{split}/{run_key}"] = f"{masks}.without.examples.parquet"
@@ -200,4 +200,4 @@ class Grafting(Source):
 
     def before(self, split: str) -> pd.DataFrame:
         """Observe θpre, once for every seed."""
-        return observe(self.per_run("before"), "correct", split=f"qa_{split}", tuning="mix")
+        return observe(self.per_run("before"), "correct", split=f"qa_{split}")
