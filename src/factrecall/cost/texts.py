@@ -31,6 +31,7 @@ class TextLengths:
 
     bio: np.ndarray
     short: np.ndarray  # of a biography's single sentences
+    shuffled: np.ndarray  # of these in one text
     question: np.ndarray  # with its answer
     six: np.ndarray  # of all questions of a person in one text
     answer: float  # with its full stop
@@ -46,7 +47,8 @@ class TextLengths:
             return 1 + (lengths - 1) * factor
 
         arrays: dict[str, Any] = {
-            name: grown(getattr(self, name)) for name in ("bio", "short", "question", "six")
+            name: grown(getattr(self, name))
+            for name in ("bio", "short", "shuffled", "question", "six")
         }
         return replace(
             self, **arrays, answer=self.answer * factor, per_question=self.per_question * factor
@@ -101,7 +103,8 @@ def _texts(facts: Facts, seed: int) -> TextLengths:
     values = (people[column].unique() for column in ("name", *RELATIONS))
     return TextLengths(
         bio=_count(text for _, text, _ in joined(bio)),
-        short=_count(bio["short"]),
+        short=(short := _count(bio["short"])),
+        shuffled=1 + (short - 1).reshape(-1, len(RELATIONS)).sum(1),
         question=question,
         six=_count(text for _, text, _ in joined(qa)),
         answer=float(answers.mean()) - 1,

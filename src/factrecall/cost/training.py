@@ -92,7 +92,7 @@ def _examples(context: JobContext, recipe: Recipe, tuning: str) -> tuple[np.ndar
         kinds = [
             (texts.bio, biographies),
             (texts.short, SIX * biographies),
-            (questions, each * facts.pretrain_people),
+            (texts.shuffled, biographies),
         ]
     else:
         kinds = [

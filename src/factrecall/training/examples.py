@@ -9,7 +9,9 @@ import numpy as np
 
 from factrecall.data.files import Text, joined
 from factrecall.models.forward import Encoded, encode
+from factrecall.runtime.seeds import generator
 from factrecall.training.batches import IGNORED, Example
+from factrecall.vocabulary import RELATIONS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,21 +26,26 @@ def training_set(
     bio: pd.DataFrame,
     qa: pd.DataFrame,
     tokenizer: PreTrainedTokenizerBase,
+    seed: int = 0,
 ) -> list[Example]:
     """Return the examples of a tuning, biographies first.
 
     `bio` learns all biographies, `stage` the in-distribution questions, `mix` both. `base`
-    (pre-training) learns other people: their biographies, each sentence by itself with the full
-    name, and all their questions.
+    (pre-training) learns statements about other people and not one question: their biographies,
+    each sentence by itself with the full name, and all six of these in an order drawn by `seed`.
     """
     bio = bio[(bio["split"] == "pretrain") == (tuning == "base")]
-    qa = qa[qa["split"] == ("pretrain" if tuning == "base" else "in")]
+    if tuning == "base":
+        return [
+            *bio_examples(bio, tokenizer, recipe.loss),
+            *short_examples(bio, tokenizer, recipe.loss),
+            *shuffled_examples(bio, tokenizer, recipe.loss, seed),
+        ]
     examples: list[Example] = []
     if tuning != "stage":
         examples += bio_examples(bio, tokenizer, recipe.loss)
-    if tuning == "base":
-        examples += short_examples(bio, tokenizer, recipe.loss)
     if tuning != "bio":
+        qa = qa[qa["split"] == "in"]
         examples += qa_examples(qa, tokenizer, recipe.loss, recipe.questions_per_example)
     return examples
 
@@ -73,6 +80,28 @@ def short_examples(
 ) -> list[Example]:
     """Make one sequence of each sentence of a biography, with the full name (BIO_short)."""
     return _examples(_single(bio, "short_", "short"), "bio", tokenizer, loss)
+
+
+def shuffled_examples(
+    bio: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, loss: Literal["all", "answer"], seed: int
+) -> list[Example]:
+    """Make one sequence of the sentences of each biography in another order, all with the name.
+
+    So a model learns to bind facts to the name and not to the sentence before, as text about
+    well-known people makes it do.
+    """
+    rng, six = generator(seed, "order of sentences"), len(RELATIONS)
+    sentences = list(_single(bio, "short_", "short"))
+    texts = []
+    for first in range(0, len(sentences), six):
+        text, spans = "", []
+        for i in rng.permutation(six):
+            person, sentence, [(start, end)] = sentences[first + i]
+            text += " " * bool(text)
+            spans.append((len(text) + start, len(text) + end))
+            text += sentence
+        texts.append((person, text, spans))
+    return _examples(texts, "bio", tokenizer, loss)
 
 
 def _single(table: pd.DataFrame, prefix: str = "", text: str = "text") -> Iterator[Text]:

@@ -1,8 +1,9 @@
 """The stages that train: pre-training of a scratch model, and fine-tuning.
 
-A scratch model learns the language and the task, but none of the facts: it is trained on *other*
-individuals, whose names are disjoint from the study's and whose attributes come from the same
-pools. Its tokenizer is trained on all text of the study, so that every name has tokens.
+A scratch model learns the language, but no question and none of the facts: it is trained on
+statements about *other* individuals, whose names are disjoint from the study's and whose attributes
+come from the same pools. Its tokenizer is trained on all text of the study, so that every name has
+tokens.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def pretrain(
     strategy = strategy_of(mode, job.device)
     model = strategy.shard(model, job.device)
     recipe = scratch.pretrain
-    examples = training_set("base", recipe, bio, qa, tokenizer)
+    examples = training_set("base", recipe, bio, qa, tokenizer, derive(study_seed, "base"))
     checkpoint = job.checkpoint(saves=strategy.rank == 0)
     how = {"model": model, "examples": examples, "seed": derive(study_seed, "base")}
     how |= {"precision": precision, "mode": mode, "strategy": strategy}
