@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from factrecall.runtime.replicates import run_seeds, study_seed_of, study_seeds
+from factrecall.runtime.replicates import replicate_of, seed_in
 from factrecall.vocabulary import COMPARED, NODE_KINDS, PHASES, SIDES, TUNINGS, NodeKind
 
 if TYPE_CHECKING:
@@ -59,6 +59,23 @@ class Evaluation(Run):
 def once(study: Study) -> list[Wildcards]:
     """Return the one job of a stage that summarises the study."""
     return [{}]
+
+
+def study_seeds(study: Study) -> list[int]:
+    """Return the study seed of each replicate."""
+    return [seed_in(number, study.seed) for number in range(study.replicates)]
+
+
+def run_seeds(study: Study) -> list[int]:
+    """Return the seeds of all fine-tunings, replicate by replicate."""
+    numbers = range(study.replicates)
+    return [seed_in(number, seed) for number in numbers for seed in study.training.seeds]
+
+
+def study_seed_of(study: Study, seed: int) -> int:
+    """Return the study seed of the replicate that a fine-tuning, or θpre, with a seed is of."""
+    # Seeds of a study without replicates may be of any size.
+    return seed_in(replicate_of(seed) if study.replicates > 1 else 0, study.seed)
 
 
 def replicates(study: Study) -> list[Wildcards]:

@@ -191,6 +191,12 @@ HUB = st.fixed_dictionaries(
         "training": st.fixed_dictionaries({}, optional={"bio": RECIPE, "mix": RECIPE}),
     },
 )
+# All of one replicate.
+SEEDS = st.integers(0, 10**5).flatmap(
+    lambda thousand: st.lists(
+        st.integers(1000 * thousand, 1000 * thousand + 999), min_size=1, max_size=4, unique=True
+    )
+)
 STUDIES = st.fixed_dictionaries(
     {
         "name": NAMES,
@@ -202,7 +208,7 @@ STUDIES = st.fixed_dictionaries(
                 "bio": RECIPE,
                 "stage": RECIPE,
                 "mix": RECIPE,
-                "seeds": st.lists(st.integers(0, 10**9), min_size=1, max_size=4, unique=True),
+                "seeds": SEEDS,
             },
             optional={"mode": MODE},
         ),

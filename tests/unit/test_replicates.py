@@ -13,14 +13,16 @@ from hypothesis import strategies as st
 from factrecall.config.reading import read_study
 from factrecall.config.study import Study
 from factrecall.cost.jobs import jobs_of
-from factrecall.runs import base_seed, evaluations, replicates, trainings
-from factrecall.runtime.replicates import (
-    PER_REPLICATE,
-    replicate_of,
+from factrecall.runs import (
+    base_seed,
+    evaluations,
+    replicates,
     run_seeds,
     study_seed_of,
     study_seeds,
+    trainings,
 )
+from factrecall.runtime.replicates import PER_REPLICATE, replicate_of
 from factrecall.workflow.stages import STAGES, parameters
 
 PRESET = Path(__file__).parents[2] / "workflow/presets/ci.yaml"

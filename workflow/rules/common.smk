@@ -21,7 +21,6 @@ from factrecall.experiments import sections
 from factrecall import runs
 from factrecall.workflow import snakemake_patches, stages
 from factrecall.runtime import fork_server
-from factrecall.runtime.replicates import study_seed_of
 from factrecall.runtime.errors import EXIT_CODE, FactRecallError
 from factrecall.runtime.lease import begin_run, is_over
 from factrecall.cost import resources as planned
@@ -173,7 +172,9 @@ def of_seed(pattern, seed):
 
 def table_of(pattern):
     """Return a function to a table of facts of the job's replicate."""
-    return lambda wildcards: of_seed(pattern, study_seed_of(STUDY, int(wildcards.seed)))
+    return lambda wildcards: of_seed(
+        pattern, runs.study_seed_of(STUDY, int(wildcards.seed))
+    )
 
 
 def facts(wildcards):

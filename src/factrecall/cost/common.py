@@ -5,7 +5,7 @@ from __future__ import annotations
 from factrecall.cost.evaluation import JobContext
 from factrecall.cost.job_cost import JobCost
 from factrecall.cost.memory import BARE, FIGURES, LIGHT, TABLES, Memory
-from factrecall.runtime.replicates import run_seeds
+from factrecall.runs import run_seeds
 
 PERSON = 8e-4  # seconds in which a person's texts are invented and written
 PERSON_BYTES = 350.0  # bytes on the disk of a person's facts, statements and questions

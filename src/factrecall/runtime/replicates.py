@@ -3,7 +3,8 @@
 In each replicate people, texts, θpre and the order of examples are drawn anew. Replicate r (0, 1,
 ...) has the study seed `seed` + 1000 r, and its fine-tunings have the seeds s + 1000 r, for every s
 of `training.seeds`. The column `seed` of a table thus says which replicate a row is of, and
-replicate 0 is the study that has no others: the same seeds, files and results.
+replicate 0 is the study that has no others: the same seeds, files and results. `runs` lists the
+seeds of a study.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from factrecall.config.study import Study
 
 PER_REPLICATE = 1000
 """By how much the seeds of a replicate are above those of the one before."""
@@ -26,22 +25,6 @@ def replicate_of(seed: Seeds) -> Seeds:
     return seed // PER_REPLICATE
 
 
-def study_seeds(study: Study) -> list[int]:
-    """Return the study seed of each replicate."""
-    return [study.seed + PER_REPLICATE * number for number in range(study.replicates)]
-
-
-def run_seeds(study: Study) -> list[int]:
-    """Return the seeds of all fine-tunings, replicate by replicate."""
-    return [
-        seed + PER_REPLICATE * number
-        for number in range(study.replicates)
-        for seed in study.training.seeds
-    ]
-
-
-def study_seed_of(study: Study, seed: int) -> int:
-    """Return the study seed of the replicate that a fine-tuning, or θpre, with a seed is of."""
-    # Seeds of a study without replicates may be of any size.
-    number = replicate_of(seed) if study.replicates > 1 else 0
-    return study.seed + PER_REPLICATE * number
+def seed_in(replicate: int, seed: int) -> int:
+    """Return the seed of a replicate that stands for a seed of the configuration."""
+    return seed + PER_REPLICATE * replicate

@@ -24,8 +24,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-from factrecall.runs import WILDCARDS, Wildcards, once
-from factrecall.runtime.replicates import study_seed_of
+from factrecall.runs import WILDCARDS, Wildcards, once, study_seed_of
 
 if TYPE_CHECKING:
     from factrecall.config.study import Study

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from factrecall.experiments.grafting.mask_choice import MOVEMENT, looked_at
 from factrecall.report.observations import observe, where
 from factrecall.report.section import Source, in_order
-from factrecall.runs import grafts
-from factrecall.runtime.replicates import study_seed_of
+from factrecall.runs import grafts, study_seed_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,7 +17,7 @@ from factrecall.report.published import published
 from factrecall.report.section import Section, Source
 from factrecall.report.style import RELATION_LABELS, TUNING_LABELS
 from factrecall.report.tables import percent, points
-from factrecall.runtime.replicates import run_seeds
+from factrecall.runs import run_seeds
 from factrecall.vocabulary import COMPARED, RELATIONS, TUNINGS
 
 if TYPE_CHECKING:
