@@ -126,10 +126,11 @@ class Run:
         return self._own(f"models/{self.model}/base/seed*/config.json").parent
 
     def _own(self, pattern: str) -> Path:
-        """Return the only such file; in a study of several replicates that of the same thousand."""
-        named = {p: str(p.relative_to(self.results)) for p in self.results.glob(pattern)}
-        seeds = {path: re.findall(r"\bseed(\d+)", name) for path, name in named.items()}
-        own = [p for p, s in seeds.items() if all(int(x) // 1000 == self.seed // 1000 for x in s)]
+        """Return the only such file; of one for each replicate, that of the same thousand."""
+        own = list(self.results.glob(pattern))
+        if len(own) > 1:
+            seeds = {p: re.findall(r"\bseed(\d+)", str(p.relative_to(self.results))) for p in own}
+            own = [p for p, s in seeds.items() if int(s[-1]) // 1000 == self.seed // 1000]
         if len(own) != 1:
             raise FileNotFoundError(f"{self.results}/{pattern}: {len(own)} files, not one")
         return own[0]
@@ -272,9 +273,13 @@ def majority(base: Run, compare: Comparison) -> None:
 
 @dataclass(frozen=True)
 class Selection:
-    """S of a training history as truth values, its influence, and the tensor of each parameter."""
+    """S of a training history, its influence, and the tensor of each parameter.
+
+    `question_top` are as many parameters as S has, the highest-ranked of the questions.
+    """
 
     shared: np.ndarray
+    question_top: np.ndarray
     influence: str
     names: list[str]
     tensor: np.ndarray
@@ -317,23 +322,24 @@ def select(run: Run, compare: Comparison) -> Selection:
 
     tensor = np.repeat(np.arange(len(sizes)), sizes)
     ks = {m * 10**e for m in (1, 2, 5) for e in range(1, 13) if m * 10**e < keep} | {k, keep}
-    rows, shared = [], np.array([])
+    rows, shared = [], np.zeros(n, dtype=bool)
     for reading, at, name in product(READINGS, sorted(ks), STATEMENTS):
-        question = set(ranking["QA_in", reading][:at].tolist())
-        tops = [set(ranking[task, reading][:at].tolist()) for task in STATEMENTS[name]]
-        statement, both = set().union(*tops), set().union(*(top & question for top in tops))
-        b, q = (np.bincount(tensor[list(s)], minlength=len(sizes)) for s in (statement, question))
+        question = truth(ranking["QA_in", reading][:at], n)
+        tops = [truth(ranking[task, reading][:at], n) for task in STATEMENTS[name]]
+        statement, both = np.any(tops, axis=0), np.any([top & question for top in tops], axis=0)
+        size = both.sum()
+        b, q = (np.bincount(tensor[of], minlength=len(sizes)) for of in (statement, question))
         chance, null = b.sum() * q.sum() / n, (b * q / sizes).sum()
         selected = at == k and reading == said["influence"]
-        shares = len(both) / at, chance / at, null / at
-        rows.append([reading, name, at, len(both), *shares, selected])
+        rows.append([reading, name, at, size, size / at, chance / at, null / at, selected])
         if selected:
-            compare.line(f"{name} of {run}", len(both ^ set(stored[name].tolist())), len(both))
-            shared = truth(np.array(sorted(both)), n)  # the last is S
+            compare.line(f"{name} of {run}", (both ^ truth(stored[name], n)).sum(), size)
+            shared = both  # the last is S
     columns = ["influence", "set", "k", "size", "ratio", "chance", "null", "selected"]
     curve = pd.DataFrame(rows, columns=columns)
     compare.rows(f"|S|/k of {run}", curve, run.summary("shared"), columns[:3])
-    return Selection(shared, said["influence"], names, tensor)
+    question_top = truth(ranking["QA_in", said["influence"]][: shared.sum()], n)
+    return Selection(shared, question_top, said["influence"], names, tensor)
 
 
 def ablation(
@@ -344,13 +350,10 @@ def ablation(
     These follow from files. Which parameters a random control resets is in none.
     """
     own, into = selections[run], f"{other.tuning}_into_{run.tuning}"
-    n, size = len(own.shared), own.shared.sum()
-    moved = (theta(run.weights) - theta(run.base)).abs().numpy()
-    furthest = np.lexsort((np.arange(n), -moved))[: min(size, np.count_nonzero(moved))]
     resets = {  # whose S, and the members and where their values are from
         "shared": (own, own.shared, run.base),
         "only_shared": (own, ~own.shared, run.base),
-        "most_moved": (own, truth(furthest, n), run.base),
+        "qa_top": (own, own.question_top, run.base),
         into: (selections[other], selections[other].shared, other.weights),
     }
     for name, (selection, members, source) in resets.items():
@@ -401,18 +404,26 @@ def attention_nodes(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*NODE, "weight", "inside"])
 
 
+def grafted_mask(run: Run, n: int) -> np.ndarray:
+    """Return γ as truth values (method.md, circuits): the mask of QA out at the chosen α.
+
+    Where none recovers enough, it is the smallest of those that recover most.
+    """
+    table = run.table("grafting", ".out.parquet")
+    fitted = table[~table["method"].isin(["whole", "movement"]) & table["with_shared"]]
+    fitted = fitted.sort_values(["chosen", "recovery", "alpha"], ascending=[False, False, True])
+    stored, _ = tensors(run.file("grafting", ".out.masks.safetensors"))
+    return truth(stored[repr(float(fitted["alpha"].iloc[0]))], n)
+
+
 def sweep(run: Run, own: Selection, compare: Comparison) -> None:
     """Attention nodes grafted one after the other in the order of S (method.md, circuits).
 
     All steps of the forward sweep that the study evaluated. Nodes that have equally much of S are
     in random order; only that is taken from the study's file.
     """
-    n, masks = len(own.shared), run.table("grafting", ".out.parquet")
-    masks = masks[~masks["method"].isin(["whole", "movement"]) & masks["with_shared"]]
-    # The chosen mask or, where none recovers enough, the smallest of those that recover most.
-    masks = masks.sort_values(["chosen", "recovery", "alpha"], ascending=[False, False, True])
-    stored, _ = tensors(run.file("grafting", ".out.masks.safetensors"))
-    mask = truth(stored[repr(float(masks["alpha"].iloc[0]))], n)
+    n = len(own.shared)
+    mask = grafted_mask(run, n)
     steps, curves, nodes, people = (
         run.table("circuits", f".attention.shared{part}.parquet")
         for part in ("", ".curves", ".nodes", ".questions")
