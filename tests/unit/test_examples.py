@@ -212,16 +212,6 @@ def test_each_tuning_learns_its_people(
         assert people == {i for i, side in split.items() if side in wanted}
 
 
-def test_answer_of_questions_learns_statements_whole(facts: FactTables) -> None:
-    tokenizer = tokenizer_for(facts)
-    settings = recipe(loss="answer_of_questions")
-    found = training_set("mix", settings, facts.bio, facts.qa, tokenizer)
-    for kind, loss in (("bio", "all"), ("qa", "answer")):
-        wanted = training_set("mix", recipe(loss=loss), facts.bio, facts.qa, tokenizer)
-        ours, theirs = ([e for e in part if e.kind == kind] for part in (found, wanted))
-        assert [e.targets.tolist() for e in ours] == [e.targets.tolist() for e in theirs]
-
-
 @pytest.mark.parametrize("loss", ["all", "answer"])
 def test_shuffled_sentences_are_the_single_ones_in_an_order_of_the_seed(
     facts: FactTables, loss: Literal["all", "answer"]

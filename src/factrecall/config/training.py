@@ -66,9 +66,8 @@ class Recipe(ConfigSection):
     """AdamW's decay rates of the two moments."""
     clip: Annotated[float, Field(gt=0.0)] | None = 1.0
     """Maximum norm of the gradient; null does not clip."""
-    loss: Literal["all", "answer", "answer_of_questions"] = "all"
-    """Tokens in the loss: all of a text, or only its attributes and their terminators (`answer`);
-    `answer_of_questions` is all of a statement, and of a question with its answer the answer."""
+    loss: Literal["all", "answer"] = "all"
+    """Tokens in the loss: all of a text, or only its attributes and their terminators."""
     questions_per_example: Literal["one", "all"] = "one"
     """Questions in an example: one, or all six of an individual."""
     micro_batch_tokens: Annotated[int, Field(ge=16)] = 16384

@@ -139,8 +139,7 @@ def training_cost(context: JobContext) -> JobCost:
     study, n, plan = context.study, context.n, plan_training(context)
     recipe, execution, base = plan.recipe, plan.execution, not plan.tasks
     split, mean = execution.gpus, float(plan.lengths.mean())
-    # Of mixed texts whose questions alone are learnt in part, as if all were learnt whole.
-    targets = context.model.texts.answer / mean if recipe.loss == "answer" else 1.0
+    targets = 1.0 if recipe.loss == "all" else context.model.texts.answer / mean
     kind: Kind = "checkpointed" if execution.checkpointing else "train"
     each = mean, kind, plan.precision
     count = recipe.updates * plan.passes

@@ -35,20 +35,18 @@ def training_set(
     each sentence by itself with the full name, and all six of these in an order drawn by `seed`.
     """
     bio = bio[(bio["split"] == "pretrain") == (tuning == "base")]
-    of_statements: Literal["all", "answer"] = "answer" if recipe.loss == "answer" else "all"
-    of_questions: Literal["all", "answer"] = "all" if recipe.loss == "all" else "answer"
     if tuning == "base":
         return [
-            *bio_examples(bio, tokenizer, of_statements),
-            *short_examples(bio, tokenizer, of_statements),
-            *shuffled_examples(bio, tokenizer, of_statements, seed),
+            *bio_examples(bio, tokenizer, recipe.loss),
+            *short_examples(bio, tokenizer, recipe.loss),
+            *shuffled_examples(bio, tokenizer, recipe.loss, seed),
         ]
     examples: list[Example] = []
     if tuning != "stage":
-        examples += bio_examples(bio, tokenizer, of_statements)
+        examples += bio_examples(bio, tokenizer, recipe.loss)
     if tuning != "bio":
         qa = qa[qa["split"] == "in"]
-        examples += qa_examples(qa, tokenizer, of_questions, recipe.questions_per_example)
+        examples += qa_examples(qa, tokenizer, recipe.loss, recipe.questions_per_example)
     return examples
 
 
