@@ -141,7 +141,9 @@ def runs(results: Path, model: str, tuning: str) -> list[Run]:
     folders = sorted(file.parent for file in results.glob(f"models/{model}/{tuning}/*/config.json"))
     if not folders:
         raise FileNotFoundError(f"{results}/models/{model}/{tuning}: there is no model")
-    return [Run(results, *f.parts[-3:-1], int(f.name.removeprefix("seed"))) for f in folders]
+    return [
+        Run(results, f.parts[-3], f.parts[-2], int(f.name.removeprefix("seed"))) for f in folders
+    ]
 
 
 def tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
