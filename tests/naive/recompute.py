@@ -141,7 +141,9 @@ def runs(results: Path, model: str, tuning: str) -> list[Run]:
     folders = sorted(file.parent for file in results.glob(f"models/{model}/{tuning}/*/config.json"))
     if not folders:
         raise FileNotFoundError(f"{results}/models/{model}/{tuning}: there is no model")
-    return [Run(results, *f.parts[-3:-1], int(f.name.removeprefix("seed"))) for f in folders]
+    return [
+        Run(results, f.parts[-3], f.parts[-2], int(f.name.removeprefix("seed"))) for f in folders
+    ]
 
 
 def tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -404,16 +406,22 @@ def attention_nodes(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*NODE, "weight", "inside"])
 
 
-def grafted_mask(run: Run, n: int) -> np.ndarray:
-    """Return γ as truth values (method.md, circuits): the mask of QA out at the chosen α.
+def grafted_mask(run: Run, compare: Comparison, n: int) -> np.ndarray:
+    """Return γ as truth values: the mask that circuits use (method.md, grafting: held-out check).
 
-    Where none recovers enough, it is the smallest of those that recover most.
+    It is the chosen mask that held-out people recover with, too, `distilled` before `gold`. Else it
+    is the gold one: the chosen or, where none recovers enough, the smallest that recovers most.
     """
     table = run.table("grafting", ".out.parquet")
-    fitted = table[~table["method"].isin(["whole", "movement"]) & table["with_shared"]]
-    fitted = fitted.sort_values(["chosen", "recovery", "alpha"], ascending=[False, False, True])
-    stored, _ = tensors(run.file("grafting", ".out.masks.safetensors"))
-    return truth(stored[repr(float(fitted["alpha"].iloc[0]))], n)
+    stored, said = tensors(run.file("grafting", ".out.masks.safetensors"))
+    least = said["provenance"]["settings"]["grafting"]["target_recovery"]
+    gold = table[(table["objective"] == "gold") & table["with_shared"]]
+    gold = gold.sort_values(["chosen", "recovery", "alpha"], ascending=[False, False, True])
+    passed = table[table["chosen"] & (table["held_out_recovery"] >= least)]
+    passed = passed.sort_values("objective")  # d before g
+    row = pd.concat([passed, gold]).iloc[0]
+    compare.line(f"mask of the circuits of {run}", int(not row["taken_apart"]), 1)
+    return truth(stored[f"{row['objective']} {float(row['alpha'])!r}"], n)
 
 
 def sweep(run: Run, own: Selection, compare: Comparison) -> None:
@@ -423,7 +431,7 @@ def sweep(run: Run, own: Selection, compare: Comparison) -> None:
     in random order; only that is taken from the study's file.
     """
     n = len(own.shared)
-    mask = grafted_mask(run, n)
+    mask = grafted_mask(run, compare, n)
     steps, curves, nodes, people = (
         run.table("circuits", f".attention.shared{part}.parquet")
         for part in ("", ".curves", ".nodes", ".questions")
