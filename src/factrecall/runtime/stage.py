@@ -211,7 +211,8 @@ class Stage:
         def of(settings: Callable[..., Any]) -> Any:
             return settings(study, **{name: wildcards[name] for name in _wildcards(settings)})
 
-        return {n: of(value) for n, value in self._common.items()} | of(self.settings)
+        own: Settings = of(self.settings)
+        return {name: of(value) for name, value in self._common.items()} | own
 
     def call(self, job: Job, **given: Any) -> None:
         """Run its function as a job."""
