@@ -63,7 +63,7 @@ class Study:
         return self.snakemake
 
     def unlock(self) -> None:
-        assert self._run("--unlock").wait(60) == 0, self.log.read_text()[-2000:]
+        assert self._run("--unlock").wait(PATIENCE) == 0, self.log.read_text()[-2000:]
 
     def end(self) -> int:
         """Wait for Snakemake to end; return its exit code."""
