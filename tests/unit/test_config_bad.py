@@ -273,7 +273,7 @@ def test_messages_name_the_file_and_line_that_hold_the_value(tmp_path: Path) -> 
 def test_a_missing_key_is_placed_in_its_section(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text(CI.replace("  people: 40\n", "", 1), encoding="utf-8")
-    with pytest.raises(StudyError, match=r"study.yaml:7: facts.people\n"):
+    with pytest.raises(StudyError, match=r"study.yaml:8: facts.people\n"):
         read_study(path)
 
 
