@@ -8,6 +8,7 @@ leave cores idle fill them together; unit tests give way to the others, which ha
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -25,9 +26,24 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "slurm": (*PYTEST, "tests/slurm"),
     "workflow": (*PYTEST, "tests/workflow"),
     "check": ("make", "check"),
-    "unit": ("nice", "-n", "5", *PYTEST, *PARALLEL, "tests/unit"),
+    "unit": (*PYTEST, *PARALLEL, "tests/unit"),
 }
 """Commands, that with the longest chain first. Tests of GPUs and benchmarks have their own."""
+
+GIVES_WAY = "unit"
+"""The group that leaves the processor to the others, whose chains are longer."""
+
+
+def give_way() -> None:
+    """Lower this process's priority, and that of its session.
+
+    Linux shares the processor between sessions first, and between their processes only then
+    (autogroups). The others' jobs are sessions of their own, so that `nice` alone would be in vain.
+    """
+    os.nice(5)
+    os.setsid()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text("5")
 
 
 @dataclass
@@ -43,7 +59,11 @@ class Group:
         self.log = LOGS / f"{self.name}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                GROUPS[self.name], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT
+                GROUPS[self.name],
+                cwd=ROOT,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=give_way if self.name == GIVES_WAY else None,
             )
 
     def ended(self) -> bool:
@@ -63,10 +83,16 @@ def main(names: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     groups = [Group(name) for name in names or GROUPS]
     running = list(groups)
-    while running:
-        time.sleep(0.5)
-        running = [group for group in running if not group.ended()]
-        sys.stdout.flush()
+    try:
+        while running:
+            time.sleep(0.5)
+            running = [group for group in running if not group.ended()]
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        # Ctrl-C reaches the processes of this session alone.
+        for group in running:
+            group.process.send_signal(signal.SIGINT)
+        raise
     spent = os.times()
     for group in groups:
         verdict = "passed" if group.process.returncode == 0 else "FAILED"
