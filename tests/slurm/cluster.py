@@ -32,6 +32,9 @@ GPUS = 2
 KILL_WAIT = 20
 """Seconds between SIGTERM and SIGKILL at a time limit or after a cancellation."""
 
+PATIENCE = 3600.0
+"""Seconds to wait for what must come; long, since other tests may have the processor meanwhile."""
+
 CONF = """\
 ClusterName=factrecall
 SlurmctldHost={host}(127.0.0.1)
@@ -150,13 +153,13 @@ class Cluster:
         self.start_controller()
         for name in NODES:
             self.start_node(name)
-        wait_until(self.is_up, 60, "the nodes did not come up")
+        wait_until(self.is_up, "the nodes did not come up")
 
     def stop(self) -> None:
         """End all jobs and daemons."""
         if self._pid("slurmctld"):
             _run("scancel", "--quiet", "--user=root", check=False)
-            wait_until(lambda: not self.jobs(), 2 * KILL_WAIT, None)
+            wait_until(lambda: not self.jobs(), seconds=2 * KILL_WAIT)
         for name in (*NODES, "slurmctld", "munged"):
             if name in NODES:
                 self.crash(name)
@@ -176,7 +179,7 @@ class Cluster:
         """Start the controller; it goes on with the jobs it knew."""
         _run("slurmctld", "-f", str(self.conf))
         wait_until(
-            lambda: "is UP" in _run("scontrol", "ping", check=False), 30, "no controller answers"
+            lambda: "is UP" in _run("scontrol", "ping", check=False), "no controller answers"
         )
 
     def stop_controller(self) -> None:
@@ -218,13 +221,15 @@ class Cluster:
         if pid is None:
             return
         _kill(pid, by)
-        gone = wait_until(lambda: self._pid(name) is None, 15, None)
+        gone = wait_until(lambda: self._pid(name) is None, seconds=15)
         if not gone:
             _kill(pid, signal.SIGKILL)
         (self.base / f"{name}.pid").unlink(missing_ok=True)
 
 
-def wait_until(true: Callable[[], object], seconds: float, complaint: str | None) -> bool:
+def wait_until(
+    true: Callable[[], object], complaint: str | None = None, seconds: float = PATIENCE
+) -> bool:
     """Wait for a condition; if it does not come true, fail with `complaint` (None: say False)."""
     end = time.monotonic() + seconds
     while not true():

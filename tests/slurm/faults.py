@@ -15,10 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.slurm.cluster import Cluster, wait_until
-
-PATIENCE = 1800.0
-"""Seconds a fault waits for the job it is meant for."""
+from tests.slurm.cluster import PATIENCE, Cluster, wait_until
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ class Study:
             found.extend(self.jobs(*words))
             return bool(found)
 
-        wait_until(look, PATIENCE, f"{self.name}: no job with {' '.join(words)} ever ran")
+        wait_until(look, f"{self.name}: no job with {' '.join(words)} ever ran")
         return found[0]
 
     def jobs(self, *words: str) -> Iterator[Job]:
@@ -184,9 +181,9 @@ def preempt(study: Study) -> None:
     """Tell a job that it has to leave soon, as SLURM does before a time limit."""
     job = study.job("fine-tune", "bio")
     begun = lambda: any(b["holds"] and b["pid"] == job.pid for b in study.beats())  # noqa: E731
-    wait_until(begun, PATIENCE, "the training does not begin")
+    wait_until(begun, "the training does not begin")
     subprocess.run(["scancel", "--signal=USR1", job.number], check=True)
-    wait_until(lambda: not job.alive, 60, "it does not leave")
+    wait_until(lambda: not job.alive, "it does not leave")
     study.say(f"preempted {job.number}")
 
 
@@ -194,10 +191,10 @@ def pass_limit(study: Study) -> None:
     """Let a fine-tuning stand still in its middle until its time limit is over."""
     job = study.job("fine-tune", "mix")
     state = f"{'?' * 32}.safetensors"  # snapshots have longer names
-    wait_until(lambda: list((study.results / "state").glob(state)), PATIENCE, "no state")
+    wait_until(lambda: list((study.results / "state").glob(state)), "no state")
     os.kill(job.pid, signal.SIGSTOP)
     subprocess.run(["scontrol", "update", f"JobId={job.number}", "TimeLimit=1"], check=True)
-    wait_until(lambda: not job.alive, 200, "the time limit ended nothing")
+    wait_until(lambda: not job.alive, "the time limit ended nothing")
     study.say(f"limited {job.number}")
 
 
@@ -226,7 +223,7 @@ def interrupt(study: Study) -> None:
     assert study.snakemake is not None
     study.snakemake.send_signal(signal.SIGINT)
     assert study.end() != 0
-    wait_until(lambda: not list(study.jobs()), 60, "SIGINT left jobs behind")
+    wait_until(lambda: not list(study.jobs()), "SIGINT left jobs behind")
     study.say("interrupted")
     study.start()
 
@@ -257,13 +254,12 @@ def kill(study: Study) -> None:
     out = _option(orphan.pid, "--out")
     wait_until(
         lambda: any(job.pid != orphan.pid for job in study.jobs(out)),
-        PATIENCE,
         "the job of the killed start has no successor",
     )
     time.sleep(5)
     assert [job for job in study.jobs(out) if job.pid != orphan.pid], "it did not wait"
     os.kill(orphan.pid, signal.SIGCONT)
-    wait_until(lambda: not orphan.alive, 60, "the job of the killed start did not leave")
+    wait_until(lambda: not orphan.alive, "the job of the killed start did not leave")
     study.say(f"orphaned {orphan.number}")
 
 

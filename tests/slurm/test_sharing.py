@@ -38,10 +38,10 @@ def disturbed(cluster: Cluster, checkout: Path) -> faults.Study:
     job = study.job("fine-tune", "mix")
     state = f"{'?' * 32}.safetensors"
     kept = study.results / "state"
-    wait_until(lambda: list(kept.glob(state)), faults.PATIENCE, "no state")
+    wait_until(lambda: list(kept.glob(state)), "no state")
     # To all processes of the job at once, as before a time limit.
     subprocess.run(["scancel", "--signal=USR1", job.number], check=True)
-    wait_until(lambda: not job.alive, faults.PATIENCE, "it does not leave")
+    wait_until(lambda: not job.alive, "it does not leave")
     study.say(f"preempted {job.number}")
     assert study.end() == 0, study.log.read_text()[-6000:]
     return study

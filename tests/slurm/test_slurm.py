@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.slurm import faults
-from tests.slurm.cluster import Cluster
+from tests.slurm.cluster import PATIENCE, Cluster
 from tests.slurm.conftest import write_study
 
 GPU_RULES = (
@@ -49,7 +49,7 @@ def begun(cluster: Cluster, checkout: Path) -> subprocess.Popen[bytes]:
 
 @pytest.fixture(scope="session")
 def undisturbed(begun: subprocess.Popen[bytes], checkout: Path) -> Path:
-    assert begun.wait(faults.PATIENCE) == 0, (checkout / "quiet.log").read_text()[-4000:]
+    assert begun.wait(PATIENCE) == 0, (checkout / "quiet.log").read_text()[-4000:]
     return checkout / "results/quiet"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pandas as pd
@@ -199,12 +198,6 @@ def test_every_full_name_can_be_used_and_not_one_more() -> None:
     assert error.value.where == "facts.pretrain_people"
     assert "8" in error.value.why and "7" in error.value.why
     assert "facts.pools.first_names" in error.value.remedy
-
-
-def test_ten_thousand_people_take_seconds_at_most() -> None:
-    start = time.perf_counter()
-    sample_people(Facts(people=10_000), 0)
-    assert time.perf_counter() - start < 5  # 0.4 s on one idle core
 
 
 def test_people_of_pretraining_do_not_repeat_the_draws_of_the_study() -> None:

@@ -108,7 +108,7 @@ def serving(folder: Path, **environment: str) -> Iterator[Server]:
     alive = process.poll() is None
     descendants = psutil.Process(process.pid).children(recursive=True) if alive else []
     process.stdin.close()
-    process.wait(60)
+    process.wait(600)
     psutil.wait_procs(descendants, 60)
     assert not any(map(psutil.Process.is_running, descendants))
     shutil.rmtree(Path(address).parent, ignore_errors=True)  # if the server was killed
@@ -217,7 +217,7 @@ def test_when_the_template_is_killed_the_command_runs_alone(stub: Server) -> Non
     assert gone(process)
     later = stub.client("time.sleep(1)")  # another template takes its place
     assert stub.forked(later).ppid() not in (later.pid, template.pid)
-    assert later.wait(60) == 0
+    assert later.wait(600) == 0
 
 
 def test_a_process_that_nobody_waits_for_has_ended(stub: Server) -> None:
@@ -287,7 +287,7 @@ def test_a_job_outlives_the_workflow_and_the_server_ends_with_it(stub: Server) -
     assert stub.process.stdin is not None
     stub.process.stdin.close()  # as when Snakemake is killed
     assert client.communicate(timeout=600)[0] == "done\n"
-    stub.process.wait(60)
+    stub.process.wait(600)
     assert not Path(stub.environment["FACTRECALL_FORK_SERVER"]).parent.exists()
 
 
@@ -308,7 +308,7 @@ def test_benchmarks_count_the_forked_process(stub: Server, monkeypatch: pytest.M
     BenchmarkTimer(shell.pid, record).work()
     for process in psutil.Process(shell.pid).children(recursive=True):
         process.kill()
-    shell.wait(60)
+    shell.wait(600)
     assert record.max_rss > 300 and record.cpu_time >= 0.5
 
 

@@ -165,7 +165,7 @@ def exchanged(m: Grafting, labels: dict[str, str]) -> Grafting:
 
         def runs(self, kind: str) -> dict[tuple[str, int], Path]:
             found = super().runs(kind)
-            return {(tuning, seed): found[labels[tuning], seed] for tuning, seed in found}
+            return {(t, seed): found[labels.get(t, t), seed] for t, seed in found}
 
     fields = {f.name: getattr(m, f.name) for f in dataclasses.fields(m) if f.init}
     return Exchanged(**{**fields, "_tables": {}})

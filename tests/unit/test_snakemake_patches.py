@@ -61,8 +61,8 @@ def test_sigterm_is_taken_while_the_scheduler_holds_its_lock(
     with scheduler._lock:
         JobScheduler.exit_gracefully(scheduler, 15, None)
         assert scheduler._user_kill is None
-    assert scheduler._open_jobs.acquire(timeout=100)
-    deadline = time.monotonic() + 100
+    assert scheduler._open_jobs.acquire(timeout=600)
+    deadline = time.monotonic() + 600
     while scheduler._user_kill is None and time.monotonic() < deadline:
         time.sleep(0.01)
     assert scheduler._user_kill == "graceful"
