@@ -154,7 +154,7 @@ def test_asked_to_leave_grafting_saves_and_goes_on(jobs: Jobs) -> None:
 
 @pytest.mark.parametrize("settings", [DUAL])
 def test_a_state_is_taken_up_by_its_own_work_alone(jobs: Jobs) -> None:
-    jobs.leave_at(jobs.total // 2)
+    jobs.leave_at(3 * jobs.total // 10)  # of five fits
     assert len(jobs.states) == 2  # the first fit is done, the second under way
     kept = {path: path.read_bytes() for path in jobs.states}
     other = jobs.settings.model_copy(update={"alphas": [0.02, 0.3]})
@@ -171,7 +171,7 @@ def test_a_state_is_taken_up_by_its_own_work_alone(jobs: Jobs) -> None:
 def test_with_damaged_states_grafting_begins_anew(
     jobs: Jobs, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    jobs.leave_at(jobs.total // 2)
+    jobs.leave_at(3 * jobs.total // 10)
     for path in jobs.states:
         path.write_bytes(path.read_bytes()[:3000])
     assert jobs.go_on() == jobs.total
