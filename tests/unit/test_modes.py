@@ -43,7 +43,7 @@ from tests.taught import FACTS
 
 MODELS = [(a, tied) for a in ("llama", "gpt_neox") for tied in (False, True)]
 PEOPLE = {0: "in", 1: "in", 9: "out", 11: "out"}
-RECIPE = recipe(updates=20, batch_size=12, micro_batch_tokens=512)
+RECIPE = recipe(updates=10, batch_size=12, micro_batch_tokens=512)
 FEW = 5000
 """Logits of about 16 positions."""
 

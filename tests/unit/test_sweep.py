@@ -113,10 +113,12 @@ def test_every_step_is_a_fresh_model_per_question(
         fine = (case.architecture, kind, direction) == ("llama", "attention", "forward")
         chunk = 1 if fine else len(nodes) // 12
         steps = [*range(0, len(nodes), chunk), len(nodes)]
-        for order in by.values():
+        for offset, order in enumerate(by.values()):
             sweep = circuit.sweep(order, direction)
             found = [sweep.at(step) for step in steps]
-            for step, right in zip(steps, found, strict=True):
+            # Of single nodes every fourth, other ones in every order: the naive way is slow.
+            every = slice(offset, None, 4) if fine else slice(None)
+            for step, right in zip(steps[every], found[every], strict=True):
                 gone = order[:step] if direction == "backward" else order[step:]
                 lost = [
                     starts + local[np.isin(node, gone)]
