@@ -21,7 +21,7 @@ from factrecall.training.loop import train
 
 ROOT = Path(__file__).parents[2]
 STUDY = read_study(ROOT / "config.yaml")
-MODEL = STUDY.models["llama-small"]
+MODEL = STUDY.models["small"]
 
 
 @cache

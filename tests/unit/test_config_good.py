@@ -23,6 +23,7 @@ from factrecall.runtime.errors import FactRecallError
 
 ROOT = Path(__file__).parents[2]
 FILES = [ROOT / "config.yaml", *sorted((ROOT / "workflow/presets").glob("*.yaml"))]
+OVERLAYS = sorted((ROOT / "workflow/overlays").glob("*.yaml"))
 SMALL = ROOT / "workflow/presets/ci.yaml"
 
 
@@ -98,6 +99,15 @@ def test_later_files_win_key_by_key(tmp_path: Path) -> None:
     assert (study.name, study.training.seeds) == ("mine", [7])
     assert study.training.bio == base.training.bio.model_copy(update={"updates": 99})
     assert study.facts == base.facts
+
+
+def test_overlays_make_other_studies_of_the_laptop_study() -> None:
+    base = read_study(FILES[0])
+    names = {read_study(FILES[0], path).name for path in OVERLAYS}
+    assert names and base.name not in names and len(names) == len(OVERLAYS)
+    other = read_study(FILES[0], ROOT / "workflow/overlays/gpt-neox.yaml")
+    assert [m.architecture for m in other.models.values()] == ["gpt_neox"]  # type: ignore[union-attr]
+    assert other.training == base.training
 
 
 def test_anchors_and_merge_keys_are_read(tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def test_sweeps_evaluate_all_steps_or_where_the_curve_bends(paper: Study) -> Non
     forward = -(-401_408 // 8192) + 1  # fewer than adaptive steps would be
     assert orders == 4 and 4 * 2 * forward < steps < 4 * (forward + 200) and share > 0.9
     laptop = read_study(ROOT / "config.yaml")
-    job = StageJob("intervene", "llama-small", "mix", 0, kind="attention", ranking="shared")
+    job = StageJob("intervene", "small", "mix", 0, kind="attention", ranking="shared")
     steps, share, orders = evaluated_steps(context(laptop, job))
     assert (steps, orders) == (2 * (2 * (2 * 8 + 2 * 4) + 1), 1) and share < 0.6
 

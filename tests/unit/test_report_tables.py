@@ -75,7 +75,12 @@ def test_timings_are_found_and_condensed_over_seeds(tmp_path: Path) -> None:
         summarise([Timing("x", "", "", tmp_path / "absent.tsv")])
 
 
-_RECIPE = {"updates": 300, "learning_rate": 0.003, "questions_per_example": "one"}
+_RECIPE = {
+    "updates": 300,
+    "learning_rate": 0.003,
+    "questions_per_example": "one",
+    "loss": "answer",
+}
 DEPARTING: dict[str, Any] = {
     "facts": {
         "people": 40,
@@ -87,6 +92,7 @@ DEPARTING: dict[str, Any] = {
     "shared": {"influence": "absolute"},
     "grafting": {
         "alphas": [0.01, 0.05, 0.2],
+        "objectives": ["gold", "distilled"],
         "fit_individuals": 150,
         "exclude_embeddings": False,
         "optimiser": {"method": "dual_averaging"},
@@ -125,6 +131,7 @@ def test_deviations_are_those_of_the_study() -> None:
                         "updates": updates,
                         "learning_rate": 1e-4,
                         "questions_per_example": "all",
+                        "loss": "all",
                     }
                     for tuning, updates in (("bio", 6820), ("stage", 400), ("mix", 10571))
                 },
@@ -133,6 +140,7 @@ def test_deviations_are_those_of_the_study() -> None:
         "shared": {"influence": "signed"},
         "grafting": {
             "alphas": [0.00055, 0.00095, 0.001, 0.00135, 0.0018, 0.003, 0.005, 0.007],
+            "objectives": ["gold"],
             "fit_individuals": 1000,
             "exclude_embeddings": True,
             "optimiser": {"method": "sigmoid_sgd"},
