@@ -126,7 +126,8 @@ def claims_page(run: dict[str, Any]) -> str:
     lines += ["|---|---|---|---|"]
     lines += [
         f"| `{c['id']}` | {_cell(c['source'] or 'this project')} | {_cell(c['why'])} "
-        f"| {_cell(c['method'] or 'none')}; {c['people'] or 'no'} people, seeds: {c['seeds']} |"
+        f"| {_cell(c['method'] or 'none')}; {c['people'] or 'no'} people, "
+        f"{_repeats(c)}: {c['seeds']} |"
         for c in run["claims"]
     ]
     return "\n".join(lines) + "\n"
@@ -142,6 +143,11 @@ def _row(claim: dict[str, Any]) -> str:
         paper or "\N{EN DASH}",
     )  # fmt: skip
     return f"| {' | '.join(map(_cell, cells))} |"
+
+
+def _repeats(claim: dict[str, Any]) -> str:
+    """Return what is counted as a claim's seeds."""
+    return "replicates" if claim["method"].startswith("replicates") else "seeds"
 
 
 def _cell(text: str) -> str:
@@ -167,12 +173,16 @@ def blocks(run: dict[str, Any]) -> dict[str, str]:
     finding = (
         f"Mix-tuned models answer {recalled('mix')} % of the questions that were never trained "
         f"on, Stage-tuned models {recalled('stage')} %. The difference is {effect(first)} points "
-        f"(95 % interval over {first['people']} people and {first['seeds']} seeds; the paper's "
+        f"(95 % interval over {first['seeds']} {_repeats(first)}, {first['people']} people in all; "
+        "the paper's "
         f"Llama-3.2-3B: {number(first['published'])}). Of the paper's {len(theirs)} claims, "
         f"{tally(theirs)}; of the {len(on_s)} on shared parameters, {tally(on_s)}. "
         "[docs/claims.md](docs/claims.md) lists each."
     )
-    where = f"Laptop study, {run['date']}, {run['hardware']}; mean ± standard deviation over seeds."
+    where = (
+        f"Laptop study, {run['date']}, {run['hardware']}; "
+        f"mean ± standard deviation over {_repeats(first)}."
+    )
     return {"finding": _wrapped(finding), "recall": "\n".join(table), "where": _wrapped(where)}
 
 
