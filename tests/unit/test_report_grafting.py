@@ -294,8 +294,9 @@ def test_masks_looked_at_are_the_chosen_ones_or_the_best(tmp_path: Path) -> None
     stage = m.masks.query("tuning == 'stage'")
     # Of equally good ones the smallest.
     assert not stage["chosen"].any() and set(stage["alpha"]) == {0.001}
-    found = judged(m)
-    assert found["s-adds-more-in-mix-in"].verdict == "not measurable"
+    lacking = judged(m)["s-adds-more-in-mix-in"]
+    assert lacking.verdict == "not measurable"
+    assert lacking.reason == "no mask tried recovers 92 % of what Stage-tuned models recall"
 
 
 def test_trust_follows_the_runs_numbers(tmp_path: Path) -> None:

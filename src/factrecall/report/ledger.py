@@ -164,7 +164,9 @@ def judge(claim: Claim, measures: Any, *, model: str = "", section: str = "") ->
     effect, why = found[part][1:] if found else (_nothing(), reason or "not measured in this study")
     if 1 < len(found) <= FEW_PARTS and len({said for said, _, _ in found.values()}) > 1:
         why = "; ".join(
-            f"{name} {f'{100 * e.value:.1f}'.replace('-', MINUS)} ({v})"
+            f"{name} ({v})"
+            if math.isnan(e.value)
+            else f"{name} {f'{100 * e.value:.1f}'.replace('-', MINUS)} ({v})"
             for name, (v, e, _) in found.items()
         )
     if verdict == "holds" and (easy := claim.lenient(measures)):

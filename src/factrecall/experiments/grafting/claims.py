@@ -54,6 +54,16 @@ def too_coarse(split: str, paper: float, m: Grafting) -> str | None:
     return f"a mask needed is {step}; those of the paper's two models differ {paper:.2f} times"
 
 
+def none_chosen(split: str, m: Grafting) -> str | None:
+    """Say that no mask of one of the tunings recovers enough to be chosen."""
+    chosen = set(where(m.chosen, split=split)["tuning"])
+    lacking = [f"{t.title()}-tuned" for t in COMPARED if t not in chosen]
+    if not lacking:
+        return None
+    models = " and ".join(lacking)
+    return f"no mask tried recovers {100 * m.recovery:g} % of what {models} models recall"
+
+
 def enriched(split: str, m: Grafting) -> pd.DataFrame:
     """Observe by how much the share of S in masks exceeds that in all that may be grafted.
 
@@ -106,6 +116,7 @@ def _of_split(m: Grafting, split: str, name: str, source: str) -> list[Claim]:
     less, more = sorted((stage.alpha, mix.alpha))
     adds, stage_adds = (row.accuracy - row.without for row in (mix, stage))
     left = mix.recovery_without / 100
+    lacks = partial(none_chosen, split)
     return [
         Claim(
             id=f"grafting.mix-needs-fewer-{split}",
@@ -120,6 +131,7 @@ def _of_split(m: Grafting, split: str, name: str, source: str) -> list[Claim]:
             text=f"More of a Mix-tuned model's chosen mask is in S ({name}).",
             observe=lambda m: mix_minus_stage(m.chosen, "shared_fraction", split=split),
             bound=0.01, why=PART, source=source, compares_tunings=True,
+            unmeasurable=lacks,
             published=(mix.shared_fraction - stage.shared_fraction) / 100,
         ),
         Claim(
@@ -127,12 +139,14 @@ def _of_split(m: Grafting, split: str, name: str, source: str) -> list[Claim]:
             text="At one size of masks and allowing for the size of S, more of a Mix-tuned model's "
             f"mask is in S ({name}).",
             observe=partial(enriched, split), bound=0.01, why=PART, compares_tunings=True,
+            unmeasurable=lacks,
         ),
         Claim(
             id=f"grafting.s-adds-more-in-mix-{split}",
             text=f"S adds more to the accuracy of a Mix-tuned model's mask ({name}).",
             observe=lambda m: minus(gain(split, "mix", m), gain(split, "stage", m)),
             bound=0.02, why=MOVES, source=source, compares_tunings=True,
+            unmeasurable=lacks,
             published=(adds - stage_adds) / 100,
         ),
         Claim(
@@ -140,6 +154,7 @@ def _of_split(m: Grafting, split: str, name: str, source: str) -> list[Claim]:
             text=f"S adds to the accuracy of a Mix-tuned model's mask ({name}).",
             observe=partial(gain, split, "mix"),
             bound=0.02, why=MOVES, source=source, published=adds / 100,
+            unmeasurable=lacks,
         ),
         Claim(
             id=f"grafting.little-without-s-{split}",
@@ -149,7 +164,7 @@ def _of_split(m: Grafting, split: str, name: str, source: str) -> list[Claim]:
                 m.right(split, "mix", with_shared=False), m.whole(split, "mix")
             ),
             comparison="less", bound=left + 0.02, why=f"{PRINTED} {MOVES}",
-            source=source, published=left,
+            source=source, published=left, unmeasurable=lacks,
         ),
     ]  # fmt: skip
 
