@@ -75,12 +75,7 @@ def test_timings_are_found_and_condensed_over_seeds(tmp_path: Path) -> None:
         summarise([Timing("x", "", "", tmp_path / "absent.tsv")])
 
 
-_RECIPE = {
-    "updates": 300,
-    "learning_rate": 0.003,
-    "questions_per_example": "one",
-    "loss": "answer",
-}
+_RECIPE = {"updates": 300, "learning_rate": 0.003, "questions_per_example": "one"}
 DEPARTING: dict[str, Any] = {
     "facts": {
         "people": 40,
@@ -131,7 +126,6 @@ def test_deviations_are_those_of_the_study() -> None:
                         "updates": updates,
                         "learning_rate": 1e-4,
                         "questions_per_example": "all",
-                        "loss": "all",
                     }
                     for tuning, updates in (("bio", 6820), ("stage", 400), ("mix", 10571))
                 },

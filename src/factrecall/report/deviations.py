@@ -49,9 +49,6 @@ CONDITIONS: dict[str, Callable[[Study], bool]] = {
         for model in study["models"].values()
         for tuning in COMPARED
     ),
-    "stage_loss": lambda study: any(
-        model["training"]["stage"]["loss"] == "answer" for model in study["models"].values()
-    ),
     "learning_rate": lambda study: any(r["learning_rate"] > 1e-4 for r in _recipes(study)),
     "updates": lambda study: any(
         _updates(model) not in _PAPER_UPDATES for model in study["models"].values()
