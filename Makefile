@@ -28,7 +28,7 @@ $(DONE): envs/requirements-cpu.txt pyproject.toml
 plan: setup ## say what the study costs: jobs, memory, disk and hours on several devices
 	@factrecall plan --configfile $(STUDY)
 
-run: setup ## run the study (laptop: about 25 minutes on 2 cores) and write its report
+run: setup ## run the study (laptop: about 30 minutes on 2 cores) and write its report
 	@snakemake --cores $(CORES) --configfile $(STUDY) --rerun-incomplete --quiet rules
 	@echo "the report is in results/, one folder a study: report.html"
 

@@ -25,6 +25,13 @@ PICTURE = "recall.svg"
 ON_SHARED = ("shared", "ablation", "layer_ablation", "grafting", "circuits")
 """Sections with claims on shared parameters."""
 
+SAID = {
+    "holds": "holds",
+    "does not hold": "does not hold",
+    "inconclusive": "is inconclusive",
+    "not measurable": "cannot be measured",
+}
+
 WIDTH = 110
 """Characters of a line of prose."""
 
@@ -39,6 +46,7 @@ def store(results: Path) -> dict[str, Any]:
     sums = recall.groupby(["tuning", "split", "seed"])[["correct", "n"]].sum()
     shares = 100 * sums["correct"] / sums["n"]
     by_split = shares.groupby(["tuning", "split"]).agg(["mean", "std"])
+    unseen = shares.xs("qa_out", level="split").unstack("tuning")
     made = (results / "tables" / "claims.parquet").stat().st_mtime
     return {
         "date": datetime.fromtimestamp(made, UTC).date().isoformat(),
@@ -47,6 +55,7 @@ def store(results: Path) -> dict[str, Any]:
             {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
             for row in claims.to_dict("records")
         ],
+        "ahead": int((unseen["mix"] > unseen["stage"]).sum()),
         "recall": {
             f"{tuning}/{split}": [round(float(x), 3) if x == x else None for x in row]
             for (tuning, split), row in zip(by_split.index, by_split.to_numpy(), strict=True)
@@ -170,12 +179,14 @@ def blocks(run: dict[str, Any]) -> dict[str, str]:
         f"| {name} | {' | '.join(recalled(t, split) for split in ('bio', 'qa_in', 'qa_out'))} |"
         for t, name in rows
     ]
+    repeats = f"{first['seeds']} {_repeats(first)}"
     finding = (
         f"Mix-tuned models answer {recalled('mix')} % of the questions that were never trained "
         f"on, Stage-tuned models {recalled('stage')} %. The difference is {effect(first)} points "
-        f"(95 % interval over {first['seeds']} {_repeats(first)}, {first['people']} people in all; "
-        "the paper's "
-        f"Llama-3.2-3B: {number(first['published'])}). Of the paper's {len(theirs)} claims, "
+        f"(95 % interval over {repeats}, {first['people']} people in all; the paper's "
+        f"Llama-3.2-3B: {number(first['published'])}). Mix-tuned models are ahead in "
+        f"{run['ahead']} of {repeats}; by the rule, for which less than 2 points do not matter, "
+        f"that they recall more {SAID[first['verdict']]}. Of the paper's {len(theirs)} claims, "
         f"{tally(theirs)}; of the {len(on_s)} on shared parameters, {tally(on_s)}. "
         "[docs/claims.md](docs/claims.md) lists each."
     )
