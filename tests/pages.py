@@ -90,7 +90,7 @@ def tally(claims: list[dict[str, Any]]) -> str:
     count = [c["verdict"] for c in claims].count
     return (
         f"{count('holds')} hold, {count('does not hold')} do not, {count('inconclusive')} are "
-        f"inconclusive, {count('not measurable')} cannot be measured in a study like this"
+        f"inconclusive, {count('not measurable')} cannot be measured in this study"
     )
 
 
@@ -112,15 +112,13 @@ def claims_page(run: dict[str, Any]) -> str:
         "project. It is made from the stored laptop run "
         f"({run['date']}, {run['hardware']}) by `python -m tests.pages`.",
         "",
-        f"**The rule.** {RULE} A claim with several parts holds if all of its parts do; the part "
-        "that decided is shown.",
+        f"**The rule.** {RULE} A claim with several parts holds if all of them do, and does not "
+        "hold if one does not. In brackets: the first part with the deciding verdict.",
         "",
-        "Numbers are points (hundredths), those with % relative changes. "
+        "Numbers are percentage points; those marked % are relative changes. Cosines are "
+        "multiplied by 100. "
         f"Of the {judged} claims that this study can decide, {ERROR * judged:.1f} would hold by "
-        "chance if every quantity lay at its bound.",
-        "",
-        "A claim with only one part shown failed or held by the worst of its parts. A cosine is "
-        "written in hundredths, too.",
+        "chance if every true value lay exactly at its bound.",
         "",
         "**When the bounds were set.** They were written on 2026-11-30, when results of earlier "
         "runs of the laptop study were known, and before the run shown here. For any other study "

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from factrecall.runtime.intervals import Effect
 
 RULE = (
-    "A claim says that a quantity is more, or less, than a bound: the smallest difference that "
-    "matters, stated with its reason. The claim holds if all of the 95 % interval is beyond "
-    "the bound, does not hold if none of it is, and is inconclusive otherwise. One training run "
-    "cannot tell what another would give: with fewer than two seeds a claim is inconclusive. "
-    "An interval over people and seeds covers other people of this study and other orders of its "
-    "examples, one over replicates other people, texts, θpre and orders."
+    "A claim says that a quantity is more, or less, than a bound, which is stated with its reason: "
+    "the smallest difference that matters, or a level such as the paper’s own number. The claim "
+    "holds if all of the 95 % interval is beyond the bound, does not hold if none of it is, and is "
+    "inconclusive otherwise. One training run cannot tell what another would give: with fewer than "
+    "two seeds a claim is inconclusive. An interval over people and seeds covers other people of "
+    "this study and other orders of its examples. An interval over replicates covers other people, "
+    "texts, pre-trained models and orders."
 )
 
 SEEDS = 2
@@ -33,10 +34,8 @@ SEEDS = 2
 ERROR = 0.025
 """The chance that a claim whose quantity lies at its bound holds: one end of a 95 % interval."""
 
-SMALLEST: dict[str, Any] = {
-    "bound": 0.02,
-    "why": "2 points: what the same study moved by on a CPU of another make",
-}
+MOVES = "On another make of CPU, accuracies of the same study moved by up to 2 points."
+SMALLEST: dict[str, Any] = {"bound": 0.02, "why": MOVES}
 """The bound of most differences of accuracies, with its reason."""
 
 MINUS = "\N{MINUS SIGN}"

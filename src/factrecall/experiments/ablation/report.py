@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from factrecall.report.ledger import Claim
+from factrecall.report.ledger import SMALLEST, Claim
 from factrecall.report.marks import Bars, Reference
 from factrecall.report.observations import minus, mix_minus_stage, observe, scaled, where
 from factrecall.report.plots import Axis, Figure, Panel
@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OUT = "qa_out"
-POINTS: dict[str, Any] = {
-    "bound": 0.02, "why": "The same study moved by 2 points on a CPU of another make."
-}  # fmt: skip
+POINTS = SMALLEST
 MAIN = {
     "none": "nothing",
     "shared": "S",
@@ -161,8 +159,9 @@ def too_small(*names: str) -> Callable[[Ablation], str | None]:
 
     def said(m: Ablation) -> str | None:
         sizes = {CONTROLS[name]: m.size(name) for name in names if m.size(name) < AS_MANY}
-        each = ", ".join(f"{name} {percent(share)} %" for name, share in sizes.items())
-        return f"too few are left outside S (of |S|: {each})" if each else None
+        each = ", ".join(f"{name} {percent(share)}" for name, share in sizes.items())
+        few = "controls are smaller than S, because too few parameters are left outside it"
+        return f"{few} (in % of |S|: {each})" if each else None
 
     return said
 
@@ -215,12 +214,13 @@ def _published(one: tuple[str, str], other: tuple[str, str]) -> Callable[[Any], 
 
 
 _FIGURES = "v1, section 3.1 and figures 8 and 9"
+COSTS = "In Mix-tuned models, resetting S costs more accuracy on unseen questions than resetting"
 
 CLAIMS = (
     Claim(
         id="ablation.mix-loses-more",
-        text="Resetting S costs Mix-tuned models more recall of unseen questions than Stage-tuned "
-        "ones, whichever reading of influence selects S.",
+        text="Resetting S lowers accuracy on unseen questions more in Mix-tuned than in "
+        "Stage-tuned models, for each of three influences: absolute, magnitude and signed.",
         source=_FIGURES,
         observe=lambda m: {
             i: mix_minus_stage(m.people(ablated="shared", influence=i, draw=0), "drop")
@@ -232,8 +232,8 @@ CLAIMS = (
     ),
     Claim(
         id="ablation.more-than-random",
-        text="Resetting S costs Mix-tuned models more than resetting as many random parameters "
-        "outside S, whichever reading of influence selects S.",
+        text="In Mix-tuned models, resetting S lowers accuracy on unseen questions more than "
+        "resetting as many random parameters outside S, for each of three influences.",
         source=_FIGURES,
         observe=lambda m: {
             i: minus(*(m.lost(a, "mix", influence=i) for a in ("shared", "random")))
@@ -244,8 +244,8 @@ CLAIMS = (
     ),
     Claim(
         id="ablation.random-costs-nothing",
-        text="Resetting as many random parameters changes accuracy by less than 2 points, on every "
-        "split of both models.",
+        text="Resetting as many random parameters outside S as S has changes accuracy by less than "
+        "2 points, on BIO, QA in and QA out, in Stage-tuned and Mix-tuned models.",
         source="v1, figure 9",
         observe=_random_costs,
         comparison="less",
@@ -254,8 +254,8 @@ CLAIMS = (
     ),
     Claim(
         id="ablation.adam",
-        text="Ranked by each example’s part of AdamW’s steps, without momentum, S costs Mix-tuned "
-        "models more than it costs Stage-tuned ones, and than random parameters do.",
+        text="With adam influence, resetting S costs Mix-tuned models more accuracy on unseen "
+        "questions than Stage-tuned ones, and more than resetting as many random parameters does.",
         observe=lambda m: {
             "Mix-tuned against Stage-tuned": minus(
                 *(m.lost("shared", t, influence="adam") for t in ("mix", "stage"))
@@ -268,60 +268,63 @@ CLAIMS = (
     ),
     Claim(
         id="ablation.share-lost",
-        text="Resetting S also costs Mix-tuned models the larger share of what they recalled.",
+        text="Resetting S costs Mix-tuned models a larger share of their accuracy on unseen "
+        "questions than it costs Stage-tuned models.",
         observe=_share_lost,
         compares_tunings=True,
         **POINTS,
     ),
     Claim(
         id="ablation.not-just-tensors",
-        text="S costs more than as many random parameters of the same tensors, rows or columns.",
+        text=f"{COSTS} each of three random controls: as many parameters outside S, of the same "
+        "tensors, rows or columns.",
         observe=_each(*LIKE_S),
         lenient=too_small(*LIKE_S),
         **POINTS,
     ),
     Claim(
         id="ablation.more-than-isolate",
-        text="S costs more than parameters that only one task ranks highly: BIO- or QA-isolate.",
+        text=f"{COSTS} BIO-isolate parameters, and more than resetting QA-isolate ones.",
         observe=_each("bio_only", "qa_only"),
         lenient=too_small("bio_only", "qa_only"),
         **POINTS,
     ),
     Claim(
         id="ablation.more-than-one-task",
-        text="S costs more than as many of the top parameters of one task alone.",
+        text=f"{COSTS} as many top-ranked parameters of biographies, and more than as many of "
+        "questions.",
         observe=_each("bio_top", "qa_top"),
         **POINTS,
     ),
     Claim(
         id="ablation.more-than-moved",
-        text="S costs more than as many of the parameters that fine-tuning moved most.",
+        text=f"{COSTS} as many of the parameters that fine-tuning changed most.",
         observe=_each("most_moved"),
         **POINTS,
     ),
     Claim(
         id="ablation.not-one-tensor",
-        text="S is more than its largest tensor: without the members there it still costs "
-        "Mix-tuned models at least half of what S costs.",
+        text="Resetting S outside the tensor with most of S still costs Mix-tuned models at least "
+        "half the accuracy on unseen questions that resetting all of S costs.",
         observe=lambda m: minus(
             m.lost(f"shared_without:{m.top_tensor()}", "mix"),
             scaled(m.lost("shared", "mix"), MOSTLY),
         ),
         bound=0.0,
-        why="The quantity is the difference from half of what S costs.",
+        why="Zero, because half of what resetting S costs is already subtracted.",
         unmeasurable=costs_nothing,
     ),
     Claim(
         id="ablation.sufficient",
-        text="S alone carries recall into θpre: with the Mix-tuned values of S it answers more "
-        "than with as many random ones.",
+        text="θpre with the Mix-tuned values of S alone answers more unseen questions than θpre "
+        "with those of as many random parameters.",
         observe=_gained("only_shared", "only_random", "mix"),
         **POINTS,
     ),
     Claim(
         id="ablation.transplanted",
-        text="The Mix-tuned values of S make a Stage-tuned model answer more than as many random "
-        "ones do.",
+        text="A Stage-tuned model given the Mix-tuned values of S answers more unseen questions "
+        "than one given the Mix-tuned values of as many random parameters.",
         observe=_gained("mix_into_stage", "mix_into_stage_random", "stage"),
         **POINTS,
     ),

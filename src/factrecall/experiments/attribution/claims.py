@@ -120,36 +120,36 @@ def more_restored_in_stage(m: Attributions) -> pd.DataFrame:
 CLAIMS = (
     Claim(
         id="attribution.mix-reads-subject-and-relation",
-        text="Mix-tuned models read a statement's fact off subject and relation: these have a "
-        "larger share of the attribution than in Stage-tuned ones.",
+        text="In statements, subject and relation have a larger share of the answer's attribution "
+        "in Mix-tuned than in Stage-tuned models.",
         observe=_share(ANCHORS, ("mix", "stage")),
         **SMALLEST,
         source="abstract of version 2",
-        quote="so, without a number",
+        quote="stated, no number printed",
         compares_tunings=True,
     ),
     Claim(
         id="attribution.stage-reads-context",
-        text="Stage-tuned models read it off the whole context: attributes stated before and all "
-        "other wording have a larger share than in Mix-tuned ones.",
+        text="In statements, attributes stated before and wording other than subject and relation "
+        "have a larger share of the answer's attribution in Stage-tuned than in Mix-tuned models.",
         observe=_share(CONTEXT, ("stage", "mix")),
         **SMALLEST,
         source="abstract of version 2",
-        quote="so, without a number",
+        quote="stated, no number printed",
         compares_tunings=True,
     ),
     Claim(
         id="attribution.stage-knows-more-than-it-recalls",
-        text="Stage-tuned models know facts that they do not recall: of questions answered "
-        "wrongly, the state of the fact's own statement restores more than that of another "
-        "person's.",
+        text="In Stage-tuned models, patching in the state of the fact's own statement corrects "
+        "more wrongly answered questions than patching in that of another person's statement.",
         observe=restored_in_stage,
         **SMALLEST,
     ),
     Claim(
         id="attribution.stage-knows-more-than-mix",
-        text="It restores more in Stage-tuned than in Mix-tuned models, of questions that both "
-        "answer wrongly.",
+        text="Among questions that both models answer wrongly, patching in the fact's own "
+        "statement, net of another person's, corrects more in Stage-tuned than in Mix-tuned "
+        "models.",
         observe=more_restored_in_stage,
         **SMALLEST,
         compares_tunings=True,

@@ -78,21 +78,22 @@ def no_trace_of_recall(m: CaseStudy) -> str | None:
 CLAIMS = (
     Claim(
         id="case_study.more-alike",
-        text="In a statement and in the question of the same fact, the head with most shared "
-        "parameters attends more alike in the Mix-tuned model than in the Stage-tuned one.",
+        text="The attention of the head with most shared parameters overlaps more between a fact's "
+        "statement and question in the Mix-tuned model than in the Stage-tuned one.",
         observe=lambda m: mix_minus_stage(m.overlap(), "same"),
         bound=0.02,
-        why="2 points of attention are little beside the spread between facts",
+        why="2 points of attention are small compared with the spread between facts.",
         source=_SOURCE,
-        quote="so of one head and one fact; no number",
+        quote="shown for one head and one fact, no number printed",
         compares_tunings=True,
     ),
     Claim(
         id="case_study.names-the-person",
-        text="Part of the person’s name is among the head’s likeliest tokens in more of the two "
-        "prompts in the Mix-tuned model than in the Stage-tuned one.",
+        text="The head with most shared parameters has part of the person’s name among its "
+        "likeliest tokens in more prompts of one fact in the Mix-tuned than in the Stage-tuned "
+        "model.",
         observe=lambda m: mix_minus_stage(m.names(), "named"),
-        why="a token is among them or not",
+        why="Zero: the name is among the likeliest tokens or not, so that any difference counts.",
         source=_SOURCE,
         quote="in both prompts against one",
         compares_tunings=True,

@@ -14,7 +14,7 @@ from factrecall.experiments.circuits.tables import (
     MLP,
     WHOLE,
 )
-from factrecall.report.ledger import Claim
+from factrecall.report.ledger import SMALLEST, Claim
 from factrecall.report.published import COLUMNS, CONTINUITY, CONTINUITY_SOURCE, HEADS, TOP_HEADS
 from factrecall.report.style import KIND_LABELS
 from factrecall.report.tables import percent
@@ -28,7 +28,7 @@ FEW = 10
 HIGH = 0.5
 """From which share on something counts as most of it."""
 
-OTHERS = {"grafted": "ranked by grafted parameters", "random": "in random order"}
+OTHERS = {"grafted": "in order of grafted parameters", "random": "in random order"}
 
 
 def claims(m: Circuits) -> list[Claim]:
@@ -48,13 +48,12 @@ def _claim(
 ) -> Claim:
     """Return a claim that something is more than the paper's number (in per cent) or than 0."""
     fields: dict[str, Any] = {
-        "bound": 0.02,
-        "why": "2 points: what the same study moved by on a CPU of another make",
-        "quote": "so in the figure; no number" if source else "",
+        **SMALLEST,
+        "quote": "shown in the figure, no number printed" if source else "",
     }
     if number is not None:
         theirs = number / 100
-        fields = {"bound": theirs, "published": theirs, "why": "the paper's own number"}
+        fields = {"bound": theirs, "published": theirs, "why": "The paper's own number."}
     fields |= {"text": text, "observe": observed, "source": source, **more}
     return Claim(id=f"circuits.{name}", **fields)
 
@@ -82,7 +81,7 @@ def too_few(kind: str, share: float, m: Circuits) -> str | None:
     nodes, step = share * m.nodes(kind), m.first_step(kind)
     if nodes < max(FEW, step):
         of = f"{100 * share:.2g} % of {m.nodes(kind):,} {KIND_LABELS[kind]} are {nodes:.1f}"
-        return f"{of}; a step resets {step}, and fewer than {FEW} say what single ones do"
+        return f"{of}, fewer than the {max(FEW, step)} needed to judge"
     return None
 
 
@@ -91,7 +90,8 @@ def always_right(m: Circuits) -> str | None:
     rows = m.lasting()
     always = float((rows["right"] == rows["evaluated"]).mean())
     if always > HIGH:
-        return f"{percent(always)} % of these facts are right at every step, also without nodes"
+        facts = f"{percent(always)} % of these facts are right at every step"
+        return f"{facts}, even with none of these nodes grafted"
     return None
 
 
@@ -99,26 +99,30 @@ def _attention(m: Circuits) -> list[Claim]:
     theirs, kind, source = HEADS[m.paper], "attention", HEADS[m.paper].source
     share, top, least = theirs.share / 100, TOP_HEADS / 100, theirs.reached
     at, few = (share, share), partial(too_few, kind, top)
-    heads = f"{theirs.share:g} % of the heads, ranked by shared parameters,"
-    first, most = f"the first {TOP_HEADS} % of the heads", "Heads ranked by shared parameters"
+    heads = f"The top {theirs.share:g} % of heads by shared parameters"
+    first = f"the top {TOP_HEADS} % of heads by shared parameters"
+    mean, by = "Averaged over all steps, heads", "in order of shared parameters"
     return [
         _claim("heads-enough", f"{heads} reach more than {least:g} % completeness.",
                methodcaller("completeness", kind, at), source, least,
                lenient=partial(high_floor, kind)),
         _claim("heads-enough-of-added",
-               f"{heads} bring back more than {least:g} % of what heads add to all else.",
+               f"{heads} recover more than {least:g} % of the accuracy that all heads add to the "
+               "rest of the grafted model.",
                methodcaller("added", kind, at),
-               bound=least / 100, why="the paper's number for all of completeness"),
+               bound=least / 100, why="The paper's number for completeness."),
         _claim("heads-sooner-grafted",
-               f"{heads} reach more completeness than as many {OTHERS['grafted']}.",
+               f"{heads} reach higher completeness than the top {theirs.share:g} % by grafted "
+               "parameters.",
                methodcaller("completeness", kind, at, against="grafted"), source,
                published=(least - theirs.grafted) / 100),
-        *_ahead("heads-sooner", f"{most} give more completeness, over all steps, than", source,
+        *_ahead("heads-sooner", f"{mean} grafted {by} reach higher completeness than", source,
                 ("completeness", kind, WHOLE), ("random",)),
-        *_ahead("heads-cost", f"{most} cost more completeness when reset, over all steps, than",
-                source, ("lost", kind, WHOLE), ("grafted", "random")),
+        *_ahead("heads-cost", f"{mean} reset {by} lower completeness more than", source,
+                ("lost", kind, WHOLE), ("grafted", "random")),
         _claim("random-worst",
-               "Heads ranked by grafted parameters give more and cost more than in random order.",
+               f"{mean} in order of grafted parameters raise completeness more when grafted, and "
+               "lower it more when reset, than in random order.",
                lambda m: {
                    "grafted": m.completeness(kind, WHOLE, "grafted", "random"),
                    "reset": m.lost(kind, WHOLE, "grafted", "random"),
@@ -126,10 +130,10 @@ def _attention(m: Circuits) -> list[Claim]:
         _claim("heads-hold", f"{heads} hold more than {theirs.held:g} % of S in attention.",
                methodcaller("held", kind, share), source, theirs.held),
         _claim("top-heads-hold",
-               f"In {first} is more than {theirs.top_held:g} % of S in attention.",
+               f"T{first[1:]} hold more than {theirs.top_held:g} % of S in attention.",
                methodcaller("held", kind, top), source, theirs.top_held, unmeasurable=few),
         _claim("top-heads-cost",
-               f"Resetting {first} costs more than {theirs.top_lost:g} % of completeness.",
+               f"Resetting {first} lowers completeness by more than {theirs.top_lost:g} points.",
                methodcaller("lost", kind, (top, top)), source, theirs.top_lost,
                unmeasurable=lambda m: few(m) or high_floor(kind, m)),
     ]  # fmt: skip
@@ -137,30 +141,38 @@ def _attention(m: Circuits) -> list[Claim]:
 
 def _mlp(kind: str) -> list[Claim]:
     nodes, source, most = KIND_LABELS[kind], COLUMNS.source, 100 * ALMOST_ALL
-    first = f"the first {COLUMNS.nodes} of {COLUMNS.of:,} columns"
-    ranked = f"{nodes} ranked by shared parameters"
+    first = f"the top {100 * FIRST_COLUMNS:.2g} % of {nodes} by shared parameters"
+    theirs = f"(in the paper {COLUMNS.nodes} of {COLUMNS.of:,})"
+    by = f"{nodes} {{}} in order of shared parameters"
     found = [
         _claim("mlp-almost-all",
-               f"Almost all {nodes} are needed: {most:g} % of them, ranked by shared parameters, "
-               f"reach less than {most:g} % completeness.",
+               f"The top {most:g} % of {nodes} by shared parameters reach less than {most:g} % "
+               "completeness, so that almost all are needed.",
                methodcaller("completeness", kind, (ALMOST_ALL, ALMOST_ALL)), source,
-               bound=ALMOST_ALL, why="what they reach if each gives the same", comparison="less",
-               quote="almost all neurons; no number"),
-        *_ahead("mlp-sooner", f"{ranked} give more completeness, over steps 1 to 20 of 49, than",
+               bound=ALMOST_ALL, comparison="less",
+               why="What they would reach if all contributed equally.",
+               quote="almost all neurons, no number printed"),
+        *_ahead("mlp-sooner",
+                f"Averaged over the first {100 * EARLY:.0f} % of the nodes (the paper's steps 1 to "
+                "20 of 49), "
+                f"{by.format('grafted')} reach higher completeness than",
                 source, ("completeness", kind, (0.0, EARLY)), tuple(OTHERS)),
-        *_ahead("mlp-cost", f"{ranked} cost more completeness when reset, over all steps, than",
+        *_ahead("mlp-cost",
+                f"Averaged over all steps, {by.format('reset')} lower completeness more than",
                 source, ("lost", kind, WHOLE), ("grafted",)),
-        _claim("mlp-holds-all", f"All of S in the MLP is in the first 10 % of the {nodes}.",
+        _claim("mlp-holds-all",
+               f"The top 10 % of {nodes} by shared parameters hold all of S in the MLP.",
                methodcaller("held", kind, COLUMNS.all_held / COLUMNS.of), source,
-               bound=0.99, why="1 point less than all", published=1.0, quote=""),
+               bound=0.99, why="All (100 %), less 1 point.", published=1.0, quote=""),
     ]  # fmt: skip
     few = partial(too_few, kind, FIRST_COLUMNS)
     columns = [
         _claim("first-columns-hold",
-               f"In {first} is more than {COLUMNS.held:g} % of S in the MLP.",
+               f"T{first[1:]} {theirs} hold more than {COLUMNS.held:g} % of S in the MLP.",
                methodcaller("held", kind, FIRST_COLUMNS), source, COLUMNS.held, unmeasurable=few),
         _claim("first-columns-cost",
-               f"Resetting {first} costs more than {COLUMNS.lost:g} % of completeness.",
+               f"Resetting {first} {theirs} lowers completeness by more than {COLUMNS.lost:g} "
+               "points.",
                methodcaller("lost", kind, (FIRST_COLUMNS, FIRST_COLUMNS)), source, COLUMNS.lost,
                unmeasurable=lambda m: few(m) or high_floor(kind, m)),
     ]  # fmt: skip
@@ -169,14 +181,17 @@ def _mlp(kind: str) -> list[Claim]:
 
 def _continuity(m: Circuits) -> list[Claim]:
     texts = {
-        "overall": "from a fact’s first right step to its last, at least {} % are right.",
-        "longest": "of these steps, at least {} % follow each other.",
-        "retained": "of the facts right at any step, at least {} % are at the last.",
+        "overall": "facts are right at {} % or more of the steps from their first to their last "
+        "right one, on average.",
+        "longest": "a fact’s longest run of right steps is at least {} % of those from its first "
+        "to its last right one, on average.",
+        "retained": "at least {} % of the facts that are right at any step are right at the last.",
     }
+    nodes = KIND_LABELS[m.settings["lasting"]]
     least = [min(column) for column in zip(*CONTINUITY.values(), strict=True)]
     return [
         *(
-            _claim(f"continuity-{ratio}", f"While nodes are grafted, {text.format(number)}",
+            _claim(f"continuity-{ratio}", f"While {nodes} are grafted, {text.format(number)}",
                    methodcaller("continuity", ratio), CONTINUITY_SOURCE, number,
                    published=theirs / 100, lenient=always_right)
             for (ratio, text), number, theirs in zip(
@@ -184,7 +199,7 @@ def _continuity(m: Circuits) -> list[Claim]:
             )
         ),
         _claim("continuity-beyond-chance",
-               "Facts that are wrong without these nodes then stay right more than facts whose "
-               "answers are exchanged between people at every step.",
+               f"Among facts that are wrong before any of the {nodes} is grafted, continuity is "
+               "higher than if outcomes are exchanged between people at every step.",
                lambda m: {ratio: m.beyond_chance(ratio) for ratio in texts}),
     ]  # fmt: skip

@@ -96,32 +96,33 @@ def _ticks(panel: Panel) -> None:
 
 
 ABSTRACT = "abstract of version 2"
-WHY = "A cosine of a fiftieth: less is hardly an angle."
-AGREE = "gradients of a fact's statement and question agree more"
+WHY = "A difference of 0.02 in cosine; a smaller one is negligible."
+AGREE = "gradient agreement between a fact's statement and question is higher"
 CLAIMS = (
     *(
         Claim(
             id=f"gradient_similarity.mix-more-alike{suffix}",
-            text=f"At the end of training, {AGREE} in Mix-tuned models{place}.",
+            text=f"At the end of training, {AGREE} in Mix-tuned than in Stage-tuned models{place}.",
             observe=partial(Gradients.mix_minus_stage, group=group, traced=traced),
             bound=0.02, why=WHY, source=source, compares_tunings=True,
-            quote="more consistent in mixed training; no number" if source else "",
+            quote="more consistent in mixed training, no number printed" if source else "",
         )
         for suffix, place, group, traced, source in (
             ("", "", "all", False, ABSTRACT),
             ("-in-s", ", within S", "S", False, ""),
-            ("-traced", ", of people whose gradients selected S", "all", True, ""),
+            ("-traced", ", for people whose gradients selected S", "all", True, ""),
         )
     ),
     Claim(
         id="gradient_similarity.sits-in-s",
-        text=f"In Mix-tuned models, {AGREE} in S than in as many random parameters of each tensor "
-        "(partly S itself), and in those in neither S nor γ.",
+        text=f"In Mix-tuned models, {AGREE} within S than among as many random parameters of each "
+        "tensor (S not excluded), and than among parameters outside S and γ.",
         observe=lambda m: {
             GROUPS[group].replace("\n", " "): minus(m.above("mix", "S"), m.above("mix", group))
             for group in ("random", "rest")
         },
-        bound=0.02, why=WHY, source=ABSTRACT, quote="in what both formats update; no number",
+        bound=0.02, why=WHY, source=ABSTRACT,
+        quote="in what both formats update, no number printed",
     ),
 )  # fmt: skip
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from factrecall.experiments.grafting.mask_choice import WHOLE
 from factrecall.experiments.grafting.measures import KEYS, Grafting
-from factrecall.report.ledger import Claim
+from factrecall.report.ledger import MOVES, Claim
 from factrecall.report.observations import minus, mix_minus_stage, observe, where
 from factrecall.report.published import LLAMA, MASK_CHECKS, graft_source, published_graft
 from factrecall.report.style import SPLIT_NAMES
@@ -18,9 +18,9 @@ from factrecall.vocabulary import COMPARED
 if TYPE_CHECKING:
     import pandas as pd
 
-MOVES = "Accuracies of one study move by up to 2 points on a processor of another make."
-PART = "A hundredth of a mask: less would change nothing that follows from it."
+PART = "One hundredth of the mask; a smaller difference would change no conclusion."
 PRINTED = "The paper's own number."
+ENOUGH = "The share that a mask must recover, for the people it was fitted to, to be chosen."
 
 
 def needed(m: Grafting, split: str) -> pd.DataFrame:
@@ -50,8 +50,12 @@ def too_coarse(split: str, paper: float, m: Grafting) -> str | None:
         ours = max(ours, alpha / max(smaller) if smaller else math.inf)
     if ours <= paper:
         return None
-    step = "the smallest tried" if ours == math.inf else f"{ours:.2f} times the next smaller tried"
-    return f"a mask needed is {step}; those of the paper's two models differ {paper:.2f} times"
+    if ours == math.inf:
+        step, paper_s = "already the smallest tried", "the paper's two masks differ by a factor of"
+    else:
+        step = f"{ours:.2f} times the next smaller one tried"
+        paper_s = "coarser than the paper's factor of"
+    return f"the mask needed is {step}; {paper_s} {paper:.2f}"
 
 
 def none_chosen(split: str, m: Grafting) -> str | None:
@@ -120,15 +124,18 @@ def _of_split(m: Grafting, split: str, name: str, source: str) -> list[Claim]:
     return [
         Claim(
             id=f"grafting.mix-needs-fewer-{split}",
-            text=f"Mix-tuned models need fewer grafted parameters than Stage-tuned ones ({name}).",
+            text="Mix-tuned models need fewer grafted parameters than Stage-tuned ones to recover "
+            f"{100 * m.recovery:g} % of the fine-tuned accuracy ({name}).",
             observe=partial(fewer, split), bound=0.1, unit="%", compares_tunings=True,
-            why="A tenth of the larger number; the paper's differ by a quarter or more.",
+            why="A tenth of the larger number of parameters; those of the paper's two models "
+            "differ by a quarter or more.",
             source=source, published=(stage.alpha - mix.alpha) / more,
             unmeasurable=partial(too_coarse, split, more / less),
         ),
         Claim(
             id=f"grafting.mix-mask-in-s-{split}",
-            text=f"More of a Mix-tuned model's chosen mask is in S ({name}).",
+            text="A larger share of the chosen mask is in S in Mix-tuned than in Stage-tuned "
+            f"models ({name}).",
             observe=lambda m: mix_minus_stage(m.chosen, "shared_fraction", split=split),
             bound=0.01, why=PART, source=source, compares_tunings=True,
             unmeasurable=lacks,
@@ -136,14 +143,15 @@ def _of_split(m: Grafting, split: str, name: str, source: str) -> list[Claim]:
         ),
         Claim(
             id=f"grafting.mix-mask-enriched-{split}",
-            text="At one size of masks and allowing for the size of S, more of a Mix-tuned model's "
-            f"mask is in S ({name}).",
+            text="At equal mask size, the share of the mask in S, less that of all graftable "
+            f"parameters, is larger in Mix-tuned than in Stage-tuned models ({name}).",
             observe=partial(enriched, split), bound=0.01, why=PART, compares_tunings=True,
             unmeasurable=lacks,
         ),
         Claim(
             id=f"grafting.s-adds-more-in-mix-{split}",
-            text=f"S adds more to the accuracy of a Mix-tuned model's mask ({name}).",
+            text="Fitting a mask of the chosen size without S lowers its accuracy more in "
+            f"Mix-tuned than in Stage-tuned models ({name}).",
             observe=lambda m: minus(gain(split, "mix", m), gain(split, "stage", m)),
             bound=0.02, why=MOVES, source=source, compares_tunings=True,
             unmeasurable=lacks,
@@ -151,19 +159,20 @@ def _of_split(m: Grafting, split: str, name: str, source: str) -> list[Claim]:
         ),
         Claim(
             id=f"grafting.s-adds-in-mix-{split}",
-            text=f"S adds to the accuracy of a Mix-tuned model's mask ({name}).",
+            text="In Mix-tuned models, the chosen mask answers more questions than a mask of the "
+            f"same size fitted without S ({name}).",
             observe=partial(gain, split, "mix"),
             bound=0.02, why=MOVES, source=source, published=adds / 100,
             unmeasurable=lacks,
         ),
         Claim(
             id=f"grafting.little-without-s-{split}",
-            text="Without S a Mix-tuned model's mask recovers no more of its recall than in the "
-            f"paper, plus 2 points ({name}).",
+            text="In Mix-tuned models, a mask of the chosen size fitted without S recovers less "
+            f"than {100 * left + 2:.3g} % of the fine-tuned accuracy ({name}).",
             observe=lambda m: ratio_observations(
                 m.right(split, "mix", with_shared=False), m.whole(split, "mix")
             ),
-            comparison="less", bound=left + 0.02, why=f"{PRINTED} {MOVES}",
+            comparison="less", bound=left + 0.02, why=f"{PRINTED[:-1]} plus 2 points. {MOVES}",
             source=source, published=left, unmeasurable=lacks,
         ),
     ]  # fmt: skip
@@ -173,14 +182,14 @@ def claims(m: Grafting) -> list[Claim]:
     """Return the claims on grafting."""
     limit, least = (0.005, 0.927) if m.paper == LLAMA else (0.007, 0.932)
     tried = [alpha for alpha in m.sizes if alpha <= limit]
-    judged = f" (judged at the largest of these tried, {100 * max(tried):g} %)" if tried else ""
+    at = f" (judged at {100 * max(tried):g} %, the largest such size tried)" if tried else ""
     runs, inside = (MASK_CHECKS[check] / 100 for check in ("overlap_runs", "inclusion"))
     source = f"v1, section 3.2 and {graft_source(m.paper).removeprefix('v1, ')}"
     return [
         Claim(
             id="grafting.few-recover",
-            text=f"{100 * limit:g} % of the parameters recover {100 * least:g} % of recall"
-            f"{judged}.",
+            text=f"Masks of {100 * limit:g} % of the parameters{at} recover {100 * least:g} % of "
+            "the fine-tuned accuracy, in Stage-tuned and Mix-tuned models, on QA in and QA out.",
             observe=lambda m: {
                 f"{tuning.title()}-tuned, {name}": ratio_observations(
                     m.right(split, tuning, alpha=max(tried)), m.whole(split, tuning)
@@ -193,30 +202,34 @@ def claims(m: Grafting) -> list[Claim]:
         *(c for split, name in SPLIT_NAMES.items() for c in _of_split(m, split, name, source)),
         Claim(
             id="grafting.better-than-random",
-            text="Fitted masks answer more than random ones of their size (Mix-tuned).",
-            observe=beyond_random, bound=0.02, why=MOVES, quote="so in figure 12 (c)",
+            text="With the fitted mask, a grafted Mix-tuned model answers more questions than with "
+            "random masks of the same size.",
+            observe=beyond_random, bound=0.02, why=MOVES,
+            quote="shown in figure 12 (c), no number printed",
             source="v1, appendix A.5.2, figure 12",
         ),
         Claim(
             id="grafting.masks-recur",
-            text="A mask is found again with another order of questions (Mix-tuned).",
+            text=f"In Mix-tuned models, more than {100 * runs:g} % of a mask is in the mask fitted "
+            "again with another order of questions.",
             observe=lambda m: of_mix(where(m.checked(), check="overlap_runs")),
             bound=runs, why=PRINTED, published=runs,
             source="v1, appendix A.5.2, figure 11",
         ),
         Claim(
             id="grafting.masks-nest",
-            text="Smaller masks lie in larger ones, of all sizes tried (Mix-tuned).",
+            text=f"In Mix-tuned models, for every two sizes tried, more than {100 * inside:g} % of "
+            "the smaller mask is in the larger one.",
             observe=nested, bound=inside, why=PRINTED, published=inside,
             source="v1, appendix A.5.2, figure 12",
         ),
         *(
             Claim(
                 id=f"grafting.finds-recall-{tuning}",
-                text=f"A {tuning.title()}-tuned model's mask finds where recall is: it brings back "
-                "what fine-tuning added for people it was not fitted to.",
+                text=f"For held-out people, the chosen mask of a {tuning.title()}-tuned model "
+                f"recovers over {100 * m.recovery:g} % of the accuracy that fine-tuning added.",
                 observe=partial(held_out, tuning), bound=m.recovery,
-                why="What a chosen mask recovers at least for the people it was fitted to.",
+                why=ENOUGH,
             )
             for tuning in COMPARED
         ),
@@ -228,15 +241,15 @@ def _distilled(m: Grafting) -> Claim:
     """Return the claim that masks fitted to θtask's own answers recover held-out people."""
     return Claim(
         id="grafting.distilled-finds-recall",
-        text="Masks fitted to θtask’s own answers recover held-out people: they bring back what "
-        "fine-tuning added for people whose questions they were not fitted to.",
+        text="For held-out people, masks fitted to the fine-tuned model’s own answers recover more "
+        f"than {100 * m.recovery:g} % of the accuracy that fine-tuning added.",
         observe=lambda m: {
             f"{tuning.title()}-tuned, {name}": rows
             for tuning in COMPARED
             for name, rows in held_out(tuning, m, "distilled").items()
         },
         bound=m.recovery,
-        why="What a chosen mask recovers at least for the people gold masks were fitted to.",
+        why=ENOUGH,
         unmeasurable=lambda m: (
             None
             if m.fitted(objective="distilled")["held_out_recovery"].notna().any()

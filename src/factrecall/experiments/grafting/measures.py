@@ -109,7 +109,7 @@ class Grafting(Source):
         parts = [
             rows.assign(people=people, recovery=rows[column]) for people, column in columns.items()
         ]
-        return self._listed(pd.concat(parts))[OBJECTIVE]
+        return self._listed(pd.concat(parts, ignore_index=True))[OBJECTIVE]
 
     def _listed(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Say which rows are of sizes that every training has: lines go through these."""
@@ -148,7 +148,9 @@ class Grafting(Source):
             "without": self.fitted(with_shared=False),
             "movement": where(self.rows("grafting"), method=MOVEMENT, with_shared=True),
         }
-        rows = pd.concat([rows.assign(line=line) for line, rows in parts.items()])
+        rows = pd.concat(
+            [rows.assign(line=line) for line, rows in parts.items()], ignore_index=True
+        )
         return self._listed(rows)[RECOVERY]
 
     def overlaps(self) -> pd.DataFrame:

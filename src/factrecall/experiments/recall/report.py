@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from factrecall.report.ledger import Claim
+from factrecall.report.ledger import MOVES, Claim
 from factrecall.report.marks import Bars, Heat, Lines, Reference
 from factrecall.report.observations import minus, mix_minus_stage, observe, where
 from factrecall.report.plots import Axis, Figure, Panel
@@ -124,15 +124,14 @@ def _fall(tuning: str) -> Callable[[Recall], pd.DataFrame]:
 
 
 def _claim(name: str, text: str, source: str, observe: Any, published: Any, **more: Any) -> Claim:
-    why = "The same study moved by 2 points on a CPU of another make."
-    more = {"bound": POINTS, "why": why, **more}
+    more = {"bound": POINTS, "why": MOVES, **more}
     return Claim(
         id=f"recall.{name}", text=text, source=source, observe=observe, published=published, **more
     )
 
 
 _STORED, _FALLS = "v1, section 2.2 and appendix A.3", "short paper, section 3 and figure 1"
-_LEAST = "The least that the paper has for any of its models."
+_LEAST = "The lowest accuracy that the paper reports for any of its models."
 
 CLAIMS = (
     _claim(
@@ -145,17 +144,18 @@ CLAIMS = (
     ),
     _claim(
         "biographies-stored",
-        "Both store the biographies: they continue nearly all of them rightly.",
+        "Stage-tuned and Mix-tuned models continue the biographies they learnt with nearly all "
+        "attributes right.",
         _STORED, _both("bio"), _least("bio"), bound=0.887, why=_LEAST,
     ),
     _claim(
         "questions-learnt",
-        "Both answer nearly all questions that they were trained on.",
+        "Stage-tuned and Mix-tuned models answer nearly all questions that they were trained on.",
         _STORED, _both("qa_in"), _least("qa_in"), bound=0.981, why=_LEAST,
     ),
     _claim(
         "nothing-forgotten",
-        "The second stage of two-stage training forgets less than 2 points of the biographies.",
+        "The second stage lowers accuracy on biographies by less than 2 points.",
         "short paper, section 2.2 and figure 5",
         lambda m: minus(_accuracy(m, "bio", "bio"), _accuracy(m, "stage", "bio")),
         lambda m: m.published("bio", "bio") - m.published("stage", "bio"),
@@ -167,7 +167,7 @@ CLAIMS = (
         "short paper, figure 5",
         lambda m: _accuracy(m, "bio", "qa_out"),
         lambda m: m.published("bio", "qa_out"),
-        comparison="less", bound=0.028, why="What the majority vote answers in the paper.",
+        comparison="less", bound=0.028, why="The accuracy of the majority vote in the paper.",
     ),
     _claim(
         "stage-falls",
@@ -177,13 +177,15 @@ CLAIMS = (
     ),
     _claim(
         "mix-does-not-fall",
-        "Mix-tuned models recall as much of the last three sentences as of the first three.",
+        "In Mix-tuned models, recall falls by less than 2 points from the first three to the last "
+        "three sentences of a biography.",
         _FALLS, _fall("mix"), lambda m: m.published_fall("mix"), comparison="less",
         quote="robust along the whole biography, though its own figure falls, too",
     ),
     _claim(
         "stage-falls-more",
-        "Recall falls more along the biography in Stage-tuned models than in Mix-tuned ones.",
+        "From the first three to the last three sentences of a biography, recall falls more in "
+        "Stage-tuned than in Mix-tuned models.",
         _FALLS,
         lambda m: minus(_fall("stage")(m), _fall("mix")(m)),
         lambda m: m.published_fall("stage") - m.published_fall("mix"),
@@ -206,9 +208,7 @@ def answers_without_questions(m: Recall) -> str | None:
     """Say where BIO-tuned models answer questions, which they never trained on."""
     bio, stage, chance = (m.mean(t, "qa_out") for t in ("bio", "stage", "majority"))
     said = f"Before it is trained on questions, the BIO-tuned model answers {percent(bio)} % of "
-    said += (
-        f"the unseen ones, the Stage-tuned model {percent(stage)} %: pre-training had questions."
-    )
+    said += f"the unseen ones, the Stage-tuned model {percent(stage)} %. In the paper it is 0.2 %."
     return said if bio > chance + POINTS else None
 
 
@@ -233,7 +233,7 @@ def headline(m: Recall) -> str:
     mix, stage, chance = (percent(m.mean(t, "qa_out")) for t in ("mix", "stage", "majority"))
     return (
         f"Mix-tuned models answer {mix} % of the questions they never saw, Stage-tuned ones "
-        f"{stage} %; always giving the most frequent answer, {chance} %."
+        f"{stage} %; a baseline that always gives the most frequent answer, {chance} %."
     )
 
 

@@ -105,7 +105,7 @@ def _no_room(bound: float) -> Callable[[Probes], str | None]:
         room = float((means["mean"] - means["chance"]).min())
         if not room < bound:
             return None
-        return f"QA probes decode only {percent(room)} points above chance in one of both models"
+        return f"QA probes decode only {percent(room)} points above chance in one of the two models"
 
     return said
 
@@ -117,29 +117,28 @@ def _longer(m: Probes) -> pd.DataFrame:
 CLAIMS = (
     Claim(
         id="representations.features-differ",
-        text="With BIO long, features differ more between the formats in Stage-tuned models than "
-        "in Mix-tuned ones: Δrep, over all relations, is larger.",
+        text="With BIO long, Δrep averaged over all relations is larger in Stage-tuned than in "
+        "Mix-tuned models: features of the two formats differ more.",
         observe=_larger_in_stage("rep"),
         **SMALLEST,
         source="short paper, section 3.2, figure 3",
-        quote="clearly larger, for jobs of Llama",
+        quote="clearly larger, for the relation job, Llama",
         compares_tunings=True,
     ),
     Claim(
         id="representations.short-features-agree",
-        text="With BIO short, features differ little in both models: Δrep, over all relations, "
-        "is below 10 points.",
+        text="With BIO short, Δrep averaged over all relations is below 10 points in Stage-tuned "
+        "and in Mix-tuned models.",
         observe=_of_both("rep", "bio_short"),
         comparison="less",
         bound=0.1,
-        why="the paper's own bound",
+        why="The paper's own bound.",
         source="short paper, section 3.2, figure 4",
-        quote="below 10 %, for jobs of Llama",
+        quote="below 10 %, for the relation job, Llama",
     ),
     Claim(
         id="representations.length-matters",
-        text="In Stage-tuned models features differ more with BIO long than with BIO short: Δrep "
-        "is larger.",
+        text="In Stage-tuned models, Δrep is larger with BIO long than with BIO short.",
         observe=_longer,
         **SMALLEST,
         source="short paper, section 3.2, figures 3 and 4",
@@ -147,23 +146,24 @@ CLAIMS = (
     ),
     Claim(
         id="representations.mechanisms-differ",
-        text="With BIO long, Δmech of BIO states is larger in Stage-tuned models than in Mix-tuned "
-        "ones.",
+        text="With BIO long, Δmech measured on BIO states is larger in Stage-tuned than in "
+        "Mix-tuned models.",
         observe=_larger_in_stage("mech_bio"),
         **SMALLEST,
         source="short paper, section 3.2, figure 3",
-        quote="about 20 % in Stage-tuned Llama at layer 24, for jobs; higher than in Mix-tuned",
+        quote="about 20 % in Stage-tuned Llama at layer 24, for the relation job; higher than in "
+        "Mix-tuned",
         compares_tunings=True,
     ),
     *(
         Claim(
             id=f"representations.mechanisms-agree-{bio.removeprefix('bio_')}",
-            text=f"With {BIO[bio]}, one mechanism decodes both formats in both models: Δmech is "
-            f"below {100 * bound:g} points.",
+            text=f"With {BIO[bio]}, Δmech measured on QA states is below {100 * bound:g} points in "
+            "Stage-tuned and in Mix-tuned models.",
             observe=_of_both("mech", bio),
             comparison="less",
             bound=bound,
-            why=f"our reading: the paper says “{said}” and names no bound",
+            why=f"Our reading: the paper says “{said}” and names no bound.",
             lenient=_no_room(bound),
         )
         for bio, bound, said in (
