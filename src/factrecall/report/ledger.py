@@ -19,13 +19,12 @@ if TYPE_CHECKING:
     from factrecall.runtime.intervals import Effect
 
 RULE = (
-    "A claim says that a quantity is more, or less, than a bound, which is stated with its reason: "
-    "the smallest difference that matters, or a level such as the paper’s own number. The claim "
-    "holds if all of the 95 % interval is beyond the bound, does not hold if none of it is, and is "
-    "inconclusive otherwise. One training run cannot tell what another would give: with fewer than "
-    "two seeds a claim is inconclusive. An interval over people and seeds covers other people of "
-    "this study and other orders of its examples. An interval over replicates covers other people, "
-    "texts, pre-trained models and orders."
+    "A claim says that a quantity is more, or less, than a bound: the smallest difference that "
+    "matters, or a level such as the paper’s own number. It holds if all of the 95 % interval is "
+    "beyond the bound, does not hold if none of it is, and is inconclusive otherwise, and always "
+    "with fewer than two seeds. An interval over people and seeds covers other people of this "
+    "study and other orders of its examples; one over replicates covers other people, texts, "
+    "pre-trained models and orders."
 )
 
 SEEDS = 2
