@@ -205,7 +205,7 @@ CHECKS = "src/factrecall/experiments/grafting/mask_checks.py"
     [
         (TRACE, '"""Cross-task gradient', '# x\n"""A cross-task gradient', set()),
         (TRACE, "READINGS: dict", "ADDED = 1\nREADINGS: dict", {"fine_tune", *AFTER_TRAINING}),
-        (CHECKS, "DRAWS = 3", "DRAWS = 4", GRAFTED - {"graft_without_shared"}),
+        (CHECKS, "DRAWS = 3", "DRAWS = 4", GRAFTED),
         ("src/factrecall/data/templates.yaml", "What is the", "Which is the", EVERYTHING),
         ("src/factrecall/report/style.py", '"#d55e00"', '"#d55e01"', set(REPORT)),
         (
