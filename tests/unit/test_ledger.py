@@ -89,6 +89,8 @@ def test_a_claim_of_parts_needs_all_and_names_the_one_that_decides() -> None:
     assert found.value == pytest.approx(-0.3)
     assert found.reason == ("a 30.0 (holds); b 50.0 (holds); c \N{MINUS SIGN}30.0 (does not hold)")
     assert judge(claim({"a": parts["a"], "b": parts["b"]}, bound=0.02), None).verdict == "holds"
+    without = judge(claim({"a": parts["a"], "b": parts["b"].head(0)}, bound=0.02), None)
+    assert without.reason == "a 30.0 (holds); b (not measurable)"
     assert decide({"a": "holds", "b": "inconclusive"}) == ("inconclusive", "b")
     assert decide({"a": "does not hold", "b": "not measurable"}) == ("does not hold", "a")
     assert decide({}) == ("not measurable", "")

@@ -43,7 +43,7 @@ from tests.taught import FACTS
 
 MODELS = [(a, tied) for a in ("llama", "gpt_neox") for tied in (False, True)]
 PEOPLE = {0: "in", 1: "in", 9: "out", 11: "out"}
-RECIPE = recipe(updates=10, batch_size=12, micro_batch_tokens=512)
+RECIPE = recipe(updates=20, batch_size=12, micro_batch_tokens=512)
 FEW = 5000
 """Logits of about 16 positions."""
 
@@ -162,8 +162,8 @@ def test_modes_in_float32(
     if chunked:
         monkeypatch.setattr(chunked_head, "LOGITS", FEW)
     # Gradients that ought to be 0 (of GPT-NeoX's key biases) are rounding, which Adam enlarges to
-    # steps; 2e-5 was seen, of weights that move by 3e-2, and 2e-3 of the largest sum.
-    trained(architecture, tied, mode).close(expected, weights=2e-4, losses=1e-5, sums=5e-3)
+    # steps; 2e-5 was seen, of weights that move by 3e-2.
+    trained(architecture, tied, mode).close(expected, weights=2e-4, losses=1e-5, sums=1e-3)
 
 
 @pytest.mark.parametrize(("architecture", "tied"), [MODELS[1], MODELS[2]])
@@ -254,7 +254,7 @@ def test_compiled_layers(
 def test_kernels_that_are_fused(architecture: str, tied: bool) -> None:
     found = trained(architecture, tied, Execution(compile=True, packing=True))
     # Fused kernels round elsewhere; the bounds are those of other orders of addition.
-    found.close(plain(architecture, tied), weights=2e-4, losses=1e-5, sums=5e-3)
+    found.close(plain(architecture, tied), weights=2e-4, losses=1e-5, sums=1e-3)
 
 
 @pytest.mark.parametrize("chunk", [FEW, 2**27])

@@ -161,12 +161,7 @@ def judge(claim: Claim, measures: Any, *, model: str = "", section: str = "") ->
     verdict, part = decide({name: said for name, (said, _, _) in found.items()})
     effect, why = found[part][1:] if found else (_nothing(), reason or "not measured in this study")
     if 1 < len(found) <= FEW_PARTS and len({said for said, _, _ in found.values()}) > 1:
-        why = "; ".join(
-            f"{name} ({v})"
-            if math.isnan(e.value)
-            else f"{name} {f'{100 * e.value:.1f}'.replace('-', MINUS)} ({v})"
-            for name, (v, e, _) in found.items()
-        )
+        why = "; ".join(f"{name}{_points(e)} ({v})" for name, (v, e, _) in found.items())
     if verdict == "holds" and (easy := claim.lenient(measures)):
         verdict, why = "not measurable", easy
     published, quote, text = (
@@ -178,6 +173,12 @@ def judge(claim: Claim, measures: Any, *, model: str = "", section: str = "") ->
         claim.unit, claim.why, part, *effect, math.nan if published is None else float(published),
         str(quote), verdict, why,
     )  # fmt: skip
+
+
+def _points(effect: Effect) -> str:
+    """Return an effect's value in points behind a space; nothing if there is none."""
+    value = f" {100 * effect.value:.1f}".replace("-", MINUS)
+    return "" if math.isnan(effect.value) else value
 
 
 def _rule(claim: Claim, observations: pd.DataFrame) -> tuple[Verdict, Effect, str]:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OUT = "qa_out"
-POINTS = SMALLEST
 MAIN = {
     "none": "nothing",
     "shared": "S",
@@ -171,7 +170,7 @@ def costs_nothing(m: Ablation) -> str | None:
     from factrecall.runtime.intervals import estimate
 
     low = estimate(m.lost("shared", "mix")).low
-    return None if low > POINTS["bound"] else "S itself may cost Mix-tuned models next to nothing"
+    return None if low > SMALLEST["bound"] else "S itself may cost Mix-tuned models next to nothing"
 
 
 def _random_costs(m: Ablation) -> dict[str, pd.DataFrame]:
@@ -228,7 +227,7 @@ CLAIMS = (
         },
         published=_published(("mix", "shared"), ("stage", "shared")),
         compares_tunings=True,
-        **POINTS,
+        **SMALLEST,
     ),
     Claim(
         id="ablation.more-than-random",
@@ -240,7 +239,7 @@ CLAIMS = (
             for i in READINGS
         },
         published=_published(("mix", "shared"), ("mix", "random")),
-        **POINTS,
+        **SMALLEST,
     ),
     Claim(
         id="ablation.random-costs-nothing",
@@ -250,7 +249,7 @@ CLAIMS = (
         observe=_random_costs,
         comparison="less",
         quote="0.3 points at most",
-        **POINTS,
+        **SMALLEST,
     ),
     Claim(
         id="ablation.adam",
@@ -264,7 +263,7 @@ CLAIMS = (
                 *(m.lost(a, "mix", influence="adam") for a in ("shared", "random"))
             ),
         },
-        **POINTS,
+        **SMALLEST,
     ),
     Claim(
         id="ablation.share-lost",
@@ -272,7 +271,7 @@ CLAIMS = (
         "questions than it costs Stage-tuned models.",
         observe=_share_lost,
         compares_tunings=True,
-        **POINTS,
+        **SMALLEST,
     ),
     Claim(
         id="ablation.not-just-tensors",
@@ -280,27 +279,27 @@ CLAIMS = (
         "tensors, rows or columns.",
         observe=_each(*LIKE_S),
         lenient=too_small(*LIKE_S),
-        **POINTS,
+        **SMALLEST,
     ),
     Claim(
         id="ablation.more-than-isolate",
         text=f"{COSTS} BIO-isolate parameters, and more than resetting QA-isolate ones.",
         observe=_each("bio_only", "qa_only"),
         lenient=too_small("bio_only", "qa_only"),
-        **POINTS,
+        **SMALLEST,
     ),
     Claim(
         id="ablation.more-than-one-task",
         text=f"{COSTS} as many top-ranked parameters of biographies, and more than as many of "
         "questions.",
         observe=_each("bio_top", "qa_top"),
-        **POINTS,
+        **SMALLEST,
     ),
     Claim(
         id="ablation.more-than-moved",
         text=f"{COSTS} as many of the parameters that fine-tuning changed most.",
         observe=_each("most_moved"),
-        **POINTS,
+        **SMALLEST,
     ),
     Claim(
         id="ablation.not-one-tensor",
@@ -319,14 +318,14 @@ CLAIMS = (
         text="θpre with the Mix-tuned values of S alone answers more unseen questions than θpre "
         "with those of as many random parameters.",
         observe=_gained("only_shared", "only_random", "mix"),
-        **POINTS,
+        **SMALLEST,
     ),
     Claim(
         id="ablation.transplanted",
         text="A Stage-tuned model given the Mix-tuned values of S answers more unseen questions "
         "than one given the Mix-tuned values of as many random parameters.",
         observe=_gained("mix_into_stage", "mix_into_stage_random", "stage"),
-        **POINTS,
+        **SMALLEST,
     ),
 )  # fmt: skip
 

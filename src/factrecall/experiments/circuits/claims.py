@@ -100,7 +100,7 @@ def _attention(m: Circuits) -> list[Claim]:
     share, top, least = theirs.share / 100, TOP_HEADS / 100, theirs.reached
     at, few = (share, share), partial(too_few, kind, top)
     heads = f"The top {theirs.share:g} % of heads by shared parameters"
-    first = f"the top {TOP_HEADS} % of heads by shared parameters"
+    first = f"top {TOP_HEADS} % of heads by shared parameters"
     mean, by = "Averaged over all steps, heads", "in order of shared parameters"
     return [
         _claim("heads-enough", f"{heads} reach more than {least:g} % completeness.",
@@ -130,10 +130,11 @@ def _attention(m: Circuits) -> list[Claim]:
         _claim("heads-hold", f"{heads} hold more than {theirs.held:g} % of S in attention.",
                methodcaller("held", kind, share), source, theirs.held),
         _claim("top-heads-hold",
-               f"T{first[1:]} hold more than {theirs.top_held:g} % of S in attention.",
+               f"The {first} hold more than {theirs.top_held:g} % of S in attention.",
                methodcaller("held", kind, top), source, theirs.top_held, unmeasurable=few),
         _claim("top-heads-cost",
-               f"Resetting {first} lowers completeness by more than {theirs.top_lost:g} points.",
+               f"Resetting the {first} lowers completeness by more than {theirs.top_lost:g} "
+               "points.",
                methodcaller("lost", kind, (top, top)), source, theirs.top_lost,
                unmeasurable=lambda m: few(m) or high_floor(kind, m)),
     ]  # fmt: skip
@@ -141,9 +142,9 @@ def _attention(m: Circuits) -> list[Claim]:
 
 def _mlp(kind: str) -> list[Claim]:
     nodes, source, most = KIND_LABELS[kind], COLUMNS.source, 100 * ALMOST_ALL
-    first = f"the top {100 * FIRST_COLUMNS:.2g} % of {nodes} by shared parameters"
-    theirs = f"(in the paper {COLUMNS.nodes} of {COLUMNS.of:,})"
-    by = f"{nodes} {{}} in order of shared parameters"
+    first = f"top {100 * FIRST_COLUMNS:.2g} % of {nodes} by shared parameters"
+    first += f" (in the paper {COLUMNS.nodes} of {COLUMNS.of:,})"
+    by = "in order of shared parameters"
     found = [
         _claim("mlp-almost-all",
                f"The top {most:g} % of {nodes} by shared parameters reach less than {most:g} % "
@@ -155,10 +156,10 @@ def _mlp(kind: str) -> list[Claim]:
         *_ahead("mlp-sooner",
                 f"Averaged over the first {100 * EARLY:.0f} % of the nodes (the paper's steps 1 to "
                 "20 of 49), "
-                f"{by.format('grafted')} reach higher completeness than",
+                f"{nodes} grafted {by} reach higher completeness than",
                 source, ("completeness", kind, (0.0, EARLY)), tuple(OTHERS)),
         *_ahead("mlp-cost",
-                f"Averaged over all steps, {by.format('reset')} lower completeness more than",
+                f"Averaged over all steps, {nodes} reset {by} lower completeness more than",
                 source, ("lost", kind, WHOLE), ("grafted",)),
         _claim("mlp-holds-all",
                f"The top 10 % of {nodes} by shared parameters hold all of S in the MLP.",
@@ -168,10 +169,10 @@ def _mlp(kind: str) -> list[Claim]:
     few = partial(too_few, kind, FIRST_COLUMNS)
     columns = [
         _claim("first-columns-hold",
-               f"T{first[1:]} {theirs} hold more than {COLUMNS.held:g} % of S in the MLP.",
+               f"The {first} hold more than {COLUMNS.held:g} % of S in the MLP.",
                methodcaller("held", kind, FIRST_COLUMNS), source, COLUMNS.held, unmeasurable=few),
         _claim("first-columns-cost",
-               f"Resetting {first} {theirs} lowers completeness by more than {COLUMNS.lost:g} "
+               f"Resetting the {first} lowers completeness by more than {COLUMNS.lost:g} "
                "points.",
                methodcaller("lost", kind, (FIRST_COLUMNS, FIRST_COLUMNS)), source, COLUMNS.lost,
                unmeasurable=lambda m: few(m) or high_floor(kind, m)),

@@ -51,11 +51,11 @@ def too_coarse(split: str, paper: float, m: Grafting) -> str | None:
     if ours <= paper:
         return None
     if ours == math.inf:
-        step, paper_s = "already the smallest tried", "the paper's two masks differ by a factor of"
+        step = "already the smallest tried"
     else:
         step = f"{ours:.2f} times the next smaller one tried"
-        paper_s = "coarser than the paper's factor of"
-    return f"the mask needed is {step}; {paper_s} {paper:.2f}"
+    theirs = f"the paper's two masks differ by a factor of {paper:.2f}"
+    return f"the mask needed is {step}; {theirs}"
 
 
 def none_chosen(split: str, m: Grafting) -> str | None:
@@ -172,7 +172,8 @@ def _of_split(m: Grafting, split: str, name: str, source: str) -> list[Claim]:
             observe=lambda m: ratio_observations(
                 m.right(split, "mix", with_shared=False), m.whole(split, "mix")
             ),
-            comparison="less", bound=left + 0.02, why=f"{PRINTED[:-1]} plus 2 points. {MOVES}",
+            comparison="less", bound=left + 0.02,
+            why=f"The paper's own number plus 2 points. {MOVES}",
             source=source, published=left, unmeasurable=lacks,
         ),
     ]  # fmt: skip
