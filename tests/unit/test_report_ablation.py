@@ -12,7 +12,8 @@ import pytest
 
 from factrecall.evaluation.exact_match import SUMMARY
 from factrecall.experiments.ablation import compute
-from factrecall.experiments.ablation.report import CONTROLS, MAIN, SECTION, SUFFICIENT, Ablation
+from factrecall.experiments.ablation.measures import CONTROLS, MAIN, SUFFICIENT, Ablation
+from factrecall.experiments.ablation.report import SECTION
 from factrecall.experiments.layer_ablation.report import SECTION as LAYERS
 from factrecall.experiments.layer_ablation.report import layers
 from factrecall.report.ledger import Judged

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from factrecall.experiments.ablation.report import Ablation, costs_nothing, pooled
+from factrecall.experiments.ablation.claims import costs_nothing
+from factrecall.experiments.ablation.measures import Ablation, pooled
 from factrecall.report.ledger import Claim
 from factrecall.report.marks import Lines
 from factrecall.report.observations import minus, scaled, where
