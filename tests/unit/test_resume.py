@@ -175,6 +175,26 @@ def test_stopped_at_any_update_a_run_goes_on_where_it_was(tiny: Tiny, tmp_path: 
         assert all(torch.equal(resumed.sums[key], trace.sums[key]) for key in trace.sums)
 
 
+def test_states_that_take_long_to_write_are_written_rarely(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, lasts = 0.0, iter((0.5, 3.0, 0.1))
+
+    def write(*_: object) -> None:
+        nonlocal now
+        now += next(lasts)
+
+    monkeypatch.setattr("factrecall.runtime.checkpoint.time.monotonic", lambda: now)
+    monkeypatch.setattr("factrecall.runtime.checkpoint.write_tensors", write)
+    checkpoint = Checkpoint(tmp_path / "state.safetensors", 10.0)
+    for pause in (10.0, 150.0, 10.0):
+        checkpoint.save({}, {})
+        now += pause - 1
+        assert not checkpoint.due() and checkpoint.due(last=True)
+        now += 1
+        assert checkpoint.due()
+
+
 def test_the_key_depends_on_settings_and_on_the_bytes_of_files(tmp_path: Path) -> None:
     file = tmp_path / "x"
     file.write_text("one")

@@ -24,6 +24,9 @@ from factrecall.runtime.storage import remove_leftovers, to_json, unreadable
 if TYPE_CHECKING:
     import torch
 
+APART = 50
+"""A state that takes long to write is written after so many times as long: it costs 2 %."""
+
 State = tuple[dict[str, "torch.Tensor"], dict[str, Any]]
 """Tensors by name, and plain values."""
 
@@ -66,12 +69,12 @@ class Checkpoint:
     path : Path
         The file; its name holds the work's key.
     seconds : float
-        How often it is written.
+        How often it is written; less often if it takes over a second (see `APART`).
     """
 
     def __init__(self, path: Path, seconds: float) -> None:
         self.path = path
-        self._seconds = seconds
+        self._seconds, self._pause = seconds, seconds
         self._last = time.monotonic()
         self._block = ExitStack()
 
@@ -92,12 +95,15 @@ class Checkpoint:
     def due(self, *, last: bool = False) -> bool:
         """Say whether the state should be written now."""
         waited = time.monotonic() - self._last
-        return last or signals.shutdown_requested() or waited >= self._seconds
+        return last or signals.shutdown_requested() or waited >= self._pause
 
     def save(self, tensors: Mapping[str, torch.Tensor], values: Mapping[str, Any]) -> None:
         """Write the state atomically; then raise `Interrupted` if a shutdown is requested."""
+        begin = time.monotonic()
         write_tensors(self.path, tensors, values)
         self._last = time.monotonic()
+        took = self._last - begin
+        self._pause = max(self._seconds, APART * took if took > 1 else 0.0)
         signals.exit_if_requested()
 
     def restore(self) -> State | None:
