@@ -95,7 +95,7 @@ def scratch_models(study: Study) -> list[Wildcards]:
 
 
 def fetched_models(study: Study) -> list[Wildcards]:
-    """Return the models that come from the hub or a folder: θpre is one for all replicates."""
+    """Return the models that are not built here: θpre is one for all replicates."""
     return [{"model": n} for n, model in study.models.items() if model.source != "scratch"]
 
 

@@ -131,6 +131,7 @@ class Made:
             self.study,
             results=self.results,
             sizes={},
+            formats={},
             examples={"people": [person], "answer_heads": ["Stage-tuned", "Mix-tuned"],
                       "people_in": 20, "people_out": 20},
             timings=[Timing("make_facts", "", "", benchmark)] if timed else [],

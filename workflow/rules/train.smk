@@ -31,8 +31,8 @@ use rule stage as fetch_model with:
     wildcard_constraints:
         model=one_of(runs.fetched_models(STUDY)),
     resources:
-        mem_mb=2000,
-        runtime=240,
+        # How long a download takes is not known.
+        **{**needs("fetch-model"), "runtime": 240},
     params:
         **job("fetch-model", locks="envs/models"),
 

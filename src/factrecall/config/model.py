@@ -1,4 +1,4 @@
-"""The sections of the configuration on models: built here, from the hub, from a folder."""
+"""The sections of the configuration on models: built here, or fetched from elsewhere."""
 
 from __future__ import annotations
 
@@ -100,4 +100,29 @@ class Folder(ConfigSection):
             )
 
 
-Model = Annotated[Scratch | Hub | Folder, Field(discriminator="source")]
+class Gguf(ConfigSection):
+    """A pre-trained model in a GGUF file, the format of llama.cpp, in which weights are quantised.
+
+    They are turned into float32 once, when the model is fetched.
+    """
+
+    source: Literal["gguf"]
+    """The model is read from a GGUF file."""
+    path: Location
+    """The file."""
+    training: Recipes
+    """Recipe keys in which this model differs from the section `training`."""
+
+    def _issues(self) -> Iterator[ConfigIssue]:
+        if not self.path.is_file():
+            yield ConfigIssue(
+                ("path",),
+                "there is no such file",
+                f"name a GGUF file (the path starts at {Path.cwd()})",
+            )
+
+
+Fetched = Hub | Folder | Gguf
+"""Models that were pre-trained elsewhere."""
+
+Model = Annotated[Scratch | Fetched, Field(discriminator="source")]

@@ -85,7 +85,7 @@ def study_schema() -> Schema:
             if "$ref" in key:
                 key["$ref"] = "#/$defs/PartialRecipe"
         definitions[f"Partial{name}"] = partial
-    for name in ("Scratch", "Hub", "Folder"):
+    for name in ("Scratch", "Hub", "Folder", "Gguf"):
         definitions[name]["properties"]["training"]["$ref"] = "#/$defs/PartialRecipes"
         definitions[name]["required"].remove("training")
     return schema

@@ -25,11 +25,13 @@ def facts_cost(context: JobContext) -> JobCost:
 
 
 def fetching_cost(context: JobContext) -> JobCost:
-    """Return the cost of fetching a model; the hub has two bytes a parameter, as a rule."""
-    size = 2.0 * context.n
-    memory = Memory({}, {"process": BARE, "reading": 1e8})
-    hub = context.study.models[context.model.name].source == "hub"
-    return JobCost(memory, read=2 * size, written=size, fetched=size if hub else 0.0, models=1)
+    """Return the cost of fetching a model: two bytes a parameter as a rule, dequantised four."""
+    source = context.study.models[context.model.name].source
+    size = (4.0 if source == "gguf" else 2.0) * context.n
+    # A dequantised model is there twice: as the file's tensors and as the model's.
+    memory = Memory({}, {"process": BARE, "reading": 2 * size if source == "gguf" else 1e8})
+    fetched = size if source == "hub" else 0.0
+    return JobCost(memory, read=2 * size, written=size, fetched=fetched, models=1)
 
 
 def tables_cost(context: JobContext) -> JobCost:

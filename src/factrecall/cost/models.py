@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from factrecall.config.model import Folder, Hub
+from factrecall.config.model import Fetched, Folder, Gguf, Scratch
 from factrecall.cost.shapes import PUBLISHED, Shape
 from factrecall.cost.texts import PIECES, TextLengths, texts_of
+from factrecall.models.gguf_header import Header
 from factrecall.runtime.errors import FactRecallError
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 UNKNOWN = 3_200_000_000  # parameters of a model whose name does not say: the paper's
 ROUNDED = 7 / 6  # by how much names like ``pythia-2.8b`` round parameters off at most
 
-# Where a shape comes from: the model's `config.json`, the package's copy of it, the study; or it is
-# guessed from its size, by its name or by its weights.
-Source = Literal["config", "package", "settings", "name", "weights"]
+# Where a shape comes from: the model's `config.json` or GGUF file, the package's copy of it, the
+# study; or it is guessed from its size, by its name or by its weights.
+Source = Literal["config", "file", "package", "settings", "name", "weights"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def model_info(study: Study, name: str) -> ModelInfo:
     """
     model = study.models[name]
     texts = texts_of(study.facts, study.seed)
-    if isinstance(model, (Hub, Folder)):
+    if not isinstance(model, Scratch):
         shape, source = _found(model)
         return ModelInfo(name, shape, source, texts.scaled(PIECES))
     words = model.tokenizer == "words"
@@ -58,9 +59,15 @@ def model_info(study: Study, name: str) -> ModelInfo:
     return ModelInfo(name, shape, "settings", texts if words else texts.scaled(PIECES))
 
 
-def _found(model: Hub | Folder) -> tuple[Shape, Source]:
+def _found(model: Fetched) -> tuple[Shape, Source]:
     if isinstance(model, Folder):
         return shape_of_folder(model.path)
+    if isinstance(model, Gguf):
+        header = Header(model.path)
+        try:
+            return Shape.of_config(header.config()), "file"
+        except FactRecallError:  # as above
+            return Shape.guessed(sum(header.scalars.values())), "weights"
     if shape := PUBLISHED.get(model.repository):
         return shape, "package"
     return Shape.guessed(parameters_of_name(model.repository)), "name"

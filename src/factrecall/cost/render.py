@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SOURCES = {
     "package": "by its config.json as the package has it",
     "config": "by its config.json",
+    "file": "by its GGUF file",
     "settings": "by the study's settings",
     "name": "GUESSED from its name",
     "weights": "GUESSED from the size of its weights",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,6 +113,7 @@ def write_report(job: Job, *, results: Folder, out: Output, captions: Output, st
         study,
         results=results,
         sizes={name: _size(study, name, results) for name in study.models},
+        formats={name: _format(study, name, results) for name in study.models},
         examples=examples(study, results),
         timings=list(timings(study, results / "benchmarks")),
         # The report shows the configuration itself.
@@ -145,3 +147,14 @@ def _size(study: Study, model: str, results: Path) -> int:
 
     request = SHARED_PARAMETERS.request(study, model)
     return int(SHARED_PARAMETERS.measures(request, results).parameters)
+
+
+def _format(study: Study, model: str, results: Path) -> str:
+    """Return how a model's weights were stored if they were dequantised, else nothing."""
+    from factrecall.models.gguf_header import ORIGIN
+
+    config = results / f"models/{model}/base/seed{study.seed}/config.json"
+    try:
+        return str(json.loads(config.read_text(encoding="utf-8")).get(ORIGIN, ""))
+    except OSError:  # the report can be written without models
+        return ""

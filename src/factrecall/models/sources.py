@@ -1,4 +1,4 @@
-"""Pre-trained models from the hub or a folder: pinned, hashed, copied.
+"""Pre-trained models from the hub, a folder or a GGUF file: pinned, hashed, copied.
 
 At first use the revision and the hash of every file are written to a models lock; later a file
 that differs is refused. The reason is not only malice: public reports say that some branches of
@@ -13,34 +13,36 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from factrecall.models.gguf import dequantise
 from factrecall.models.loading import load_tokenizer
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.storage import atomic, write_text
 
 if TYPE_CHECKING:
-    from factrecall.config.model import Folder, Hub
+    from factrecall.config.model import Fetched
 
 WANTED = ("*.json", "*.safetensors", "*.model", "*.txt")
 """What a model folder needs: weights as safetensors only, never pickles, never code."""
 
 
-def fetch(settings: Hub | Folder, locks: Path, out: Path) -> None:
+def fetch(settings: Fetched, locks: Path, out: Path) -> None:
     """Copy a pre-trained model to `out`, checked against its lock.
 
     Parameters
     ----------
-    settings : Hub or Folder
+    settings : Hub, Folder or Gguf
         Where the model is.
     locks : Path
         Folder of the models locks (``envs/models``).
     out : Path
-        The model folder to write; weights keep their stored precision.
+        The model folder to write; weights keep their stored precision, those of a GGUF file become
+        float32.
 
     Raises
     ------
     FactRecallError
-        When the model cannot be had, has no safetensors weights or no fast tokenizer, or differs
-        from its lock.
+        When the model cannot be had, has no safetensors weights or no fast tokenizer, differs from
+        its lock, or is a GGUF file that is not read as it is.
     """
     lock = locks / f"{_lock_name(settings)}.json"
     locked = _read_lock(lock)
@@ -51,13 +53,8 @@ def fetch(settings: Hub | Folder, locks: Path, out: Path) -> None:
         revision = source.name  # a snapshot folder is named by the commit it holds
     else:
         name, revision, source = str(settings.path), None, settings.path
-    files = {
-        path.name: _sha256(path)
-        for pattern in WANTED
-        for path in sorted(source.glob(pattern))
-        if not path.name.endswith(".index.json") or "safetensors" in path.name
-    }
-    if not any(file.endswith(".safetensors") for file in files):
+    files = _files(source)
+    if not any(file.endswith((".safetensors", ".gguf")) for file in files):
         raise FactRecallError(
             name,
             "it holds no safetensors weights; pickled weights can run code and are not opened",
@@ -69,11 +66,26 @@ def fetch(settings: Hub | Folder, locks: Path, out: Path) -> None:
         _compare(lock, locked, entry)
     with atomic(out) as temporary:
         temporary.mkdir()
-        for file in files:
-            shutil.copyfile(source / file, temporary / file)
+        if settings.source == "gguf":
+            dequantise(source, temporary)
+        else:
+            for file in files:
+                shutil.copyfile(source / file, temporary / file)
         load_tokenizer(temporary)
     if locked is None:
         write_text(lock, json.dumps(entry, indent=2, sort_keys=True) + "\n")
+
+
+def _files(source: Path) -> dict[str, str]:
+    """Return the hash of a model's file, or of each file of its folder that is needed."""
+    if source.is_file():
+        return {source.name: _sha256(source)}
+    return {
+        path.name: _sha256(path)
+        for pattern in WANTED
+        for path in sorted(source.glob(pattern))
+        if not path.name.endswith(".index.json") or "safetensors" in path.name
+    }
 
 
 def _read_lock(lock: Path) -> dict[str, Any] | None:
@@ -122,7 +134,7 @@ def _compare(lock: Path, locked: dict[str, Any], found: dict[str, Any]) -> None:
         )
 
 
-def _lock_name(settings: Hub | Folder) -> str:
+def _lock_name(settings: Fetched) -> str:
     """Return a file name for a lock: readable, and safe whatever the name holds."""
     text = settings.repository if settings.source == "hub" else str(settings.path.resolve())
     readable = "".join(c if c.isalnum() or c in "-." else "-" for c in text.split("/")[-1])

@@ -9,8 +9,7 @@ from factrecall.runtime.job import Job
 from factrecall.runtime.stage import Folder, Output, stage
 
 if TYPE_CHECKING:
-    from factrecall.config.model import Folder as ModelFolder
-    from factrecall.config.model import Hub
+    from factrecall.config.model import Fetched
 
 
 @stage(
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
     per=fetched_models,
     after="workflow.execution:check_architecture",
 )
-def fetch_model(job: Job, *, locks: Folder, out: Output, source: Hub | ModelFolder) -> None:
-    """Copy a pre-trained model, checked against its lock.
+def fetch_model(job: Job, *, locks: Folder, out: Output, source: Fetched) -> None:
+    """Copy a pre-trained model, checked against its lock; dequantise it if it is a GGUF file.
 
     Parameters
     ----------

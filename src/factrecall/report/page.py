@@ -43,6 +43,7 @@ def write_page(
     *,
     results: Path,
     sizes: Mapping[str, int],
+    formats: Mapping[str, str],
     examples: Mapping[str, Any],
     timings: Sequence[Timing],
     provenance: Mapping[str, Any],
@@ -60,6 +61,8 @@ def write_page(
         Its results folder, finished: with figures, and verdicts in ``tables/claims.parquet``.
     sizes : mapping of str to int
         Number of parameters of the models for which it is known.
+    formats : mapping of str to str
+        How weights were stored, of models that were dequantised.
     examples : mapping
         What the template shows of people (see `recall.examples`).
     timings : sequence of Timing
@@ -77,6 +80,7 @@ def write_page(
     from markupsafe import Markup
 
     plain = study.model_dump(mode="json")
+    shapes = {n: shape(model, formats.get(n)) for n, model in plain["models"].items()}
     claims = read_claims(read_table(results / "tables/claims.parquet"))
     context = {
         "study": plain,
@@ -86,10 +90,10 @@ def write_page(
         "rule": RULE,
         "words": WORDS,
         "shapes": {
-            name: f"{sizes[name]:,} parameters, {shape(model)}" if sizes.get(name) else shape(model)
-            for name, model in plain["models"].items()
+            name: f"{sizes[name]:,} parameters, {kind}" if sizes.get(name) else kind
+            for name, kind in shapes.items()
         },
-        "run": run_view(plain, sizes),
+        "run": run_view(plain, sizes, shapes),
         "timings": timing_view(timings) if timings else None,
         "configuration": _yaml(plain),
         "provenance": View("What the results were made with.", ["What", "Value"],

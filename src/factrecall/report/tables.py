@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from factrecall.report.style import LABELS
@@ -152,7 +153,7 @@ def mean_sd(values: pd.Series, write: Callable[[float], str] = percent) -> str:
     return mean if len(known) < 2 else f"{mean} ± {100 * float(known.std()):.{decimals}f}"
 
 
-def run_view(study: Mapping[str, Any], sizes: Mapping[str, int]) -> View:
+def run_view(study: Mapping[str, Any], sizes: Mapping[str, int], shapes: Mapping[str, str]) -> View:
     """Return what each model of the study is and how long it was trained.
 
     Parameters
@@ -161,13 +162,15 @@ def run_view(study: Mapping[str, Any], sizes: Mapping[str, int]) -> View:
         The resolved configuration.
     sizes : mapping of str to int
         Number of parameters of the models for which it is known.
+    shapes : mapping of str to str
+        What each model is (see `shape`).
     """
     rows = []
     for name, model in study["models"].items():
         recipes = model["training"]
         trained = [f"{recipes[t]['updates']:,} {TIMES} {recipes[t]['batch_size']}" for t in TUNINGS]
         size = f"{sizes[name]:,}" if sizes.get(name) else MISSING
-        rows.append([name, shape(model), size, *trained])
+        rows.append([name, shapes[name], size, *trained])
     return View(
         f"Models, their number of parameters, and updates {TIMES} batch size of each fine-tuning "
         "(Stage-tuned: the questions, after the biographies of BIO).",
@@ -176,8 +179,8 @@ def run_view(study: Mapping[str, Any], sizes: Mapping[str, int]) -> View:
     )
 
 
-def shape(model: Mapping[str, Any]) -> str:
-    """Say what a model of the configuration is."""
+def shape(model: Mapping[str, Any], stored: str | None = None) -> str:
+    """Say what a model of the configuration is, and how its weights were stored if dequantised."""
     if model["source"] == "scratch":
         return (
             f"{model['architecture']} from scratch, {model['layers']} layers, "
@@ -185,6 +188,11 @@ def shape(model: Mapping[str, Any]) -> str:
         )
     if model["source"] == "hub":
         return f"{model['repository']} at {model.get('revision') or 'its newest revision'}"
+    if model["source"] == "gguf":
+        return (
+            f"GGUF file {Path(model['path']).name}, dequantised"
+            f"{f' from {stored}' if stored else ''}: not the published weights"
+        )
     return f"folder {model['path']}"
 
 
