@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from factrecall.config.reading import read_study
 from factrecall.experiments.case_study.measures import CaseStudy
 from factrecall.experiments.case_study.report import SECTION, case_files
 from factrecall.experiments.case_study.tables import (
@@ -23,8 +24,9 @@ from factrecall.report.published import LLAMA
 from factrecall.runtime.storage import read_table, write_table
 from tests.conftest import draw_readable
 
+PRESET = Path(__file__).parents[2] / "workflow/presets/ci.yaml"
 HOSTILE = ("$x_{", "<script>alert(1)</script>", "名" * 40, "\n", "\\frac", "")
-SETTINGS = {"seed": 0}
+SETTINGS = {"seed": 0, "named": False}
 
 
 def write_case(
@@ -189,3 +191,21 @@ def test_long_prompts_are_cut_to_what_is_attended_to(tmp_path: Path) -> None:
 def test_the_section_says_which_head_and_fact_it_is(tmp_path: Path) -> None:
     case = case_study(tmp_path)
     assert case.title == "layer 21, head 17; university of person 3"
+
+
+def test_claims_are_of_the_head_that_the_configuration_names(tmp_path: Path) -> None:
+    most, named = (
+        [claim.text for claim in SECTION.judged(case_study(tmp_path, {"seed": 0, "named": named}))]
+        for named in (False, True)
+    )
+    usual, other = (
+        "head with most shared parameters",
+        "head that the configuration names (layer 21, head 17)",
+    )
+    assert all(usual in text for text in most)
+    assert named == [text.replace(usual, other) for text in most]
+    study = read_study(PRESET)
+    head = study.circuits.case.model_copy(update={"layer": 0, "head": 1})
+    circuits = study.circuits.model_copy(update={"case": head})
+    studies = (study, study.model_copy(update={"circuits": circuits}))
+    assert [SECTION.settings(one, "m")["named"] for one in studies] == [False, True]

@@ -18,6 +18,13 @@ class CaseStudy(Source):
         return where(self.rows("case"), tuning=tuning).iloc[0]
 
     @property
+    def head(self) -> str:
+        """The head in words: that with most shared parameters, or one that was asked for."""
+        of = self.of("mix")
+        named = f"head that the configuration names (layer {of['layer']}, head {of['head']})"
+        return named if self.settings["named"] else "head with most shared parameters"
+
+    @property
     def title(self) -> str:
         """Which head and fact it is."""
         of = self.of("mix")

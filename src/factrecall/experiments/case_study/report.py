@@ -78,8 +78,10 @@ def no_trace_of_recall(m: CaseStudy) -> str | None:
 CLAIMS = (
     Claim(
         id="case_study.more-alike",
-        text="The attention of the head with most shared parameters overlaps more between a fact's "
-        "statement and question in the Mix-tuned model than in the Stage-tuned one.",
+        text=lambda m: (
+            f"The attention of the {m.head} overlaps more between a fact's statement and "
+            "question in the Mix-tuned model than in the Stage-tuned one."
+        ),
         observe=lambda m: mix_minus_stage(m.overlap(), "same"),
         bound=0.02,
         why="2 points of attention are small compared with the spread between facts.",
@@ -89,9 +91,10 @@ CLAIMS = (
     ),
     Claim(
         id="case_study.names-the-person",
-        text="The head with most shared parameters has part of the person’s name among its "
-        "likeliest tokens in more prompts of one fact in the Mix-tuned than in the Stage-tuned "
-        "model.",
+        text=lambda m: (
+            f"The {m.head} has part of the person’s name among its likeliest tokens in "
+            "more prompts of one fact in the Mix-tuned than in the Stage-tuned model."
+        ),
         observe=lambda m: mix_minus_stage(m.names(), "named"),
         why="Zero: the name is among the likeliest tokens or not, so that any difference counts.",
         source=_SOURCE,
@@ -103,10 +106,12 @@ CLAIMS = (
 SECTION = Section(
     name="case_study",
     title="Case study",
-    question="Does the head with most shared parameters attend alike in statements and questions?",
+    question="Does one attention head attend alike in statements and questions?",
     read=_read,
     files=lambda study, model: case_files(model),
-    settings=lambda study, model: {"seed": study.training.seeds[0]},
+    settings=lambda study, model: {
+        "seed": study.training.seeds[0], "named": study.circuits.case.layer is not None,
+    },
     figures=(
         Figure(
             "case",

@@ -96,8 +96,9 @@ def one_tensor(m: Circuits) -> str | None:
 
 
 def random_orders(m: Circuits) -> str | None:
-    """Say where random orders are few."""
-    if (orders := m.settings["random_orders"]) >= ENOUGH_ORDERS:
+    """Say where random orders are few, but there are some."""
+    orders = m.settings["random_orders"]
+    if not 0 < orders < ENOUGH_ORDERS:
         return None
     drawn = f"{count(orders, 'order')} in each training run and kind of nodes"
     return f"At random: {drawn}. How much depends on the draw is hardly known."
