@@ -60,7 +60,7 @@ def prompts_of(tiny: Tiny, count: int = 10) -> list[TokenisedPrompt]:
 # --- texts ------------------------------------------------------------------------------------
 
 
-def test_askedsay_what_the_tables_say() -> None:
+def test_prompts_say_what_the_tables_say() -> None:
     facts = FACTS
     for question in facts.qa[facts.qa["split"] != "pretrain"].to_dict("records"):
         stated = facts.bio[facts.bio["individual"] == question["individual"]]

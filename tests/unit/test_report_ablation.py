@@ -12,7 +12,7 @@ import pytest
 
 from factrecall.evaluation.exact_match import SUMMARY
 from factrecall.experiments.ablation import compute
-from factrecall.experiments.ablation.measures import CONTROLS, MAIN, SUFFICIENT, Ablation
+from factrecall.experiments.ablation.measures import CONTROLS, MAIN, SUFFICIENT, Ablation, pooled
 from factrecall.experiments.ablation.report import SECTION
 from factrecall.experiments.layer_ablation.report import SECTION as LAYERS
 from factrecall.experiments.layer_ablation.report import layers
@@ -154,6 +154,54 @@ def test_what_the_largest_tensor_costs_is_said(tmp_path: Path) -> None:
     none = measured(tmp_path, cost=lambda tuning, ablated: 0.55 if tuning == "stage" else 0.3)
     none.rows("recall")["correct"] = 45
     assert any("little to lose" in said for said in SECTION.cautions(none))
+
+
+def test_accuracies_are_of_all_answers_of_the_first_draw() -> None:
+    rows = [
+        ("job", "shared", "absolute", 0, 10, 2, 0.5),
+        ("employer", "shared", "absolute", 0, 30, 24, 0.1),
+        ("job", "none", "", 0, 10, 7, 0.0),
+        ("job", "shared", "signed", 0, 10, 10, 0.0),
+        ("job", "random", "absolute", 1, 10, 10, 0.0),
+        ("job", "qa_top", "absolute", 0, 10, 10, 0.0),
+    ]
+    columns = ["relation", "ablated", "influence", "draw", "n", "correct", "drop"]
+    table = pd.DataFrame(rows, columns=columns).assign(tuning="mix", seed=0, split="qa_out")
+    m = Ablation("m", {}, {"influence": "absolute"}, LLAMA, {"ablation": table})
+    found = m.accuracies().set_index("ablated")[["accuracy", "drop", "n"]]
+    # Of 40 answers 26 are right, and 5 + 3 are lost.
+    assert found.loc["shared"].tolist() == pytest.approx([0.65, 0.2, 40])
+    assert found.loc["none"].tolist() == [0.7, 0, 10] and len(found) == 2
+    draws = pooled(table[table["influence"] == "absolute"])
+    assert draws.set_index("ablated")["accuracy"].to_dict() == {
+        "shared": 0.65, "random": 1.0, "qa_top": 1.0
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("members", "small"), [(8, True), (9, False)])
+def test_controls_smaller_than_s_are_said_and_decide_nothing(
+    tmp_path: Path, members: int, small: bool
+) -> None:
+    m = measured(tmp_path)
+    sets = m.rows("ablation_sets")
+    fewer = sets[sets["tensor"] == TOP].assign(ablated="bio_only", members=members)
+    m._tables["ablation_sets"] = pd.concat([sets, fewer])
+    said = "too few parameters are left outside it (in % of |S|: BIO-isolate 80.0)"
+    assert any(said in caution for caution in SECTION.cautions(m)) == small
+    claims = judged(m)
+    claim = claims["ablation.more-than-isolate"]
+    assert claim.verdict == ("not measurable" if small else "holds")
+    assert (said in claim.reason) == small
+    assert claims["ablation.not-just-tensors"].verdict == "holds"
+
+
+@pytest.mark.parametrize(("lost", "verdict"), [(0.01, "not measurable"), (0.1, "holds")])
+def test_no_part_of_s_is_judged_where_s_costs_nothing(
+    tmp_path: Path, lost: float, verdict: str
+) -> None:
+    found = judged(measured(tmp_path, cost=lambda tuning, ablated: lost))["ablation.not-one-tensor"]
+    assert found.verdict == verdict
+    assert ("may cost Mix-tuned models next to nothing" in found.reason) == (lost < 0.02)
 
 
 def test_figures_hold_what_is_judged(tmp_path: Path) -> None:

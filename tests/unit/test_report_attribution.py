@@ -251,6 +251,18 @@ def test_layers_have_a_table_of_what_is_not_recalled(tmp_path: Path) -> None:
     assert rows[1][:4] == ["1", "75.0", "0.0", "72"]
 
 
+def test_facts_without_a_control_are_left_out(tmp_path: Path) -> None:
+    tables = runs()
+    rows = tables[1]["stage", 0]
+    fact = (rows["split"] == "out") & (rows["individual"] == 5) & (rows["relation"] == "job")
+    tables[1]["stage", 0] = rows[~(fact & (rows["source_fact"] == "other"))]
+    found = measured(tmp_path, tables).restored()
+    # Of twelve people two facts in each of three seeds, but one.
+    assert where(found, tuning="stage").groupby("layer").size().tolist() == [71] * 3
+    assert where(found, tuning="mix").groupby("layer").size().tolist() == [48] * 3
+    assert set(where(found, tuning="stage", seed=0, individual=5)["relation"]) == {"birth_date"}
+
+
 @pytest.mark.parametrize("layers", [2, 28])
 def test_figures_are_of_readable_size_and_hold_their_data(layers: int, tmp_path: Path) -> None:
     attribution, patching = runs(layers=layers)

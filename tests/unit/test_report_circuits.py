@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from factrecall.experiments.circuits.claims import claims
 from factrecall.experiments.circuits.continuity import CONTINUITY
 from factrecall.experiments.circuits.measures import Circuits
-from factrecall.experiments.circuits.report import SECTION
+from factrecall.experiments.circuits.report import SECTION, steps_left_out
 from factrecall.experiments.circuits.summary import (
     CIRCUITS,
     HEADS,
@@ -27,7 +28,8 @@ from factrecall.experiments.grafting.mask_checks import CHECKS
 from factrecall.experiments.grafting.tables import GRAFTING
 from factrecall.report import style
 from factrecall.report.ledger import Judged
-from factrecall.report.published import LLAMA, PYTHIA
+from factrecall.report.published import COLUMNS, LLAMA, PYTHIA
+from factrecall.report.render import environment
 from factrecall.report.style import WIDTH
 from factrecall.runtime.storage import read_table, write_table
 
@@ -269,6 +271,52 @@ def test_claims_hold_of_circuits_like_the_papers(tmp_path: Path, paper: str) -> 
     assert sooner.value == pytest.approx(share**0.3 - share**0.7, abs=0.01)
 
 
+NAN = np.nan
+PRINTED: dict[str, tuple[float, float, float]] = {
+    # v1, section 4.1 (Llama) and appendix A.7.1 (Pythia): over 80 % completeness, against 70 %;
+    # over 95 % of S in as many heads, over 60 % in the top 10 %, which cost over 90 %.
+    "heads-enough": (0.8, 0.8, 0.8),
+    "heads-enough-of-added": (0.8, NAN, NAN),
+    "heads-sooner-grafted": (0.02, 0.1, 0.1),
+    "heads-sooner-random": (0.02, NAN, NAN),
+    "heads-cost-grafted": (0.02, NAN, NAN),
+    "heads-cost-random": (0.02, NAN, NAN),
+    "random-worst": (0.02, NAN, NAN),
+    "heads-hold": (0.95, 0.95, 0.95),
+    "top-heads-hold": (0.6, 0.6, 0.6),
+    "top-heads-cost": (0.9, 0.9, 0.9),
+    # v1, appendix A.6.2: all of S in the MLP in the top 40,960 neurons, over 30 % in the top 320,
+    # which cost over 60 %.
+    "mlp-almost-all": (0.8, NAN, NAN),
+    "mlp-sooner-grafted": (0.02, NAN, NAN),
+    "mlp-sooner-random": (0.02, NAN, NAN),
+    "mlp-cost-grafted": (0.02, NAN, NAN),
+    "mlp-holds-all": (0.99, 1.0, 1.0),
+    "first-columns-hold": (0.3, 0.3, 0.3),
+    "first-columns-cost": (0.6, 0.6, 0.6),
+    # v1, table 4; "≥ 0.7975", "≥ 0.6344" and "≥ 0.8487" in appendix A.6.1.
+    "continuity-overall": (0.7975, 0.9196, 0.7975),
+    "continuity-longest": (0.6344, 0.8074, 0.6344),
+    "continuity-retained": (0.8487, 0.9144, 0.8487),
+    "continuity-beyond-chance": (0.02, NAN, NAN),
+}
+"""By claim: its bound, and what the paper has of Llama and of Pythia."""
+
+
+@pytest.mark.parametrize(("paper", "place", "top"), [(LLAMA, 1, "60 %"), (PYTHIA, 2, "80 %")])
+def test_bounds_and_published_numbers_are_the_papers(paper: str, place: int, top: str) -> None:
+    found = {c.id.removeprefix("circuits."): c for c in claims(Circuits("m", {}, SETTINGS, paper))}
+    assert {name: c.bound for name, c in found.items()} == pytest.approx(
+        {name: numbers[0] for name, numbers in PRINTED.items()}
+    )
+    theirs = {name: NAN if c.published is None else c.published for name, c in found.items()}
+    assert theirs == pytest.approx({n: row[place] for n, row in PRINTED.items()}, nan_ok=True)
+    assert str(found["heads-enough"].text).startswith(f"The top {top} of heads")
+    assert "(in the paper 320 of 401,408)" in str(found["first-columns-hold"].text)
+    # Llama's 28 layers have a column a hidden unit (down) and two an input (up and gate).
+    assert COLUMNS.of == 28 * (8_192 + 2 * 3_072) and COLUMNS.all_held == 40_960
+
+
 def turned_rows() -> pd.DataFrame:
     """Make sweeps in which nodes by shared parameters are the last to matter."""
     turned = {
@@ -367,6 +415,15 @@ def test_circuits_like_the_papers_say_their_masks_and_steps_alone(measures: Circ
         "people recover with them (95.0 % of their recall).",
         "Not every step was evaluated. Steps that test the lines are up to 0.4 points off.",
     ]
+
+
+def test_steps_are_left_out_where_one_sweep_lacks_some(tmp_path: Path) -> None:
+    every = sweep_rows(intervention_rows()).assign(steps=7, evaluated=8, worst=np.nan)
+    m = measures_of(tmp_path / "every", frames(sweeps=every))
+    assert steps_left_out(m) is None and len(SECTION.cautions(m)) == 1
+    every.loc[0, ["evaluated", "worst"]] = 7, 0.012
+    one = SECTION.cautions(measures_of(tmp_path / "one", frames(sweeps=every)))
+    assert one[-1].startswith("Not every step was evaluated.") and "1.2 points" in one[-1]
 
 
 def one_tensor() -> pd.DataFrame:
@@ -491,6 +548,15 @@ def test_missing_rows_are_shown_as_missing(
     draw(measures, tmp_path / "figures")
     found = SECTION.judged(measures)
     assert "nan" not in str([SECTION.cautions(measures), [(c.text, c.reason) for c in found]])
+
+
+@pytest.mark.parametrize("orders", [0, 2])
+def test_random_orders_are_spoken_of_where_there_are_some(tmp_path: Path, orders: int) -> None:
+    tables = frames(intervention_rows(draws=orders))
+    m = measures_of(tmp_path, tables, settings={"random_orders": orders})
+    captions = [environment().from_string(f.caption).render(m=m) for f in SECTION.figures]
+    for said in (" ".join(SECTION.cautions(m)), " ".join(captions)):
+        assert ("random" in said.lower()) == (orders > 0) and said
 
 
 def test_what_was_not_measured_is_judged_of_nothing(tmp_path: Path) -> None:

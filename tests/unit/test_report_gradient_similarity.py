@@ -129,6 +129,25 @@ def test_no_more_alike_is_told_of_the_tuning(tmp_path: Path) -> None:
     assert SECTION.cautions(measured(tmp_path / "b")) == []
 
 
+def test_the_second_stage_stands_behind_the_first(tmp_path: Path) -> None:
+    m = measured(tmp_path)
+    (figure,) = SECTION.figures
+    assert figure.prepare is not None
+    rows = figure.prepare(m.drawn(), m)
+    places: dict[tuple[Any, ...], list[float]] = {
+        key: sorted(set(found["progress"]))
+        for key, found in rows.groupby(["panel", "tuning", "traced"])
+    }
+    for group in GROUPS[:5]:
+        assert places[group, "stage", True] == [0, 0.5, 1, 1.5, 2]
+        assert places[group, "mix", True] == [0, 0.5, 1]
+        # Beside the end: people who were not traced.
+        assert places[group, "stage", False] == [2.16] and places[group, "mix", False] == [1.08]
+    # The layers are those of people who were not traced, embeddings before the first.
+    assert {key[1:] for key in places if key[0] == "layers"} == {(t, False) for t in COMPARED}
+    assert places["layers", "mix", False] == places["layers", "stage", False] == [-1, 0, 1]
+
+
 @pytest.mark.usefixtures("quick_figures")
 @pytest.mark.parametrize("seeds", [SEEDS, (1,)])
 def test_the_figure_shows_all_moments_and_both_kinds_of_people(

@@ -311,6 +311,16 @@ def test_trust_follows_the_runs_numbers(tmp_path: Path) -> None:
     assert trust(calm) == []
 
 
+@pytest.mark.parametrize(("random", "learns"), [(0.2, True), (0.3, False)])
+def test_masks_learn_where_exchanged_answers_are_right_beyond_chance(
+    tmp_path: Path, random: float, learns: bool
+) -> None:
+    checks = check_rows()  # 35 % of the exchanged answers are right
+    checks.loc[checks["check"] == "random", "value"] = random
+    said = " ".join(trust(measured(tmp_path, checks=checks)))
+    assert ("a way to learn" in said) == learns and "inclusion is easy" in said
+
+
 @pytest.mark.usefixtures("quick_figures")
 def test_figures_show_what_there_is(tmp_path: Path) -> None:
     m = measured(tmp_path)

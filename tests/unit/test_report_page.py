@@ -29,10 +29,12 @@ from factrecall.report.plots import Axis, Figure
 from factrecall.report.render import LONGEST, first_sentence, numbers
 from factrecall.report.scoreboard import MARGIN, WIDTH, Scale, written
 from factrecall.report.section import Section
+from factrecall.report.style import COLOURS, TUNING_LABELS
 from factrecall.report.tables import Table, View
 from factrecall.report.timings import Timing
 from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.storage import write_table
+from factrecall.vocabulary import TUNINGS
 
 PRESET = Path(__file__).parents[2] / "workflow/presets/ci.yaml"
 SCRIPT = "<script>alert(1)</script>"
@@ -257,11 +259,38 @@ def test_all_text_is_escaped(html: str) -> None:
 def test_first_screen_says_what_was_found_how_sure_and_what_did_not_replicate(html: str) -> None:
     first = stretch(html, '<section id="result"', '<section id="board-1"')
     assert "Mix-tuned models recall 40.3 %, Stage-tuned ones 23.1 %" in first
-    assert "The difference is 17.2 points (95 % interval 12.3 to 22.1; 100 people" in first
-    assert "in the paper 38.8)" in first
+    assert "The difference is 17.2 points (95 % interval 12.3 to 22.1; " in first
+    assert (
+        "100 people in all, two seeds; in the paper 38.8). Verdict on this claim: holds." in first
+    )
     counted = "4 claims of the paper: ✓ 1 hold ✕ 1 do not hold ? 1 inconclusive – 1 not measurable"
     assert counted in first
     assert "claims that do not hold here Both recall biographies The words" in first
+
+
+@pytest.mark.parametrize(
+    ("replicates", "seeds", "runs"),
+    [
+        (1, 3, "three seeds"),
+        (4, 1, "four replicates"),
+        (2, 3, "two replicates, each with three seeds"),
+    ],
+)
+def test_first_screen_counts_replicates_and_seeds(
+    made: Made, tmp_path: Path, replicates: int, seeds: int, runs: str
+) -> None:
+    training = made.study.training.model_copy(update={"seeds": list(range(seeds))})
+    study = made.study.model_copy(update={"training": training, "replicates": replicates})
+    page = replace(made, study=study).page(tmp_path / "report.html")
+    assert f"100 people in all, {runs}; in the paper" in stretch(
+        page, '<section id="result"', "</p>"
+    )
+
+
+def test_every_tuning_has_a_label_and_a_colour_of_its_own() -> None:
+    every = {"base", "majority", *TUNINGS}
+    assert set(TUNING_LABELS) == every == set(COLOURS)
+    assert len(set(TUNING_LABELS.values())) == len(set(COLOURS.values())) == len(every)
 
 
 def test_scoreboard_has_a_row_a_claim_and_our_own_checks_apart(html: str) -> None:

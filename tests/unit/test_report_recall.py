@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from factrecall.evaluation.exact_match import SUMMARY
+from factrecall.config.reading import read_study
+from factrecall.config.study import Study
+from factrecall.data.files import BIO_COLUMNS, INDIVIDUAL_COLUMNS, QA_COLUMNS
+from factrecall.data.tables import FactTables
+from factrecall.data.traced import traced_individuals
+from factrecall.evaluation.exact_match import PER_EXAMPLE, SUMMARY
+from factrecall.experiments.recall.examples import examples
 from factrecall.experiments.recall.report import AVERAGE, LOSS_POINTS, POINTS, SECTION, Recall
 from factrecall.report.ledger import Judged
 from factrecall.report.published import LLAMA, PYTHIA
+from factrecall.report.style import RELATION_LABELS
 from factrecall.runtime.errors import FactRecallError
+from factrecall.runtime.storage import write_table
 from factrecall.training.training_log import HISTORY
-from factrecall.vocabulary import RELATIONS, SPLITS, TUNINGS
+from factrecall.vocabulary import RELATIONS, SIDES, SPLITS, TUNINGS
 
+PRESET = Path(__file__).parents[2] / "workflow/presets/ci.yaml"
 SEEDS, PEOPLE = (0, 1, 2), 400
 
 FIRST, LAST = RELATIONS[:3], RELATIONS[3:]
@@ -180,6 +190,79 @@ def test_the_headline_has_both_accuracies() -> None:
     said = SECTION.headline(recall())
     assert "Mix-tuned models answer 75.0 %" in said and "Stage-tuned ones 35.0 %" in said
     assert said.endswith("2.5 %.")  # ten right answers of 400 a relation
+
+
+def study_of(models: tuple[str, ...]) -> Study:
+    """Return a study of these models that traces three people of each side."""
+    study = read_study(PRESET)
+    trace = study.trace.model_copy(update={"in_distribution": 3, "out_of_distribution": 3})
+    training = study.training.model_copy(update={"seeds": [4, 0]})
+    changed = {"models": dict.fromkeys(models, next(iter(study.models.values()))), "trace": trace}
+    return study.model_copy(update={**changed, "training": training})
+
+
+def write_results(study: Study, facts: FactTables, results: Path) -> None:
+    """Write facts and answers: the first models know fewer statements and more questions."""
+    folder = results / f"facts/seed{study.seed}"
+    write_table(folder / "individuals.parquet", facts.individuals, INDIVIDUAL_COLUMNS)
+    write_table(folder / "bio.parquet", facts.bio, BIO_COLUMNS)
+    write_table(folder / "qa.parquet", facts.qa, QA_COLUMNS)
+    asked = facts.qa[facts.qa["split"] != "pretrain"]
+    number = asked["relation"].map(RELATIONS.index)
+    for known, (model, tuning) in enumerate(product(study.models, TUNINGS)):
+        bio = asked.assign(split="bio", correct=number < known)
+        qa = asked.assign(split="qa_" + asked["split"], correct=number >= known)
+        path = results / f"models/{model}/{tuning}/seed4.recall.parquet"
+        write_table(path, pd.concat([bio, qa])[list(PER_EXAMPLE)], PER_EXAMPLE)
+
+
+def test_examples_are_the_first_of_their_kind_with_everybodys_answers(
+    facts: FactTables, tmp_path: Path
+) -> None:
+    study = study_of(("one", "two"))
+    write_results(study, facts, tmp_path)
+    shown = examples(study, tmp_path)
+    assert shown["answer_heads"] == [
+        f"{model}: {tuning}" for model in ("one", "two")
+        for tuning in ("BIO-tuned", "Stage-tuned", "Mix-tuned")
+    ]  # fmt: skip
+    assert (shown["people_in"], shown["people_out"]) == (8, 8)
+    traced = traced_individuals(facts.individuals, study.trace, study.seed)
+    every = facts.individuals.set_index("individual")
+    first = [
+        next(i for i in every.index[every["split"] == side] if (i in traced) == is_traced)
+        for side in SIDES for is_traced in (True, False)
+    ]  # fmt: skip
+    assert [person.name for person in shown["people"]] == every.loc[first, "name"].tolist()
+    assert [person.standing for person in shown["people"]] == [
+        "questions trained on; gradients traced",
+        "questions trained on; not traced",
+        "questions never seen; gradients traced",
+        "questions never seen; not traced",
+    ]
+    for person in shown["people"]:
+        assert person.stored == [0, 1, 2, 3, 4, 5]
+        assert [asked.relation for asked in person.asked] == list(RELATION_LABELS.values())
+        job = person.asked[RELATIONS.index("job")]
+        assert job.right == [True, True, True, True, False, False]
+
+
+def test_examples_mark_name_and_attribute(facts: FactTables, tmp_path: Path) -> None:
+    study = study_of(("one",))
+    write_results(study, facts, tmp_path)
+    shown = examples(study, tmp_path)
+    assert shown["answer_heads"] == ["BIO-tuned", "Stage-tuned", "Mix-tuned"]
+    every = facts.individuals.set_index("name")
+    for person in shown["people"]:
+        own = every.loc[person.name]
+        stated = facts.bio[facts.bio["individual"] == own["individual"]]
+        for pieces, text in zip(person.biography, stated["text"], strict=True):
+            assert "".join(piece.text for piece in pieces) == text
+        for texts in (person.biography, [asked.pieces for asked in person.asked]):
+            marked = [{p.kind: p.text for p in pieces if p.kind} for pieces in texts]
+            assert [one["attribute"] for one in marked] == own[[*RELATIONS]].tolist()
+            assert marked[0]["subject"] == person.name
+        assert {one["subject"] for one in marked} == {person.name}  # in every question
 
 
 def test_accuracy_is_right_answers_over_all_answers() -> None:

@@ -182,6 +182,24 @@ def test_what_was_not_measured_is_said_so(tmp_path: Path) -> None:
     assert {c.verdict for c in found.values()} == {"not measurable"}
 
 
+@pytest.mark.parametrize(
+    ("level", "long", "short"),
+    [
+        (0.15, "not measurable", "not measurable"),
+        (0.25, "not measurable", "holds"),
+        (0.35, "holds", "holds"),
+    ],
+)
+def test_probes_near_chance_leave_no_room_for_a_difference(
+    level: float, long: str, short: str, tmp_path: Path
+) -> None:
+    measures = measured(tmp_path, probes=probe_rows(levels={"stage": level, "mix": 0.8}))
+    found = {c.id.rpartition("-")[2]: c for c in SECTION.judged(measures) if "-agree-" in c.id}
+    assert (found["long"].verdict, found["short"].verdict) == (long, short)
+    room = f"only {100 * (level + 0.01 - 0.1):.1f} points above chance"  # the seeds' mean
+    assert (room in found["long"].reason) == (long == "not measurable")
+
+
 def test_the_top_third_of_the_layers_is_judged(tmp_path: Path) -> None:
     for layers, top in ((1, [0]), (2, [1]), (4, [2, 3]), (7, [4, 5, 6])):
         rows = delta_rows(layers=layers)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -12,9 +15,11 @@ import factrecall.report.deviations as deviations_module
 from factrecall.config.reading import read_study
 from factrecall.experiments.report import timings
 from factrecall.report.deviations import CONDITIONS, deviations
-from factrecall.report.tables import count, flat, percent, points
+from factrecall.report.section import Source, in_order
+from factrecall.report.tables import count, flat, mean_sd, percent, points
 from factrecall.report.timings import Timing, duration, summarise
 from factrecall.runtime.errors import FactRecallError
+from factrecall.runtime.storage import write_table
 
 PRESET = Path(__file__).parents[2] / "workflow/presets/ci.yaml"
 
@@ -33,6 +38,29 @@ def test_numbers_are_written_for_readers() -> None:
         "three seeds", "one seed", "12 seeds"
     )  # fmt: skip
     assert flat({"a": {"b": 1}, "c": "x"}) == [["a.b", "1"], ["c", "x"]]
+
+
+def test_the_spread_is_the_sample_standard_deviation() -> None:
+    assert mean_sd(pd.Series([0.2, 0.4, 0.6])) == "40.0 ± 20.0"
+    assert mean_sd(pd.Series([0.2, np.nan])) == "20.0"
+    assert mean_sd(pd.Series([np.nan])) == "\u2013"
+
+
+def test_rows_of_a_model_are_read_in_the_order_in_which_they_are_shown(tmp_path: Path) -> None:
+    order = list(
+        product(["base", "bio", "stage", "mix", "majority"], [2, 10], ["bio", "qa_in", "qa_out"])
+    )
+    table = pd.DataFrame(order, columns=["tuning", "seed", "split"]).assign(model="m")
+    other = table.assign(model="other")
+    path = tmp_path / "recall.parquet"
+    columns = {"model": "string", "tuning": "string", "seed": "int32", "split": "string"}
+    write_table(path, pd.concat([other, table])[::-1], columns)
+    rows = Source("m", {"recall": path}).rows("recall")
+    assert list(rows[["tuning", "seed", "split"]].itertuples(index=False, name=None)) == order
+    assert rows.index.tolist() == list(range(len(order))) and set(rows["model"]) == {"m"}
+    # Equal ones stay as they are, words without a label come last.
+    made = pd.DataFrame({"tuning": ["new", "mix", "stage", "mix"], "number": range(4)})
+    assert in_order(made)["number"].tolist() == [2, 1, 3, 0]
 
 
 def _timing(path: Path, seed: int) -> None:
