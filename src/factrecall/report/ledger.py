@@ -33,7 +33,7 @@ SEEDS = 2
 ERROR = 0.025
 """The chance that a claim whose quantity lies at its bound holds: one end of a 95 % interval."""
 
-MOVES = "On another make of CPU, accuracies of the same study moved by up to 2 points."
+MOVES = "On another make of CPU, accuracies of the same study moved by 2 points, or little more."
 SMALLEST: dict[str, Any] = {"bound": 0.02, "why": MOVES}
 """The bound of most differences of accuracies, with its reason."""
 

@@ -10,7 +10,7 @@ from factrecall.config.section import ConfigSection, Positive
 
 
 class GradientSimilaritySettings(ConfigSection):
-    """Gradient similarity: whether a fact's statement and question move the same parameters."""
+    """Gradient similarity: whether the gradients of a fact's statement and question agree."""
 
     individuals: Annotated[int, Field(ge=2)] | None = 3
     """Traced individuals of each side, whose facts are compared at every moment; null: all."""
