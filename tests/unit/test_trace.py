@@ -18,7 +18,7 @@ from factrecall.runtime.safetensors_writer import read_tensors
 from factrecall.training.batches import batch_indices
 from factrecall.training.loop import train
 from factrecall.training.optimisers import learning_rate
-from factrecall.training.trace import GradientTrace, write_trace
+from factrecall.training.trace import GradientTrace, pieces, write_trace
 from factrecall.vocabulary import INFLUENCES
 from tests.conftest import Tiny, recipe
 from tests.unit.test_training import example_loss, mix_of
@@ -97,6 +97,25 @@ def test_the_trace_equals_a_naive_loop(tiny: Tiny, questions: str) -> None:
             expected = expected.abs() if influence in ("magnitude", "adam") else expected
             # float64 sums of a few gradients, added in the same order.
             torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("block", [1, 700, 5000])
+def test_large_gradients_are_added_piece_by_piece_to_the_same_bits(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    def sums() -> dict[str, torch.Tensor]:
+        model = copy.deepcopy(tiny.model)
+        trace = GradientTrace(model, sides(tiny))
+        train(model, mix_of(tiny), recipe(updates=3), 2, trace=trace)
+        return trace.sums
+
+    whole = sums()
+    monkeypatch.setattr("factrecall.training.trace.LARGE", 1)
+    monkeypatch.setattr("factrecall.training.trace.BLOCK", block)
+    assert max(len(pieces(p.detach())) for p in tiny.model.parameters()) > 1
+    found = sums()
+    assert found.keys() == whole.keys()
+    assert all(torch.equal(found[key], whole[key]) for key in whole)
 
 
 def test_the_trace_only_watches(tiny: Tiny) -> None:

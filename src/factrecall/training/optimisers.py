@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -106,8 +107,15 @@ class AdamStep:
     number: int
     share: float
 
-    def update(self, parameter: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        """Return h / (√v̂ + ε), where h is the example's part of the batch's gradient.
+    @property
+    def plain(self) -> bool:
+        """Whether all moments are plain tensors, not packed into 8 bits."""
+        return isinstance(self.optimiser, torch.optim.AdamW)
+
+    def update(
+        self, parameter: torch.Tensor, gradient: torch.Tensor, piece: slice | EllipsisType = ...
+    ) -> torch.Tensor:
+        """Return h / (√v̂ + ε), where h is the example's part of the batch's gradient, or a piece.
 
         v̂ is what the second moment would be after a step with h alone: never below h's own part of
         it, so that a parameter's first gradient moves it as far as AdamW would, whose step is
@@ -115,12 +123,12 @@ class AdamStep:
         """
         group = self.optimiser.param_groups[0]
         beta = group["betas"][1]
-        part = gradient * self.share
+        part = gradient[piece] * self.share
         second = part.square().mul_(1 - beta)
         if (moment := self.optimiser.state.get(parameter, {}).get("exp_avg_sq")) is not None:
             moment = self.strategy.local(moment)
             moment = moment.dequantize() if parts_of(moment) else moment
-            second.add_(moment, alpha=beta)
+            second.add_(moment[piece], alpha=beta)
         second.div_(1 - beta ** (self.number + 1)).sqrt_().add_(group["eps"])
         return part.div_(second)
 

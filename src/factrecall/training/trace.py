@@ -7,9 +7,10 @@ same to the bit with and without it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
@@ -28,6 +29,13 @@ if TYPE_CHECKING:
     from factrecall.training.optimisers import AdamStep
 
 Use = Callable[[torch.Tensor], object]
+Piece = slice | EllipsisType
+
+BLOCK = 1 << 16
+"""Numbers of a large gradient that one thread adds up at a time: they stay in its cache."""
+
+LARGE = 1 << 20
+"""Numbers from which a gradient is large."""
 
 
 class Reading(NamedTuple):
@@ -118,16 +126,16 @@ class GradientTrace:
         """
         self.counts[task] = self.counts.get(task, 0) + 1
 
-        def add(name: str, gradient: torch.Tensor) -> None:
+        def add(name: str, piece: Piece, gradient: torch.Tensor) -> None:
             # Fresh memory would cost more than the sums.
             magnitude = self._scratch[: gradient.numel()].view(gradient.shape)
             torch.abs(gradient, out=magnitude)
-            plus("signed", name, gradient)
-            plus("absolute", name, magnitude)
+            plus("signed", name, piece, gradient)
+            plus("absolute", name, piece, magnitude)
 
-        def plus(kind: str, name: str, value: torch.Tensor) -> None:
+        def plus(kind: str, name: str, piece: Piece, value: torch.Tensor) -> None:
             part = self._strategy.local(self.sum(f"{task}/{kind}/{name}"))
-            part.add_(value, alpha=learning_rate)
+            part[piece].add_(value, alpha=learning_rate)
 
         def send(value: torch.Tensor, use: Use) -> None:
             use(value) if self._transfer is None else self._transfer.take(value, use)
@@ -137,10 +145,12 @@ class GradientTrace:
             if part.device.type == "cpu" and torch.cuda.is_initialized():
                 # An offloaded gradient may still be on its way (before PyTorch 2.13 it is).
                 torch.cuda.current_stream().synchronize()
-            send(part, partial(add, name))
-            if adam is not None:
-                update = adam.update(self._parameters[name], part)
-                send(update, partial(plus, "adam", name))
+            whole = adam is not None and not adam.plain  # moments in 8 bits
+            for piece in (...,) if whole else pieces(part):
+                send(part[piece], partial(add, name, piece))
+                if adam is not None:
+                    update = adam.update(self._parameters[name], part, piece)
+                    send(update, partial(plus, "adam", name, piece))
 
         with gradients(self._parameters, take):
             loss.backward()
@@ -195,6 +205,18 @@ class GradientTrace:
                 result[f"{task}/{influence}/index"] = torch.from_numpy(index[order])
                 result[f"{task}/{influence}/value"] = torch.from_numpy(value[order])
         return result
+
+
+def pieces(part: torch.Tensor) -> Sequence[Piece]:
+    """Return the parts of a gradient, rows of it, that are added up one after the other.
+
+    A dozen operations on each number follow one another: on a CPU they are two to three times as
+    fast while what they read and write is in the cache. Results are the same to the bit.
+    """
+    if part.device.type != "cpu" or part.numel() < LARGE:
+        return (...,)
+    rows = max(1, BLOCK * torch.get_num_threads() * len(part) // part.numel())
+    return [slice(start, start + rows) for start in range(0, len(part), rows)]
 
 
 class PinnedTransfer:
