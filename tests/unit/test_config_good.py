@@ -27,6 +27,15 @@ OVERLAYS = sorted((ROOT / "workflow/overlays").glob("*.yaml"))
 SMALL = ROOT / "workflow/presets/ci.yaml"
 
 
+@pytest.fixture(autouse=True)
+def model_of_a_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a file where a preset expects a model that `make pretrained` fetches."""
+    monkeypatch.chdir(tmp_path)
+    model = load(ROOT / "workflow/presets/smollm2.yaml")["models"]["smollm2-135m"]["path"]
+    (tmp_path / model).parent.mkdir(parents=True)
+    (tmp_path / model).touch()
+
+
 def load(path: Path) -> dict[str, Any]:
     raw: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     return raw

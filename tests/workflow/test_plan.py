@@ -14,12 +14,14 @@ from factrecall.config.reading import read_study
 from factrecall.cost.jobs import jobs_of
 from factrecall.runs import job_name
 from factrecall.workflow.stages import STAGES
+from tests.gguf_files import Source
 from tests.workflow.running import PRESET, copy_sources, snakemake
 
 CHANGES: dict[str, dict[str, Any]] = {
     PRESET: {},
     "workflow/presets/paper.yaml": {},
     "workflow/presets/gpu.yaml": {},
+    "workflow/presets/smollm2.yaml": {"models": {"smollm2-135m": {"path": "model.gguf"}}},
     "config.yaml": {
         "seed": 3,
         "replicates": 2,
@@ -32,8 +34,12 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("preset", CHANGES)
-def test_a_plan_has_the_jobs_of_a_dry_run(preset: str, tmp_path: Path) -> None:
+def test_a_plan_has_the_jobs_of_a_dry_run(
+    preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = copy_sources(tmp_path / "study")
+    monkeypatch.chdir(folder)  # where paths of models start
+    Source().write(folder / "model.gguf")
     own = folder / "own.yaml"
     own.write_text(yaml.safe_dump({"name": "planned", **CHANGES[preset]}))
     done = snakemake(folder, "--dry-run", "--configfile", preset, "own.yaml")
