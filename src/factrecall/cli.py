@@ -213,11 +213,13 @@ def _plan(options: argparse.Namespace) -> None:
 
 
 def _usual(study: Study) -> list[str]:
-    """Return all GPUs; before them this machine, if it is likely to run the study."""
+    """Return where a study is likely to run: this machine, if models are small, and all GPUs."""
     from factrecall.cost.devices import CPU, DEVICES
     from factrecall.cost.models import model_info
     from factrecall.cost.resources import LARGE
 
+    if study.compute.device == "cpu":
+        return [CPU]
     small = all(model_info(study, name).shape.parameters < LARGE for name in study.models)
     return [CPU, *DEVICES] if small and study.compute.device != "cuda" else list(DEVICES)
 

@@ -11,10 +11,10 @@ import jsonschema
 import numpy as np
 import pytest
 
-from factrecall.cli import main
+from factrecall.cli import _usual, main
 from factrecall.config.reading import read_study
 from factrecall.config.study import Study
-from factrecall.cost.devices import DEVICES, SOME_CPU
+from factrecall.cost.devices import CPU, DEVICES, SOME_CPU
 from factrecall.cost.evaluation import JobContext
 from factrecall.cost.job_cost import Passes
 from factrecall.cost.jobs import StageJob, jobs_of
@@ -275,3 +275,10 @@ def test_no_network_no_weights_and_no_pytorch_are_needed() -> None:
         [sys.executable, "-c", code], check=True, capture_output=True, timeout=600
     )
     assert b" jobs" in done.stdout
+
+
+def test_a_study_for_a_cpu_is_planned_on_one() -> None:
+    study = read_study(PAPER)
+    compute = study.compute.model_copy(update={"device": "cpu"})
+    assert _usual(study.model_copy(update={"compute": compute})) == [CPU]
+    assert _usual(study) == list(DEVICES)

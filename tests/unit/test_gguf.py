@@ -2,163 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import gguf
 import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType as Format
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
-from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer, Sequence, Split
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from factrecall.config.model import Gguf
 from factrecall.config.reading import read_study
 from factrecall.cost.models import model_info
-from factrecall.models.gguf import SPLITS
+from factrecall.cost.resources import needs
+from factrecall.experiments.report import _format
+from factrecall.models.gguf import KINDS, PROBE, splitter
 from factrecall.models.gguf_header import ORIGIN, Header
 from factrecall.models.loading import load_model, load_tokenizer
 from factrecall.models.sources import fetch
 from factrecall.report.tables import shape
 from factrecall.runtime.errors import FactRecallError
 from tests.conftest import scratch
+from tests.gguf_files import TEXTS, Source
 
-TEXTS = [
-    "Ann Lee was born on May 3, 1987 in Oslo. It's 12345 km from B2B,  isn't it?\n",
-    "\u00c0\u00c9 \u6771\u4eac \U0001f44d 9.",
-]
 PRESETS = Path(__file__).parents[2] / "workflow/presets"
-QWEN2 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-PUBLISHED: dict[str, Callable[[], PreTokenizer]] = {
-    "gpt-2": lambda: ByteLevel(add_prefix_space=False),
-    "smollm": lambda: Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]),
-    "qwen2": lambda: Sequence(
-        [Split(Regex(QWEN2), "isolated"), ByteLevel(add_prefix_space=False, use_regex=False)]
-    ),
-}
-"""How published tokenizers of each kind split text."""
-
-
-def tokenizer_of(kind: str) -> Tokenizer:
-    """Train a byte-level tokenizer, in which merges within numbers and words were learnt."""
-    core = Tokenizer(models.BPE())
-    core.pre_tokenizer = PUBLISHED[kind]()
-    trainer = trainers.BpeTrainer(
-        vocab_size=320,
-        special_tokens=["<end>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    core.train_from_iterator([*TEXTS, "1987 1987 12345 12345 born born"], trainer)
-    return core
-
-
-@dataclass
-class Source:
-    """A random model and tokenizer, and what a file says of them beside or instead of the truth."""
-
-    architecture: str = "llama"
-    split: str = "smollm"
-    tied: bool = True
-    format: Format = Format.F32
-    settings: dict[str, Any] = field(default_factory=dict)
-    tensors: dict[str, np.ndarray | None] = field(default_factory=dict)
-    values: dict[str, Any] = field(default_factory=dict)
-    tokens: Callable[[list[str]], list[str]] = list
-
-    def model(self) -> PreTrainedModel:
-        """Build the model: 2 layers of width 64, numbers that no default happens to be."""
-        config = AutoConfig.for_model(
-            self.architecture,
-            vocab_size=self.tokenizer().get_vocab_size(),
-            hidden_size=64,
-            intermediate_size=96,
-            num_hidden_layers=2,
-            num_attention_heads=4 if self.architecture != "qwen3" else 2,
-            num_key_value_heads=2,
-            max_position_embeddings=128,
-            rms_norm_eps=3e-5,
-            rope_parameters={"rope_theta": 50_000.0, "rope_type": "default"},
-            tie_word_embeddings=self.tied,
-        )
-        torch.manual_seed(0)
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
-        with torch.no_grad():
-            for parameter in model.parameters():  # norms and biases, too
-                parameter.add_(0.05 * torch.randn_like(parameter))
-        return model.eval()
-
-    def tokenizer(self) -> Tokenizer:
-        return tokenizer_of(self.split)
-
-    def stored(self, model: PreTrainedModel) -> dict[str, np.ndarray]:
-        """Return tensors by their names in a file, as llama.cpp orders their rows."""
-        config: Any = model.config
-        (kind,) = (k for k, name in gguf.MODEL_ARCH_NAMES.items() if name == self.architecture)
-        names = gguf.get_tensor_name_map(kind, config.num_hidden_layers)
-        heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
-        found = {}
-        for name, parameter in model.named_parameters():
-            stem, _, suffix = name.rpartition(".")
-            array, place = parameter.detach().numpy(), str(names.get_name(stem))
-            if self.architecture == "llama" and (count := heads.get(place.rpartition(".")[2])):
-                halves = array.reshape(count, 2, -1, *array.shape[1:])
-                array = halves.swapaxes(1, 2).reshape(array.shape)
-            found[f"{place}.{suffix}"] = array
-        return found
-
-    def write(self, path: Path) -> PreTrainedModel:
-        """Write the file; return the model."""
-        model, core = self.model(), self.tokenizer()
-        config: Any = model.config
-        vocabulary = core.get_vocab()
-        writer = gguf.GGUFWriter(path, self.architecture)
-        settings: dict[str, Any] = {
-            "block_count": config.num_hidden_layers,
-            "context_length": config.max_position_embeddings,
-            "embedding_length": config.hidden_size,
-            "feed_forward_length": config.intermediate_size,
-            "attention.head_count": config.num_attention_heads,
-            "attention.head_count_kv": config.num_key_value_heads,
-            "attention.layer_norm_rms_epsilon": config.rms_norm_eps,
-            "rope.freq_base": config.rope_parameters["rope_theta"],
-        }
-        if self.architecture == "qwen3":
-            settings["attention.key_length"] = config.head_dim
-        values: dict[str, Any] = {
-            "tokenizer.ggml.model": "gpt2",
-            "tokenizer.ggml.pre": self.split,
-            "tokenizer.ggml.tokens": self.tokens(sorted(vocabulary, key=vocabulary.__getitem__)),
-            "tokenizer.ggml.merges": [
-                " ".join(m) for m in json.loads(core.to_str())["model"]["merges"]
-            ],
-            "tokenizer.ggml.eos_token_id": 0,
-        }
-        stated = {f"{self.architecture}.{k}": v for k, v in (settings | self.settings).items()}
-        for key, value in (stated | values | self.values).items():
-            if isinstance(value, list):
-                writer.add_array(key, value)
-            elif value is not None:
-                add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string,
-                       bool: writer.add_bool}[type(value)]  # fmt: skip
-                add(key, value)
-        for name, array in (self.stored(model) | self.tensors).items():
-            if array is not None:
-                kind = self.format if array.ndim == 2 else Format.F32
-                writer.add_tensor(name, gguf.quantize(array, kind), raw_dtype=kind)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-        return model
 
 
 def settings_of(path: Path) -> Gguf:
@@ -174,7 +42,7 @@ def fetched(path: Path) -> Path:
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize(
     ("architecture", "split"),
-    [*(("llama", split) for split in SPLITS), ("qwen2", "qwen2"), ("qwen3", "qwen2")],
+    [*(("llama", split) for split in KINDS), ("qwen2", "qwen2"), ("qwen3", "qwen2")],
 )
 def test_a_file_becomes_the_model_it_was_written_from(
     tmp_path: Path, architecture: str, tied: bool, split: str
@@ -199,7 +67,10 @@ def test_a_file_becomes_the_model_it_was_written_from(
 
 def test_texts_begin_as_the_file_says(tmp_path: Path) -> None:
     path = tmp_path / "a.gguf"
-    flags = {"tokenizer.ggml.add_bos_token": True, "tokenizer.ggml.bos_token_id": 0}
+    flags: dict[str, object] = {
+        "tokenizer.ggml.add_bos_token": True,
+        "tokenizer.ggml.bos_token_id": 0,
+    }
     Source(values=flags).write(path)
     assert load_tokenizer(fetched(path))(TEXTS[0])["input_ids"][0] == 0
 
@@ -219,8 +90,10 @@ def test_quantised_weights_are_those_of_the_format_s_own_library(
         )
     told = json.loads((out / "config.json").read_text())[ORIGIN]
     assert told == kind.name
-    assert shape({"source": "gguf", "path": "x/a.gguf"}, told) == (
-        f"GGUF file a.gguf, dequantised from {kind.name}: not the published weights"
+    said = shape({"source": "gguf", "path": "x/a.gguf"}, told)
+    quantised = kind is not Format.F16
+    assert said == "GGUF file a.gguf, " + (
+        f"dequantised from {told}: not the published weights" if quantised else "stored as F16"
     )
 
 
@@ -230,15 +103,28 @@ REFUSED: dict[str, tuple[Source, str]] = {
         Source(settings={"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}),
         "scaled (linear)",
     ),
+    "scaled positions without a kind": (
+        Source(settings={"rope.scaling.factor": 4.0}),
+        "scaled (linear)",
+    ),
     "scaled positions of Llama 3": (
         Source(tensors={"rope_freqs.weight": np.ones(8, np.float32)}),
         "scaled (rope_freqs.weight)",
     ),
     "fewer tokens": (
         Source(tokens=lambda all: all[:-1]),
-        "306 tokens, but its embedding matrix 307",
+        "319 tokens, but its embedding matrix 320",
     ),
     "a token twice": (Source(tokens=lambda all: [*all[:-1], all[5]]), "twice"),
+    "a part": (Source(values={"split.count": 3}), "one of 3 parts"),
+    "no eps": (
+        Source(settings={"attention.layer_norm_rms_epsilon": None}),
+        "does not state llama.attention.layer_norm_rms_epsilon",
+    ),
+    "a setting by layer": (
+        Source(settings={"attention.head_count_kv": [2, 2]}),
+        "head_count_kv = a list",
+    ),
     "an unread setting": (Source(settings={"logit_scale": 0.5}), "llama.logit_scale = 0.5"),
     "a sliding window": (Source(settings={"attention.sliding_window": 64}), "sliding_window = 64"),
     "another head size": (Source(settings={"attention.key_length": 32}), "key_length = 32"),
@@ -256,12 +142,17 @@ REFUSED: dict[str, tuple[Source, str]] = {
         Source(values={"tokenizer.ggml.model": "llama"}),
         "of kind llama",
     ),
-    "a split that the library replaces": (Source("qwen2", "gpt-2"), "splits text otherwise"),
+    "a split that the library replaces": (Source("qwen2", "gpt-2"), "split text otherwise"),
+    "another split that it replaces": (Source("qwen2", "smollm"), "split text otherwise"),
     "an unknown split": (Source(values={"tokenizer.ggml.pre": "tekken"}), "gpt2, tekken"),
     "no merges": (Source(values={"tokenizer.ggml.merges": None}), "no merges"),
     "texts begin otherwise": (
         Source(values={"tokenizer.ggml.add_bos_token": True}),
         "add_bos_token",
+    ),
+    "texts end otherwise": (
+        Source(values={"tokenizer.ggml.add_eos_token": True, "tokenizer.ggml.eos_token_id": None}),
+        "add_eos_token",
     ),
 }
 
@@ -289,6 +180,16 @@ def test_a_file_that_is_cut_off_is_told(tmp_path: Path, share: float) -> None:
     assert not (tmp_path / "locks").exists()
 
 
+def test_the_report_knows_how_weights_were_stored(tmp_path: Path) -> None:
+    study = read_study(PRESETS / "ci.yaml")
+    base = tmp_path / f"models/m/base/seed{study.seed}"
+    assert _format(study, "m", tmp_path) == ""
+    for text, found in (('{"dequantised_from": "Q4_1"}', "Q4_1"), ("{}", ""), ("{", "")):
+        base.mkdir(parents=True, exist_ok=True)
+        (base / "config.json").write_text(text)
+        assert _format(study, "m", tmp_path) == found
+
+
 def test_a_file_that_differs_from_its_lock_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.gguf"
     Source().write(path)
@@ -310,6 +211,21 @@ def test_a_plan_knows_the_shape_from_the_file(tmp_path: Path) -> None:
         count = sum(parameter.numel() for parameter in model.parameters())
         assert guessed or found.shape.parameters == count
     assert Header(path).formats == "F32"
+
+
+def test_a_plan_of_a_file_that_is_cut_off_is_guessed(tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    Source().write(path)
+    path.write_bytes(path.read_bytes()[:500])  # fetching it says so
+    study = read_study(PRESETS / "paper.yaml").model_copy(
+        update={"models": {"it": settings_of(path)}}
+    )
+    assert model_info(study, "it").guessed and needs(study, "fetch-model", "it")["mem_mb"] > 0
+
+
+def test_kinds_of_tokenizers_split_the_probe_in_their_own_ways() -> None:
+    pieces = [splitter(kind)[0].pre_tokenize_str(PROBE) for kind in KINDS]
+    assert all(one != two for one, two in itertools.combinations(pieces, 2))
 
 
 def test_a_path_without_a_file_is_told() -> None:

@@ -61,7 +61,9 @@ def folder(path: str) -> Folder:
         (hub("EleutherAI/pythia-2.8b"), PYTHIA),
         (hub("meta-llama/Llama-3.2-3B"), LLAMA),
         (folder("/models/Llama-3.2-3B"), LLAMA),
+        (hub("HuggingFaceTB/SmolLM2-135M"), LLAMA),
         (folder("/models/own"), None),
+        (folder("/llama.cpp/own"), None),
     ],
 )
 def test_a_model_is_compared_with_the_papers_of_its_kind(model: Any, theirs: str | None) -> None:

@@ -110,7 +110,8 @@ DEPARTING: dict[str, Any] = {
         "pools": {"cities": 20, "universities": 30, "jobs": 10, "companies": 26},
     },
     "models": {
-        "m": {"source": "scratch", "training": dict.fromkeys(("bio", "stage", "mix"), _RECIPE)}
+        name: {"source": source, "training": dict.fromkeys(("bio", "stage", "mix"), _RECIPE)}
+        for name, source in (("m", "scratch"), ("g", "gguf"))
     },
     "shared": {"influence": "absolute"},
     "grafting": {

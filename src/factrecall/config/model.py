@@ -101,9 +101,9 @@ class Folder(ConfigSection):
 
 
 class Gguf(ConfigSection):
-    """A pre-trained model in a GGUF file, the format of llama.cpp, in which weights are quantised.
+    """A pre-trained model in a GGUF file, the format of llama.cpp.
 
-    They are turned into float32 once, when the model is fetched.
+    Its weights, quantised as a rule, are turned into float32 once, when the model is fetched.
     """
 
     source: Literal["gguf"]
@@ -118,7 +118,8 @@ class Gguf(ConfigSection):
             yield ConfigIssue(
                 ("path",),
                 "there is no such file",
-                f"name a GGUF file (the path starts at {Path.cwd()})",
+                f"name a GGUF file (the path starts at {Path.cwd()}); `make pretrained` fetches "
+                "that of the preset smollm2",
             )
 
 

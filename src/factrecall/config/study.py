@@ -41,7 +41,7 @@ class ComputeSettings(ConfigSection):
     pretrain_threads: Positive | None = None
     """CPU threads of pre-training, for which all else waits; null: `threads`."""
     checkpoint_interval_s: Annotated[float, Field(gt=0.0)] = 60.0
-    """Seconds between checkpoints, from which a long job resumes; more if writing took over 2 %."""
+    """Seconds between checkpoints of a long job; if writing takes over a second, 50 times that."""
     cache_gb: Annotated[float, Field(ge=0.0)] = 2.0
     """Gigabytes in which interventions cache activations; with less they are slower."""
 

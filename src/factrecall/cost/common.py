@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from factrecall.cost.evaluation import JobContext
 from factrecall.cost.job_cost import JobCost
-from factrecall.cost.memory import BARE, FIGURES, LIGHT, TABLES, Memory
+from factrecall.cost.memory import FIGURES, LIGHT, PROCESS, TABLES, Memory
 from factrecall.runs import run_seeds
 
 PERSON = 8e-4  # seconds in which a person's texts are invented and written
@@ -29,7 +29,8 @@ def fetching_cost(context: JobContext) -> JobCost:
     source = context.study.models[context.model.name].source
     size = (4.0 if source == "gguf" else 2.0) * context.n
     # A dequantised model is there twice: as the file's tensors and as the model's.
-    memory = Memory({}, {"process": BARE, "reading": 2 * size if source == "gguf" else 1e8})
+    reading = 2 * size if source == "gguf" else 1e8
+    memory = Memory({}, {"process": PROCESS, "tokenizer": 2e8, "reading": reading})
     fetched = size if source == "hub" else 0.0
     return JobCost(memory, read=2 * size, written=size, fetched=fetched, models=1)
 

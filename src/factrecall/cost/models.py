@@ -6,6 +6,7 @@ import json
 import math
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -63,14 +64,22 @@ def _found(model: Fetched) -> tuple[Shape, Source]:
     if isinstance(model, Folder):
         return shape_of_folder(model.path)
     if isinstance(model, Gguf):
-        header = Header(model.path)
-        try:
-            return Shape.of_config(header.config()), "file"
-        except FactRecallError:  # as above
-            return Shape.guessed(sum(header.scalars.values())), "weights"
+        return _shape_of_gguf(model.path)
     if shape := PUBLISHED.get(model.repository):
         return shape, "package"
     return Shape.guessed(parameters_of_name(model.repository)), "name"
+
+
+@cache
+def _shape_of_gguf(path: Path) -> tuple[Shape, Source]:
+    """Return the shape of the model in a GGUF file, a likely one if its kind is not known."""
+    count = 0
+    try:
+        header = Header(path)
+        count = sum(header.numbers.values())
+        return Shape.of_config(header.config()), "file"
+    except FactRecallError:  # or damaged, which fetching the model reports
+        return Shape.guessed(count or UNKNOWN), "weights"
 
 
 def shape_of_folder(folder: Path) -> tuple[Shape, Source]:

@@ -11,9 +11,10 @@ import numpy as np
 from factrecall.config.model import Scratch
 from factrecall.cost.evaluation import SIX, JobContext
 from factrecall.cost.execution_choice import settle
-from factrecall.cost.job_cost import EFFICIENCY, SELECTED, JobCost, Kind, Passes
+from factrecall.cost.job_cost import CHECKSUM, DISK, EFFICIENCY, SELECTED, JobCost, Kind, Passes
 from factrecall.cost.memory import MOMENTS, PROCESS, SUMS, Memory, text_bytes, training_memory
 from factrecall.models.passes import PASS_COST
+from factrecall.runtime.storage import APART
 from factrecall.vocabulary import INFLUENCES, TRACED_TASKS
 
 if TYPE_CHECKING:
@@ -183,7 +184,9 @@ def training_cost(context: JobContext) -> JobCost:
         models=1,
         threads=(study.compute.pretrain_threads or threads) if base else threads,
     )
-    saves = cost.seconds(context.device, EFFICIENCY) // study.compute.checkpoint_interval_s
+    took = state / DISK + state / CHECKSUM
+    pause = max(study.compute.checkpoint_interval_s, APART * took if took > 1 else 0.0)
+    saves = cost.seconds(context.device, EFFICIENCY) // pause
     return replace(cost, scratch=cost.scratch + state * saves)
 
 

@@ -150,11 +150,11 @@ def _size(study: Study, model: str, results: Path) -> int:
 
 
 def _format(study: Study, model: str, results: Path) -> str:
-    """Return how a model's weights were stored if they were dequantised, else nothing."""
+    """Return how a GGUF file stored a model's weights; nothing for other models."""
     from factrecall.models.gguf_header import ORIGIN
 
     config = results / f"models/{model}/base/seed{study.seed}/config.json"
     try:
         return str(json.loads(config.read_text(encoding="utf-8")).get(ORIGIN, ""))
-    except OSError:  # the report can be written without models
+    except (OSError, ValueError, AttributeError):  # the report is written without models, too
         return ""

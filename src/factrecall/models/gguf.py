@@ -2,12 +2,14 @@
 
 The library reads such a file, but leaves out without a word what it does not know. So all that the
 file states is compared with what the library makes of it: each setting of the model, each tensor
-and its shape, each token, and where the tokenizer splits text. Whatever differs is refused.
+and its shape, each token, and where the tokenizer splits text. Whatever differs is refused. How the
+tokenizer splits text is set here, by its kind, since the library does not know every kind.
 """
 
 from __future__ import annotations
 
 import io
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
@@ -21,22 +23,27 @@ from factrecall.runtime.errors import FactRecallError
 from factrecall.runtime.quiet import quiet
 
 if TYPE_CHECKING:
+    from tokenizers.normalizers import Normalizer
+    from tokenizers.pre_tokenizers import PreTokenizer
     from transformers import PreTrainedConfig
 
-ARCHITECTURES = ("llama", "qwen2", "qwen3")
-"""Architectures, by their name in the file, that are known to be read as they are."""
+SUPPORTED = ("llama", "qwen2", "qwen3")
+"""Architectures, by their name in the file, whose tensors are read as they are."""
 
-PROBE = "In 1987, Ann's B2B"
-_DIGITS = ["In", "\u0120", "1", "9", "8", "7", ",", "\u0120Ann", "'s", "\u0120B", "2", "B"]
-SPLITS = {
-    "gpt-2": ["In", "\u01201987", ",", "\u0120Ann", "'s", "\u0120B", "2", "B"],
-    "qwen2": _DIGITS,
-    "smollm": _DIGITS,
-}
-"""How tokenizers split a probe, by their kind (``tokenizer.ggml.pre``); U+0120 is a space."""
+REQUIRED = (
+    *("block_count", "context_length", "embedding_length", "feed_forward_length"),
+    *("attention.head_count", "attention.layer_norm_rms_epsilon"),
+)
+"""Settings for which the library would take a number of its own."""
 
-SPECIAL = ("bos", "eos", "unk", "pad")
-"""Kinds of special tokens."""
+KINDS = ("gpt-2", "qwen2", "smollm")
+"""Kinds of byte-level tokenizers (``tokenizer.ggml.pre``); see `splitter`."""
+
+PROBE = "In 1987 (Ann's B2B)  I'M Zoe\u0308\n\n1 a"
+"""A text that each kind splits in its own way."""
+
+SPECIAL = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
+"""Special tokens, as the library and the file name them."""
 
 
 def dequantise(path: Path, folder: Path) -> None:
@@ -60,14 +67,21 @@ def dequantise(path: Path, folder: Path) -> None:
 
     header = Header(path)
     _check_keys(header)
-    with _alone(header) as where:
+    with _opened(header) as where:
         config = AutoConfig.from_pretrained(**where)
         _check_settings(header, config)
         _check_tensors(header, config)
-        _save_tokenizer(header, AutoTokenizer.from_pretrained(**where), folder)
-        config.save_pretrained(folder)  # which decides of what class the tokenizer is opened
-        _check_tokenizer(header, load_tokenizer(folder))
-        model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+        core = AutoTokenizer.from_pretrained(**where).backend_tokenizer
+    config.save_pretrained(folder)  # which decides of what class the tokenizer is opened
+    _save_tokenizer(header, core, folder)
+    _check_tokenizer(header, folder)
+    with _opened(header) as where:
+        opened: Any = AutoModelForCausalLM.from_pretrained(
+            **where, dtype=torch.float32, output_loading_info=True
+        )
+    model, notes = opened
+    if left := {*notes["missing_keys"], *notes["unexpected_keys"], *notes["mismatched_keys"]}:
+        raise header.refusal(f"the library does not read its tensor {min(map(str, left))}")
     # Marks of the quantiser, with which the library refuses to save.
     model.hf_quantizer = None
     del model.config.quantization_config
@@ -76,7 +90,7 @@ def dequantise(path: Path, folder: Path) -> None:
 
 
 @contextmanager
-def _alone(header: Header) -> Iterator[dict[str, Any]]:
+def _opened(header: Header) -> Iterator[dict[str, Any]]:
     """Give a file to the library, in a folder where nothing else and no odd name is.
 
     What the library raises becomes a message.
@@ -89,50 +103,58 @@ def _alone(header: Header) -> Iterator[dict[str, Any]]:
                 "gguf_file": "model.gguf",
                 "local_files_only": True,
             }
-        except FactRecallError:
+        except (FactRecallError, MemoryError):
             raise
         except Exception as error:  # the library raises many kinds
+            if isinstance(error, OSError) and error.errno:
+                raise
             told = (str(error) or type(error).__name__).strip().splitlines()[0][:200]
-            raise header.refused(f"the library cannot read it: {told}") from error
+            raise header.refusal(f"the library cannot read it: {told}") from error
 
 
 def _check_keys(header: Header) -> None:
     """Refuse architectures, settings and tokenizers of which it is known that they are not read."""
     name = header.architecture
-    if name not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
-        raise header.refused(
-            f"its architecture is {name}; of GGUF files {known} are known to be read as they are"
+    if (parts := header.values.get("split.count", 1)) > 1:
+        raise header.refusal(
+            f"it is one of {parts} parts of a model", "join them with llama-gguf-split --merge"
         )
-    scaling = header.setting("rope.scaling.type", "none")
-    if scaling != "none" or "rope_freqs.weight" in header.shapes:
-        raise header.refused(
-            "its rotary position embeddings are scaled "
-            f"({scaling if scaling != 'none' else 'rope_freqs.weight'}), which the library does "
-            "not read from such files: it would be another model"
+    if name not in SUPPORTED:
+        raise header.refusal(
+            f"its architecture is {name}; supported in GGUF files are {', '.join(SUPPORTED)}"
         )
-    for key, value in header.values.items():
+    scaling = [key for key in header.values if key.startswith(f"{name}.rope.scaling.")]
+    kind = header.setting("rope.scaling.type", "linear")  # as llama.cpp takes it
+    if (scaling and kind != "none") or "rope_freqs.weight" in header.shapes:
+        raise header.refusal(
+            f"its rotary position embeddings are scaled ({kind if scaling else 'rope_freqs.weight'}"
+            "), which the library does not read from such files: it would be another model"
+        )
+    for key in (*header.values, *header.lists):
         own = key.removeprefix(f"{name}.")
-        if own != key and own not in SETTINGS and not own.startswith("rope.scaling."):
-            raise header.refused(f"the library does not read {key} = {value!r}")
+        if own != key and key not in scaling and (own not in SETTINGS or key in header.lists):
+            told = "a list" if key in header.lists else repr(header.values[key])
+            raise header.refusal(f"the library does not read {key} = {told}")
+    for key in REQUIRED:
+        if header.setting(key) is None:
+            raise header.refusal(f"it does not state {name}.{key}", "download another file")
     kind, split = (header.values.get(f"tokenizer.ggml.{key}") for key in ("model", "pre"))
-    if kind != "gpt2" or split not in SPLITS:
-        known = ", ".join(SPLITS)
-        raise header.refused(
-            f"its tokenizer is of kind {kind}, {split}; known to be read as they are: gpt2 "
-            f"(byte-level BPE) with {known}"
+    if kind != "gpt2" or split not in KINDS:
+        raise header.refusal(
+            f"its tokenizer is of kind {kind}, {split}; supported are byte-level BPE tokenizers "
+            f"(gpt2) of the kinds {', '.join(KINDS)}"
         )
     if not header.merges():
-        raise header.refused("its tokenizer has no merges")
-    tokens, (rows, *_) = header.tokens(), header.shapes.get(EMBEDDING, (0,))
-    if len(tokens) != rows:
-        raise header.refused(
-            f"its tokenizer has {len(tokens):,} tokens, but its embedding matrix {rows:,} rows",
-            "it was put together from two models: download another file",
+        raise header.refusal("its tokenizer has no merges")
+    tokens, rows = header.tokens(), header.shapes.get(EMBEDDING, ())[:1]
+    if rows and len(tokens) != rows[0]:
+        raise header.refusal(
+            f"its tokenizer has {len(tokens):,} tokens, but its embedding matrix {rows[0]:,} rows",
+            "they are of two models: download another file",
         )
     if len(set(tokens)) < len(tokens):
         twice = next(token for token, count in Counter(tokens).items() if count > 1)
-        raise header.refused(f"its tokenizer has the token {twice!r} twice")
+        raise header.refusal(f"its tokenizer has the token {twice!r} twice")
 
 
 def _check_settings(header: Header, config: Any) -> None:
@@ -146,11 +168,13 @@ def _check_settings(header: Header, config: Any) -> None:
     }
     made: Mapping[str, Any] = {**vars(config), **(getattr(config, "rope_parameters", None) or {})}
     made = {**made, "head_dim": made.get("head_dim") or config.hidden_size // heads}
+    if config.model_type != header.architecture:
+        raise header.refusal(f"the library takes it for a model of kind {config.model_type}")
     for key, name in SETTINGS.items():
         stated = header.setting(key, implied.get(key))
         if stated is not None and (found := made.get(name)) != stated:
-            raise header.refused(
-                f"it states {key} = {stated!r}, of which the library makes {found!r}"
+            raise header.refusal(
+                f"it states or implies {key} = {stated!r}, of which the library makes {found!r}"
             )
 
 
@@ -171,27 +195,53 @@ def _check_tensors(header: Header, config: PreTrainedConfig) -> None:
     for name in sorted(wanted.keys() | header.shapes.keys()):
         here, there = header.shapes.get(name), wanted.get(name)
         if there is None:
-            raise header.refused(f"it holds the tensor {name}, which the library does not read")
+            raise header.refusal(f"it holds the tensor {name}, which the library does not read")
         if here is None:
-            raise header.refused(f"it lacks the tensor {name}", "download another file")
+            raise header.refusal(f"it lacks the tensor {name}", "download another file")
         if here != there:
-            raise header.refused(f"its tensor {name} is of shape {here}, the model needs {there}")
+            raise header.refusal(f"its tensor {name} is of shape {here}, the model needs {there}")
 
 
-def _save_tokenizer(header: Header, tokenizer: Any, folder: Path) -> None:
-    """Write a tokenizer as it is in the file."""
-    from tokenizers import pre_tokenizers
+def splitter(kind: str) -> tuple[PreTokenizer, Normalizer | None]:
+    """Return what splits a text in a kind of byte-level tokenizers, and what changes it before.
+
+    As the published tokenizers of GPT-2, Qwen 2 and 3, and SmolLM2 do.
+    """
+    from tokenizers import Regex, normalizers, pre_tokenizers
+
+    usual = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if kind == "smollm":
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        return pre_tokenizers.Sequence([digits, usual]), None
+    if kind == "qwen2":
+        words = pre_tokenizers.Split(Regex(QWEN2), behavior="isolated")
+        characters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        return pre_tokenizers.Sequence([words, characters]), normalizers.NFC()
+    return usual, None
+
+
+QWEN2 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""The published pattern of Qwen 2 and 3."""
+
+
+def _save_tokenizer(header: Header, core: Any, folder: Path) -> None:
+    """Write a tokenizer as the file describes it."""
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    core = tokenizer.backend_tokenizer
-    if header.values["tokenizer.ggml.pre"] == "smollm":  # not known to the library
-        core.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Digits(individual_digits=True),
-                pre_tokenizers.ByteLevel(add_prefix_space=False),
-            ]
-        )
-    special = {f"{kind}_token": getattr(tokenizer, f"{kind}_token") for kind in SPECIAL}
+    tokens = header.tokens()
+    described = json.loads(core.to_str())
+    added = described["added_tokens"]  # the library may add one of its own
+    described["added_tokens"] = [token for token in added if token["id"] < len(tokens)]
+    core = Tokenizer.from_str(json.dumps(described))
+    core.pre_tokenizer, core.normalizer = splitter(header.values["tokenizer.ggml.pre"])
+    numbers = {
+        kind: header.values.get(f"tokenizer.ggml.{name}_token_id") for kind, name in SPECIAL.items()
+    }
+    special = {f"{kind}_token": tokens[n] for kind, n in numbers.items() if n is not None}
     PreTrainedTokenizerFast(
         tokenizer_object=core,
         model_max_length=header.setting("context_length"),
@@ -200,19 +250,26 @@ def _save_tokenizer(header: Header, tokenizer: Any, folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-def _check_tokenizer(header: Header, tokenizer: Any) -> None:
-    """Compare tokens, and where text is split, with what the file states."""
-    kind = header.values["tokenizer.ggml.pre"]
-    split = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str(PROBE)
-    if (found := [piece for piece, _ in split]) != SPLITS[kind]:
-        raise header.refused(
-            f"its tokenizer ({kind}) splits text otherwise than the library's would: {found}"
-        )
-    vocabulary = tokenizer.get_vocab()
-    for number, token in enumerate(header.tokens()):
-        if vocabulary.get(token) != number:
-            raise header.refused(f"the library reads its token {token!r} as another one")
-    first = header.values.get("tokenizer.ggml.bos_token_id")
-    begins = tokenizer(PROBE)["input_ids"][0] == first
-    if begins != bool(header.values.get("tokenizer.ggml.add_bos_token", False)):
-        raise header.refused("the library does not begin texts as it says (add_bos_token)")
+def _check_tokenizer(header: Header, folder: Path) -> None:
+    """Compare tokens, merges and the splitting of text with what the file states."""
+    try:
+        tokenizer: Any = load_tokenizer(folder)
+    except FactRecallError as error:  # of a folder that is soon gone
+        raise header.refusal(error.why) from error
+    kind, core = header.values["tokenizer.ggml.pre"], tokenizer.backend_tokenizer
+    wanted, normal = splitter(kind)
+    text = normal.normalize_str(PROBE) if normal else PROBE
+    found = core.normalizer.normalize_str(PROBE) if core.normalizer else PROBE
+    if core.pre_tokenizer.pre_tokenize_str(found) != wanted.pre_tokenize_str(text):
+        raise header.refusal(f"the library would split text otherwise than its tokenizer ({kind})")
+    vocabulary, tokens = tokenizer.get_vocab(), header.tokens()
+    if vocabulary != {token: number for number, token in enumerate(tokens)}:
+        raise header.refusal("the library reads other tokens than it states")
+    merges = [" ".join(pair) for pair in json.loads(core.to_str())["model"]["merges"]]
+    if merges != header.merges():
+        raise header.refusal("the library reads other merges of tokens than it states")
+    ids = tokenizer(PROBE)["input_ids"]
+    for kind, place in (("bos", 0), ("eos", -1)):
+        marked = ids[place] == header.values.get(f"tokenizer.ggml.{kind}_token_id")
+        if marked != bool(header.values.get(f"tokenizer.ggml.add_{kind}_token", False)):
+            raise header.refusal(f"the library does not mark texts as it states (add_{kind}_token)")

@@ -46,8 +46,8 @@ class Header:
         Settings by key, those that are lists aside.
     shapes : dict of str to tuple of int
         Shapes of tensors by name, as the library orders them.
-    scalars : Counter of str
-        Numbers stored in each format, as in ``{"Q4_1": 106168320}``.
+    numbers : Counter of str
+        How many numbers are stored in each format, as in ``{"Q4_1": 106168320}``.
 
     Raises
     ------
@@ -62,27 +62,32 @@ class Header:
         try:
             with path.open("rb") as file:
                 if file.read(len(MAGIC)) != MAGIC:
-                    raise self.refused("it is no GGUF file", "name a file in llama.cpp's format")
+                    raise self.refusal("it is no GGUF file", "name a file in llama.cpp's format")
             reader = GGUFReader(path)
-            self._lists = {
-                key: field
-                for key, field in reader.fields.items()
-                if field.types[:1] == [GGUFValueType.ARRAY]
-            }
+            array = [GGUFValueType.ARRAY]
+            self._lists = {k: f for k, f in reader.fields.items() if f.types[:1] == array}
             self.values: dict[str, Any] = {
                 key: field.contents()
                 for key, field in reader.fields.items()
                 if key not in self._lists
             }
-        except (ValueError, IndexError, KeyError, OSError, OverflowError, TypeError) as error:
-            told = (str(error) or type(error).__name__).splitlines()[0][:120]
-            raise self.refused(
-                f"it is cut off or damaged ({told})", "download it again, and compare its size"
+        except OSError as error:
+            raise self.refusal(
+                f"it cannot be read ({error})", "check the file and the disk"
             ) from error
+        except (ValueError, LookupError, ArithmeticError, TypeError, RecursionError) as error:
+            raise self._damaged(error) from error
         self.shapes = {t.name: tuple(map(int, reversed(t.shape))) for t in reader.tensors}
-        self.scalars: Counter[str] = Counter()
+        self.numbers: Counter[str] = Counter()
         for tensor in reader.tensors:
-            self.scalars[tensor.tensor_type.name] += int(tensor.n_elements)
+            self.numbers[tensor.tensor_type.name] += int(tensor.n_elements)
+
+    def _damaged(self, error: Exception) -> FactRecallError:
+        told = (str(error) or type(error).__name__).splitlines()[0][:120]
+        return self.refusal(
+            f"it is cut off, damaged or of a version that is not read ({told})",
+            "download it again, and compare its size",
+        )
 
     @property
     def architecture(self) -> str:
@@ -92,8 +97,13 @@ class Header:
     @property
     def formats(self) -> str:
         """The formats of the weights, that of most of them first: ``Q4_1, Q8_0``."""
-        kinds = [kind for kind, _ in self.scalars.most_common()]
+        kinds = [kind for kind, _ in self.numbers.most_common()]
         return ", ".join([kind for kind in kinds if kind != "F32"] or kinds)
+
+    @property
+    def lists(self) -> list[str]:
+        """The keys of all settings that are lists."""
+        return list(self._lists)
 
     def setting(self, key: str, default: Any = None) -> Any:
         """Return a setting of the model by its key behind the architecture."""
@@ -104,13 +114,9 @@ class Header:
         found = {name: self.setting(key) for key, name in SETTINGS.items()}
         tied = "output.weight" not in self.shapes
         stated = {name: value for name, value in found.items() if value is not None}
-        rows = self.shapes.get(EMBEDDING, (0,))[0]
-        return {
-            "model_type": self.architecture,
-            "tie_word_embeddings": tied,
-            "vocab_size": rows,
-            **stated,
-        }
+        rows = (*self.shapes.get(EMBEDDING, ()), 0)[0]
+        kind = {"model_type": self.architecture, "tie_word_embeddings": tied, "vocab_size": rows}
+        return kind | stated
 
     def tokens(self) -> list[str]:
         """Return the tokens of its tokenizer, in the order of their numbers."""
@@ -121,8 +127,11 @@ class Header:
         return self._list("tokenizer.ggml.merges")
 
     def _list(self, key: str) -> list[str]:
-        return self._lists[key].contents() if key in self._lists else []
+        try:
+            return self._lists[key].contents() if key in self._lists else []
+        except (ValueError, LookupError) as error:
+            raise self._damaged(error) from error
 
-    def refused(self, why: str, remedy: str = OTHER_SOURCES) -> FactRecallError:
+    def refusal(self, why: str, remedy: str = OTHER_SOURCES) -> FactRecallError:
         """Return the error that says why the file is not used."""
         return FactRecallError(str(self.path), why, remedy)

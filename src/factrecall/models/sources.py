@@ -42,7 +42,7 @@ def fetch(settings: Fetched, locks: Path, out: Path) -> None:
     ------
     FactRecallError
         When the model cannot be had, has no safetensors weights or no fast tokenizer, differs from
-        its lock, or is a GGUF file that is not read as it is.
+        its lock, or is a GGUF file that the library does not read as it is.
     """
     lock = locks / f"{_lock_name(settings)}.json"
     locked = _read_lock(lock)
@@ -54,7 +54,7 @@ def fetch(settings: Fetched, locks: Path, out: Path) -> None:
     else:
         name, revision, source = str(settings.path), None, settings.path
     files = _files(source)
-    if not any(file.endswith((".safetensors", ".gguf")) for file in files):
+    if settings.source != "gguf" and not any(file.endswith(".safetensors") for file in files):
         raise FactRecallError(
             name,
             "it holds no safetensors weights; pickled weights can run code and are not opened",
@@ -136,7 +136,10 @@ def _compare(lock: Path, locked: dict[str, Any], found: dict[str, Any]) -> None:
 
 def _lock_name(settings: Fetched) -> str:
     """Return a file name for a lock: readable, and safe whatever the name holds."""
-    text = settings.repository if settings.source == "hub" else str(settings.path.resolve())
+    if settings.source == "hub":
+        text = settings.repository
+    else:  # a file may lie in the project: its lock is to hold in every copy of it
+        text = str(settings.path if settings.source == "gguf" else settings.path.resolve())
     readable = "".join(c if c.isalnum() or c in "-." else "-" for c in text.split("/")[-1])
     return f"{readable[:40]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 

@@ -40,7 +40,7 @@ def _updates(model: Mapping[str, Any]) -> tuple[int, ...]:
 CONDITIONS: dict[str, Callable[[Study], bool]] = {
     "always": lambda study: True,
     "scratch": lambda study: any(m["source"] == "scratch" for m in study["models"].values()),
-    "dequantised": lambda study: any(m["source"] == "gguf" for m in study["models"].values()),
+    "gguf": lambda study: any(m["source"] == "gguf" for m in study["models"].values()),
     "fewer_people": lambda study: study["facts"]["people"] < 10_000,
     "smaller_pools": lambda study: any(
         study["facts"]["pools"][pool] < size for pool, size in _PAPER_POOLS.items()

@@ -62,7 +62,7 @@ def write_page(
     sizes : mapping of str to int
         Number of parameters of the models for which it is known.
     formats : mapping of str to str
-        How weights were stored, of models that were dequantised.
+        How weights were stored, of models that are from GGUF files.
     examples : mapping
         What the template shows of people (see `recall.examples`).
     timings : sequence of Timing

@@ -7,6 +7,7 @@ paper on Llama alone ("short paper", same title), which prints numbers that v1 o
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 LLAMA = "Llama-3.2-3B"
@@ -232,8 +233,10 @@ def counterpart(model: Mapping[str, Any]) -> str | None:
         `LLAMA` for Llama's sequential blocks, `PYTHIA` for the parallel blocks of GPT-NeoX,
         None for anything else.
     """
-    said = " ".join(str(model.get(key, "")) for key in ("architecture", "repository", "path"))
-    for sign, name in (("llama", LLAMA), ("neox", PYTHIA), ("pythia", PYTHIA)):
+    said = " ".join(str(model.get(key, "")) for key in ("architecture", "repository"))
+    said += " " + Path(model.get("path", "")).name
+    signs = (("llama", LLAMA), ("smollm", LLAMA), ("neox", PYTHIA), ("pythia", PYTHIA))
+    for sign, name in signs:
         if sign in said.lower():
             return name
     return None

@@ -180,7 +180,7 @@ def run_view(study: Mapping[str, Any], sizes: Mapping[str, int], shapes: Mapping
 
 
 def shape(model: Mapping[str, Any], stored: str | None = None) -> str:
-    """Say what a model of the configuration is, and how its weights were stored if dequantised."""
+    """Say what a model of the configuration is, and how a GGUF file stored its weights."""
     if model["source"] == "scratch":
         return (
             f"{model['architecture']} from scratch, {model['layers']} layers, "
@@ -188,12 +188,14 @@ def shape(model: Mapping[str, Any], stored: str | None = None) -> str:
         )
     if model["source"] == "hub":
         return f"{model['repository']} at {model.get('revision') or 'its newest revision'}"
+    place = f"folder {model['path']}"
     if model["source"] == "gguf":
-        return (
-            f"GGUF file {Path(model['path']).name}, dequantised"
-            f"{f' from {stored}' if stored else ''}: not the published weights"
-        )
-    return f"folder {model['path']}"
+        place = f"GGUF file {Path(model['path']).name}"
+    if not stored:
+        return place
+    if set(stored.split(", ")) <= {"F32", "F16", "BF16"}:
+        return f"{place}, stored as {stored}"
+    return f"{place}, dequantised from {stored}: not the published weights"
 
 
 def flat(mapping: Mapping[str, Any], prefix: str = "") -> list[list[str]]:

@@ -19,13 +19,10 @@ from typing import TYPE_CHECKING, Any
 from factrecall.runtime import signals
 from factrecall.runtime.errors import DamagedFile
 from factrecall.runtime.safetensors_writer import read_tensors, write_tensors
-from factrecall.runtime.storage import remove_leftovers, to_json, unreadable
+from factrecall.runtime.storage import APART, remove_leftovers, to_json, unreadable
 
 if TYPE_CHECKING:
     import torch
-
-APART = 50
-"""A state that takes long to write is written after so many times as long: it costs 2 %."""
 
 State = tuple[dict[str, "torch.Tensor"], dict[str, Any]]
 """Tensors by name, and plain values."""

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 Schema = Mapping[str, str]
 """Column name to Arrow type name, e.g. ``{"seed": "int32", "accuracy": "float64"}``."""
 
+APART = 50
+"""After a checkpoint that took over a second to write, the next waits so many times as long."""
+
 
 @contextmanager
 def atomic(target: Path) -> Iterator[Path]:
