@@ -51,7 +51,7 @@ CASES: dict[str, Case] = {
     "missing": ([("training/bio/updates", ABSENT)], "training.bio.updates", "missing (Optimiser steps)", "whole number at least 1"),
     "missing section": ([("facts", ABSENT)], "facts", "missing", "at least the keys people"),
     "missing in model": ([(f"{M}/layers", ABSENT)], "models.llama-tiny.layers", "missing", "whole number"),
-    "missing source": ([(f"{M}/source", ABSENT)], "models.llama-tiny.source", "missing", "folder, hub, scratch"),
+    "missing source": ([(f"{M}/source", ABSENT)], "models.llama-tiny.source", "missing", "folder, gguf, hub, scratch"),
     "missing repository": ([("models", {"hub": {"source": "hub"}})], "models.hub.repository", "missing", "pythia-2.8b"),
     # Numbers.
     "zero batch": ([("training/bio/batch_size", 0)], "training.bio.batch_size = 0", "at least 1", "whole number"),
@@ -86,7 +86,7 @@ CASES: dict[str, Case] = {
     "empty section": ([("facts/pools", None)], "facts.pools = null", "no value", "{} stands for none"),
     "number for section": ([("training/bio", 3)], "training.bio = 3", "takes a section", "lines below, indented"),
     "list of models": ([("models", [{"source": "hub"}])], "models = [{...}]", "it is a list", "lines below"),
-    "number as model": ([("models/m", 3)], "models.m = 3", "source: folder, hub, scratch", "lines below"),
+    "number as model": ([("models/m", 3)], "models.m = 3", "source: folder, gguf, hub, scratch", "lines below"),
     "no models": ([("models", {})], "models = {}", "too few entries", "named models"),
     "number for list": ([("training/seeds", 3)], "training.seeds = 3", "takes a list", "[3]"),
     "no seeds": ([("training/seeds", [])], "training.seeds = []", "too few", "one or more"),
