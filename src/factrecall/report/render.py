@@ -142,13 +142,18 @@ def numbers(figure: Figure, data: pd.DataFrame, title: str) -> View | None:
     groups: dict[str | None, list[list[str]]] = {}
     for key, line in zip(means.index, means.to_numpy(), strict=True):
         parts = zip(keys, key if isinstance(key, tuple) else (key,), strict=True)
-        labels = [" ".join((figure.label(c, v) or str(v)).split()) for c, v in parts]
+        labels = [_unbroken(figure.label(c, v) or str(v)) for c, v in parts]
         group = labels.pop(0) if keys[1:] else None
         cells = [_number(v, c in shares) for v, (c, _) in zip(line, columns, strict=True)]
         groups.setdefault(group, []).append([*labels, *cells])
     first = [_words(key) for key in keys[1:] or keys]
     return View(f"{title} Means over seeds.", [*first, *(h for _, h in columns)],
                 list(groups.items()))  # fmt: skip
+
+
+def _unbroken(label: str) -> str:
+    """Join the lines, and the parts of a word, into which a label is broken in a figure."""
+    return " ".join(label.replace("-\n", "").split())
 
 
 def _words(column: str) -> str:
