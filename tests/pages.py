@@ -123,6 +123,10 @@ def claims_page(run: dict[str, Any]) -> str:
         "**When the bounds were set.** They were written on 2026-11-30, when results of earlier "
         "runs of the laptop study were known, and before the run shown here. For any other study "
         "they are set beforehand.",
+        "",
+        "**The reading of influence.** S is selected by `absolute`. It was chosen in a small trial "
+        "by what is judged here: sets that overlap, and whose ablation hurts. What Mix-tuned "
+        "models lose, and how large S is, is therefore judged for the other readings as well.",
     ]
     lines += ["", "## Words", "", *(f"- **{word}**: {what}." for word, what in WORDS.items())]
     for title, rows in (("The paper's claims", theirs), ("Checks of this project", own)):

@@ -356,8 +356,9 @@ def test_numbers_are_means_over_seeds_with_tunings_side_by_side() -> None:
 
 
 def test_numbers_take_the_mean_that_is_there_and_group_by_the_first_of_several_keys() -> None:
-    figure = replace(BARS, schema={"split": "string", "layer": "int32", "seed": "int32",
-                                   "lost": "float64"}, labels={"layer": {0: "", 1: "Up-\nper\nlayer"}})  # fmt: skip
+    schema = {"split": "string", "layer": "int32", "seed": "int32", "lost": "float64"}
+    labels = {"layer": {0: "", 1: "Up-\nper\nlayer"}}
+    figure = replace(BARS, schema=schema, labels=labels)
     rows = [("qa_in", 0, 0, 9.0), ("qa_in", 0, TOGETHER, -1.5), ("bio", 1, TOGETHER, NAN)]
     view = numbers(figure, pd.DataFrame(rows, columns=["split", "layer", "seed", "lost"]), "")
     assert view is not None
