@@ -260,12 +260,11 @@ def test_first_screen_says_what_was_found_how_sure_and_what_did_not_replicate(ht
     first = stretch(html, '<section id="result"', '<section id="board-1"')
     assert "Mix-tuned models recall 40.3 %, Stage-tuned ones 23.1 %" in first
     assert "The difference is 17.2 points (95 % interval 12.3 to 22.1; " in first
-    assert (
-        "100 people in all, two seeds; in the paper 38.8). Verdict on this claim: holds." in first
-    )
+    assert "two seeds, 100 people asked in all; in the paper 38.8). Claim: it is more than" in first
+    assert "more than 2.0 points. Verdict: holds." in first
     counted = "4 claims of the paper: ✓ 1 hold ✕ 1 do not hold ? 1 inconclusive – 1 not measurable"
     assert counted in first
-    assert "claims that do not hold here Both recall biographies The words" in first
+    assert "these claims of the paper do not hold here Both recall biographies The words" in first
 
 
 @pytest.mark.parametrize(
@@ -282,7 +281,7 @@ def test_first_screen_counts_replicates_and_seeds(
     training = made.study.training.model_copy(update={"seeds": list(range(seeds))})
     study = made.study.model_copy(update={"training": training, "replicates": replicates})
     page = replace(made, study=study).page(tmp_path / "report.html")
-    assert f"100 people in all, {runs}; in the paper" in stretch(
+    assert f"{runs}, 100 people asked in all; in the paper" in stretch(
         page, '<section id="result"', "</p>"
     )
 

@@ -188,7 +188,7 @@ def test_cautions_bear_their_numbers(changes: Any, words: tuple[str, ...]) -> No
 def test_the_headline_has_both_accuracies() -> None:
     assert SECTION.headline is not None
     said = SECTION.headline(recall())
-    assert "Mix-tuned models answer 75.0 %" in said and "Stage-tuned ones 35.0 %" in said
+    assert "Mix-tuned models get 75.0 %" in said and "Stage-tuned ones 35.0 %" in said
     assert said.endswith("2.5 %.")  # ten right answers of 400 a relation
 
 

@@ -111,6 +111,7 @@ def test_large_gradients_are_added_piece_by_piece_to_the_same_bits(
 
     whole = sums()
     monkeypatch.setattr("factrecall.training.trace.LARGE", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     monkeypatch.setattr("factrecall.training.trace.BLOCK", block)
     assert max(len(pieces(p.detach())) for p in tiny.model.parameters()) > 1
     found = sums()

@@ -232,7 +232,7 @@ def headline(m: Recall) -> str:
     """Return the main result with its numbers."""
     mix, stage, chance = (percent(m.mean(t, "qa_out")) for t in ("mix", "stage", "majority"))
     return (
-        f"Mix-tuned models answer {mix} % of the questions they never saw, Stage-tuned ones "
+        f"Mix-tuned models get {mix} % of the questions they never saw right, Stage-tuned ones "
         f"{stage} %; a baseline that always gives the most frequent answer, {chance} %."
     )
 
